@@ -1,0 +1,129 @@
+"""What happened and what there is, as frozen values without duties.
+
+Rooms `emit()` facts and `register()` their live objects; metrics, logs, the watchdog's report and
+`celery inspect greenkit` listen or look. Nothing here has an opinion, and with nobody listening
+an emit costs one truth test. Loads nothing gevent patches.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+__all__ = [
+    "ConnectionLeaked",
+    "HubBlocked",
+    "PermitGranted",
+    "PermitRefused",
+    "ServerSaidSlowDown",
+    "emit",
+    "listening",
+    "register",
+    "snapshot",
+    "subscribe",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PermitGranted:
+    """A limiter let a call through after `waited` seconds."""
+
+    limiter: str
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class PermitRefused:
+    """A limiter said no; the same cost would pass in `retry_after` seconds."""
+
+    limiter: str
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSaidSlowDown:
+    """A server answered "too many requests"; the limiter pauses for `pause` seconds."""
+
+    limiter: str
+    pause: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLeaked:
+    """A greenlet ended with a connection of `pool`; it was taken back."""
+
+    pool: str
+    borrowed_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class HubBlocked:
+    """The hub stood still for `seconds`, last seen in `where` (file:line)."""
+
+    seconds: float
+    where: str
+    stack: tuple[str, ...] = ()
+
+
+_listeners: tuple[Callable[[object], None], ...] = ()
+_live: dict[str, weakref.WeakSet[Any]] = {}
+
+
+def subscribe(listener: Callable[[object], None], /) -> Callable[[], None]:
+    """Have `listener` called with every fact; return the function that ends it.
+
+    A listener runs where the fact happened, often in the hub: it must not wait and must not
+    raise.
+    """
+    global _listeners  # noqa: PLW0603 - one list of listeners per process is the point
+    _listeners = (*_listeners, listener)
+
+    def unsubscribe() -> None:
+        global _listeners  # noqa: PLW0603
+        _listeners = tuple(one for one in _listeners if one is not listener)
+
+    return unsubscribe
+
+
+def listening() -> bool:
+    """Tell whether anybody listens, so that a busy room can skip making the fact."""
+    return bool(_listeners)
+
+
+def emit(fact: object, /) -> None:
+    """Hand `fact` to every listener.
+
+    Switches: never (a listener that waits breaks its promise).
+    """
+    for listener in _listeners:
+        listener(fact)
+
+
+def register(kind: str, thing: Any, /) -> None:
+    """Make `thing` visible in `snapshot()` for as long as it lives.
+
+    Args:
+        kind: Which shelf: "limiter", "pool", "connections", "watchdog".
+        thing: Anything weakly referable with a `name` and a `statistics()` that returns a frozen
+            dataclass and never switches.
+    """
+    _live.setdefault(kind, weakref.WeakSet()).add(thing)
+
+
+def snapshot() -> dict[str, dict[str, dict[str, Any]]]:
+    """Return {kind: {name: statistics}} of every registered thing alive, ready for JSON.
+
+    Switches: never.
+    """
+    shelves: dict[str, dict[str, dict[str, Any]]] = {}
+    for kind, things in _live.items():
+        for thing in sorted(things, key=lambda one: str(one.name)):
+            shelf = shelves.setdefault(kind, {})
+            name = thing.name if thing.name not in shelf else f"{thing.name}#{id(thing):x}"
+            shelf[name] = asdict(thing.statistics())
+    return shelves

@@ -1,0 +1,67 @@
+"""The form every check of greenkit answers in.
+
+A `Finding` has an id that never changes (each has a heading in `docs/reference/findings.md`),
+says what was seen with its values, and carries a hint that can be pasted. Rooms make findings;
+the doctor, Django's checks and Celery's bootstep show them. Loads nothing gevent patches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Finding", "Severity", "render", "worst"]
+
+
+class Severity(Enum):
+    """Grade a finding by what it will do to the process."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """State one thing a check saw.
+
+    Attributes:
+        id: Stable id: `GK1xx` boot, `GK2xx` limits, `GK3xx` postgres, `GK4xx` watchdog,
+            `GK5xx` celery, `GK6xx` django, `GK7xx` http.
+        severity: What it will do, not how sure we are.
+        message: What was seen, with values, and what it costs.
+        hint: The next step, ready to paste.
+        where: `file:line` of the user's code that caused it, or "" when unknown.
+        evidence: Further lines, such as a chain of importers.
+    """
+
+    id: str
+    severity: Severity
+    message: str
+    hint: str = field(default="", kw_only=True)
+    where: str = field(default="", kw_only=True)
+    evidence: tuple[str, ...] = field(default=(), kw_only=True)
+
+
+_RANK = {Severity.INFO: 0, Severity.WARNING: 1, Severity.ERROR: 2}
+
+
+def worst(findings: Iterable[Finding]) -> Severity | None:
+    """Return the gravest severity among `findings`, or None when there are none."""
+    return max((f.severity for f in findings), key=_RANK.__getitem__, default=None)
+
+
+def render(findings: Iterable[Finding]) -> str:
+    """Return `findings` as lines for a terminal or a log, gravest first; "" when there are none."""
+    lines = []
+    for found in sorted(findings, key=lambda f: -_RANK[f.severity]):
+        place = f"  ({found.where})" if found.where else ""
+        lines.append(f"{found.id} {found.severity.value}: {found.message}{place}")
+        lines.extend(f"    {line}" for line in found.evidence)
+        if found.hint:
+            lines.append(f"    -> {found.hint}")
+    return "\n".join(lines)

@@ -1,0 +1,281 @@
+"""The one primitive everybody waits on: a bounded number of slots, handed on in order.
+
+Limits, pools and connections all wait here and nowhere else, so that the hard part (a waiter
+may be killed, timed out or woken at any moment) is written and proved once. A slot is in one of
+three places: free, with a holder, or *granted*: promised to a waiter whose greenlet has not run
+yet. The third is where other semaphores leak; here the dying waiter passes the grant on.
+
+Why not `gevent.lock.BoundedSemaphore`: it lets late-comers overtake (barging), cannot be
+resized under waiters, and gives no account of itself.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from _thread import RLock  # native also after patching (gevent 26 leaves this name alone)
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gevent import get_hub
+from greenlet import getcurrent
+
+from greenkit.errors import WaitTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["WaitLine", "WaitLineStatistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitLineStatistics:
+    """Show a `WaitLine` at one instant.
+
+    Attributes:
+        size: Slots in all, as last set.
+        free: Slots nobody has; negative after a shrink until enough holders released.
+        in_use: Slots with a holder or promised to a waiter about to run.
+        waiting: Waiters in the queue.
+    """
+
+    size: int
+    free: int
+    in_use: int
+    waiting: int
+
+
+class _Waiter:
+    """One greenlet in the queue; `granted` and `parked` are what the races are about."""
+
+    __slots__ = ("granted", "greenlet", "hub", "parked", "timed_out")
+
+    def __init__(self) -> None:
+        self.hub: Any = get_hub()
+        self.greenlet: Any = getcurrent()
+        self.granted = False
+        self.parked = False
+        self.timed_out = False
+
+    def wake(self) -> None:
+        """Switch to the greenlet, in its hub, unless it has already left its parking place.
+
+        A kill that ran before us has taken it elsewhere: a late switch would end a wait that
+        is none of our business.
+        """
+        if self.parked:
+            self.parked = False
+            self.greenlet.switch()
+
+    def expire(self) -> None:
+        if self.parked and not self.granted:
+            self.timed_out = True
+            self.wake()
+
+
+class WaitLine:
+    """Hand out `size` slots, first come, first served.
+
+    Safe when used from several native threads (each waiter parks in its own hub) and after
+    `fork` (waiters of threads that do not exist in the child are forgotten). Not re-entrant, not
+    owned: any greenlet may release what another acquired.
+
+    Args:
+        size: Slots, at least 0; a line of 0 lets nobody through until `resize()`.
+        name: Shown in the repr and in errors.
+    """
+
+    __slots__ = ("__weakref__", "_free", "_lock", "_queue", "_size", "name")
+
+    def __init__(self, size: int, *, name: str = "") -> None:
+        _check_size(size)
+        self.name = name
+        self._size = size
+        self._free = size
+        self._queue: deque[_Waiter] = deque()
+        # Guards a few instructions against other native threads; never held across a switch.
+        # Re-entrant because the collector may run a dead generator's `finally: release()`
+        # while this very thread is inside.
+        self._lock = RLock()
+        _lines.add(self)
+
+    def __repr__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        return f"<WaitLine{name} {self._free}/{self._size} free, {len(self._queue)} waiting>"
+
+    def acquire_nowait(self) -> bool:
+        """Take a slot if one is free and nobody waits for it; tell whether it was taken.
+
+        Switches: never.
+        """
+        with self._lock:
+            # A free slot beside a queue is already spoken for: no barging.
+            if self._free > 0 and not self._queue:
+                self._free -= 1
+                return True
+            return False
+
+    def acquire(self, *, timeout: float | None) -> None:
+        """Take a slot, waiting in order behind everybody who came before.
+
+        Args:
+            timeout: Seconds to wait at the most; None waits for ever, 0 or less not at all.
+
+        Raises:
+            WaitTimeout: No slot came in time; nothing is held.
+
+        Switches: may.
+        """
+        if self.acquire_nowait():
+            return
+        if timeout is not None and timeout <= 0:
+            raise self._timeout(timeout)
+        waiter = _Waiter()
+        with self._lock:
+            self._queue.append(waiter)
+            # A slot may have come back between the look above and here; nobody else would
+            # look again.
+            self._grant()
+        try:
+            self._park(waiter, timeout)
+        except BaseException:
+            # Killed, timed out by gevent.Timeout, or the hub is going away: the place in the
+            # queue and a grant on its way to us both belong to those behind.
+            self._leave(waiter)
+            raise
+        if waiter.timed_out and self._leave(waiter, keep_grant=True):
+            raise self._timeout(timeout)
+
+    def release(self) -> None:
+        """Give a slot back; the longest waiter has it before anybody else can take it.
+
+        Raises:
+            RuntimeError: More releases than acquires: a slot would be counted twice.
+
+        Switches: never.
+        """
+        with self._lock:
+            if self._free >= self._size:
+                msg = f"{self!r}: release() without acquire(); somebody gives back a slot twice"
+                raise RuntimeError(msg)
+            self._free += 1
+            self._grant()
+
+    @contextmanager
+    def slot(self, *, timeout: float | None) -> Iterator[None]:
+        """Hold a slot for the length of a `with` block.
+
+        Raises:
+            WaitTimeout: No slot came within `timeout` seconds.
+
+        Switches: may (on entry).
+        """
+        self.acquire(timeout=timeout)
+        try:
+            yield
+        finally:
+            self.release()
+
+    def resize(self, size: int) -> None:
+        """Change the number of slots; growing wakes waiters now, shrinking waits for releases.
+
+        Switches: never.
+        """
+        _check_size(size)
+        with self._lock:
+            self._free += size - self._size
+            self._size = size
+            self._grant()
+
+    def statistics(self) -> WaitLineStatistics:
+        """Return a frozen account of this instant.
+
+        Switches: never.
+        """
+        with self._lock:
+            return WaitLineStatistics(
+                size=self._size,
+                free=self._free,
+                in_use=self._size - self._free,
+                waiting=len(self._queue),
+            )
+
+    def _grant(self) -> None:
+        """Promise free slots to the longest waiters. The lock is held."""
+        while self._free > 0 and self._queue:
+            waiter = self._queue.popleft()
+            self._free -= 1
+            waiter.granted = True
+            loop = waiter.hub.loop
+            if waiter.hub is _hub_of_this_thread():
+                loop.run_callback(waiter.wake)
+            else:
+                loop.run_callback_threadsafe(waiter.wake)
+
+    def _park(self, waiter: _Waiter, timeout: float | None) -> None:
+        """Leave the processor until woken; returns at once when already granted."""
+        timer = None
+        try:
+            if timeout is not None:
+                timer = waiter.hub.loop.timer(timeout)
+                timer.start(waiter.expire)
+            waiter.parked = True
+            waiter.hub.switch()
+        finally:
+            waiter.parked = False
+            if timer is not None:
+                timer.close()
+
+    def _leave(self, waiter: _Waiter, *, keep_grant: bool = False) -> bool:
+        """Take `waiter` out of the queue; tell whether it leaves with empty hands.
+
+        A grant that arrived in the meantime is passed on, or kept when the waiter can still
+        use it (the timer and the hand-off met).
+        """
+        with self._lock:
+            if not waiter.granted:
+                self._queue.remove(waiter)
+                return True
+            if not keep_grant:
+                self._free += 1
+                self._grant()
+            return False
+
+    def _timeout(self, timeout: float | None) -> WaitTimeout:
+        seen = self.statistics()
+        name = f" of {self.name!r}" if self.name else ""
+        return WaitTimeout(
+            f"no slot{name} came free within {timeout:g} s: {seen.in_use} of {seen.size} in use, "
+            f"{seen.waiting} still waiting. Allow more at once, wait longer, or send less."
+        )
+
+    def _after_fork(self) -> None:
+        """Forget, in a forked child, the waiters of threads that exist only in the parent."""
+        self._lock = RLock()  # another thread may have held the old one for ever
+        here = _hub_of_this_thread()
+        self._queue = deque(one for one in self._queue if one.hub is here)
+
+
+def _check_size(size: int) -> None:
+    if not isinstance(size, int) or size < 0:
+        msg = f"size must be a whole number of slots, 0 or more, not {size!r}"
+        raise ValueError(msg)
+
+
+def _hub_of_this_thread() -> Any:
+    # gevent's public get_hub() would make a hub for a thread that only releases.
+    from gevent._hub_local import get_hub_if_exists  # noqa: PLC0415 - private: kept in one place
+
+    return get_hub_if_exists()
+
+
+def _reset_lines_after_fork() -> None:
+    for line in list(_lines):
+        line._after_fork()  # noqa: SLF001 - this file's own class
+
+
+_lines: weakref.WeakSet[WaitLine] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_lines_after_fork)
