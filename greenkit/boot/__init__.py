@@ -1,0 +1,37 @@
+"""Patch the process once, in the right order, and prove that it worked.
+
+The door of the boot room. It loads nothing gevent patches, so it can be the first import of a
+program; gevent itself is imported by `patch()`. Called by `greenkit.auto`, the command line, and
+by gevent itself through the two entry points `on_will_patch_all` and `on_did_patch_all`.
+"""
+
+from __future__ import annotations
+
+from greenkit.boot._events import on_did_patch_all, on_will_patch_all
+from greenkit.boot._evidence import evidence
+from greenkit.boot._imports import on_import
+from greenkit.boot._launch import Decision, decide
+from greenkit.boot._patch import patch, patched, report
+from greenkit.boot._plan import PLAN, Step
+from greenkit.boot._record import EarlyModule, PatchReport
+from greenkit.boot._repair import repair
+from greenkit.boot._scan import StaleReference, stale_references
+
+__all__ = [
+    "PLAN",
+    "Decision",
+    "EarlyModule",
+    "PatchReport",
+    "StaleReference",
+    "Step",
+    "decide",
+    "evidence",
+    "on_did_patch_all",
+    "on_import",
+    "on_will_patch_all",
+    "patch",
+    "patched",
+    "repair",
+    "report",
+    "stale_references",
+]

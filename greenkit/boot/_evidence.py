@@ -1,0 +1,145 @@
+"""What is not as it should be after the patch, as findings.
+
+Looks and never changes anything. Each finding's id has a heading in `docs/reference/findings.md`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from greenkit.boot._caller import imports_of
+from greenkit.boot._launch import decide
+from greenkit.boot._plan import PLAN
+from greenkit.boot._record import RECORD
+from greenkit.boot._scan import StaleReference, stale_references
+from greenkit.boot._severity import EFFECTS
+from greenkit.findings import Finding, Severity
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["evidence", "is_patched"]
+
+_FIRST_LINE = 'Make "import greenkit.auto" line 1 of the program, or start it with "greenkit run -- …".'
+
+
+def is_patched() -> bool:
+    """Tell whether gevent has patched threads and sockets of this process."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and "socket" in monkey.saved and "threading" in monkey.saved
+
+
+def evidence() -> tuple[Finding, ...]:
+    """Return what is wrong with the patch of this process; () when nothing is.
+
+    Reads modules, classes and defaults by identity and evaluates nothing.
+
+    Switches: never.
+    """
+    if not is_patched():
+        return tuple(_unpatched())
+    return (*_half_patched(), *_undone(), *_stale(), *_early(), *_circumstances())
+
+
+def _unpatched() -> Iterator[Finding]:
+    # Late: os.environ; `os` is loaded in every process, the name is just not needed above.
+    import os
+
+    decision = decide(sys.argv, os.environ, orig_argv=sys.orig_argv)
+    if decision.worker and decision.patch:
+        yield Finding(
+            "GK104",
+            Severity.ERROR,
+            f"this worker's pool is {decision.pool}, but the process is not patched; it takes tasks and never runs them",
+            hint="Start it with: greenkit celery " + " ".join(sys.argv[1:]),
+        )
+    else:
+        yield Finding(
+            "GK103", Severity.INFO, f"this process is not patched ({decision.reason})", hint=_FIRST_LINE
+        )
+
+
+def _half_patched() -> Iterator[Finding]:
+    saved = sys.modules["gevent.monkey"].saved
+    for step in PLAN:
+        # _threading_local, logging and dns have no entry of their own to rely on.
+        missing = [name for name in step.modules[:1] if name not in saved]
+        if missing:
+            yield Finding(
+                "GK105",
+                Severity.ERROR,
+                f"{missing[0]} is not patched although others are; {step.reason}",
+                hint="Call patch_all() without arguments, or let greenkit.boot.patch() do it.",
+                where=RECORD.by,
+            )
+
+
+def _undone() -> Iterator[Finding]:
+    for (module, attribute), installed in RECORD.installed.items():
+        if (module, attribute) not in EFFECTS or installed is None:
+            continue
+        original = sys.modules["gevent.monkey"].saved.get(module, {}).get(attribute)
+        if getattr(sys.modules.get(module), attribute, installed) is original:
+            yield Finding(
+                "GK106",
+                Severity.ERROR,
+                f"{module}.{attribute} was put back after the patch and {EFFECTS[module, attribute][1]}",
+                hint="Look for a mock or a library that saves and restores it around the patch.",
+            )
+
+
+def _stale() -> Iterator[Finding]:
+    for reference in stale_references():
+        severity, effect = EFFECTS[reference.original]
+        original = ".".join(reference.original)
+        if reference.deliberate:
+            severity, effect = Severity.INFO, "was asked for after the patch, so it is taken as meant"
+        elif severity is Severity.ERROR and reference.form == "base class":
+            effect = f"is a subclass of the unpatched class and {effect}"
+        yield Finding(
+            "GK101",
+            severity,
+            f"{reference.holder} ({reference.form}) holds the original {original}: it {effect}",
+            hint=_FIRST_LINE + f" Until then: write {original}() where it is used, instead of importing the name.",
+            where=_captured_at(reference),
+        )
+
+
+def _captured_at(reference: StaleReference) -> str:
+    module = sys.modules.get(reference.module)
+    file = str(getattr(module, "__file__", None) or "")
+    if not file.endswith(".py"):
+        return ""
+    # A re-export (`socket` through a compatibility module) has no such line: the file must do.
+    wanted = {".".join(reference.original), f"{reference.original[0]}.{reference.attribute}"}
+    line = next((line for line, name in imports_of(file) if name in wanted), 0)
+    return f"{file}:{line}" if line else file
+
+
+def _early() -> Iterator[Finding]:
+    if RECORD.early:
+        names = ", ".join(module.name for module in RECORD.early)
+        chain = tuple(f"{m.name}: {m.importer or 'importer unknown'}" for m in RECORD.early)
+        yield Finding(
+            "GK102",
+            Severity.INFO,
+            f"{len(RECORD.early)} patchable modules were imported before the patch: {names}",
+            hint=_FIRST_LINE,
+            where=RECORD.by,
+            evidence=chain,
+        )
+
+
+def _circumstances() -> Iterator[Finding]:
+    if RECORD.native_threads:
+        yield Finding(
+            "GK107",
+            Severity.WARNING,
+            f"{len(RECORD.native_threads)} native threads ran during the patch: {', '.join(RECORD.native_threads)};"
+            " gevent then leaves the existing locks as they are",
+            hint="Patch before anything starts a thread.",
+            where=RECORD.by,
+        )
+    for text in RECORD.warnings:
+        yield Finding("GK108", Severity.WARNING, f"gevent says: {text}", hint=_FIRST_LINE, where=RECORD.by)

@@ -1,0 +1,128 @@
+"""Whether this process should be patched, decided from its command line.
+
+Pure: a command line and an environment in, a `Decision` out. Celery's own look at argv knows two
+spellings; its option parser (click) knows more, and a worker whose pool is gevent's but whose
+process is not patched takes tasks and never runs them. Reads what click would read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Decision", "decide"]
+
+# Options that take a value (celery 5.7, `celery/bin/celery.py` and `celery/bin/worker.py`):
+# their value is not a sub-command, and a cluster of short options ends at one.
+_GLOBAL_SHORT = "Ab"
+_GLOBAL_LONG = ("--app", "--broker", "--result-backend", "--loader", "--config", "--workdir")
+_WORKER_SHORT = "nSlOcPQXIs"
+_WORKER_FLAGS = frozenset({
+    "--detach", "--disable-prefetch", "--task-events", "--events", "--purge", "--discard",
+    "--without-gossip", "--without-mingle", "--without-heartbeat", "--beat", "--help",
+})  # fmt: skip
+# Programs that run their own threads or their own event loop in the process.
+_NEVER = {
+    "daphne": "an asyncio server", "flower": "an asyncio server", "granian": "an asyncio server",
+    "hypercorn": "an asyncio server", "uvicorn": "an asyncio server",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Answer whether to patch a process, and why.
+
+    Attributes:
+        patch: Patch it.
+        reason: One clause for the log.
+        celery: It is a Celery command.
+        worker: It is `celery worker`.
+        pool: The pool named on the command line or in the environment; "" when neither does
+            (then Celery takes `worker_pool` from the configuration, or prefork).
+    """
+
+    patch: bool
+    reason: str
+    celery: bool = False
+    worker: bool = False
+    pool: str = ""
+
+
+def decide(argv: Sequence[str], environ: Mapping[str, str], *, orig_argv: Sequence[str] = ()) -> Decision:
+    """Return whether the process started as `argv` should be patched.
+
+    Args:
+        argv: `sys.argv`: the program, then its arguments.
+        environ: `os.environ`.
+        orig_argv: `sys.orig_argv`; while `python -m celery` is being located argv says only "-m".
+
+    Switches: never.
+    """
+    program, arguments = _program(argv, orig_argv)
+    if program != "celery":
+        if program in _NEVER:
+            return Decision(patch=False, reason=f"{program} is {_NEVER[program]}")
+        return Decision(patch=True, reason="not a Celery process")
+    command, rest = _command(arguments)
+    if command != "worker":
+        return Decision(patch=False, reason=f"celery {command or '(no command)'} runs no tasks", celery=True)
+    pool = _pool_option(rest) or environ.get("CELERY_WORKER_POOL", "")
+    green = pool == "gevent" or (pool == "custom" and _is_green(environ.get("CELERY_CUSTOM_WORKER_POOL", "")))
+    named = pool or "not named, so prefork or the configuration's"
+    return Decision(patch=green, reason=f"the worker's pool is {named}", celery=True, worker=True, pool=pool)
+
+
+def _is_green(dotted: str) -> bool:
+    return "gevent" in dotted or dotted.startswith("greenkit.")
+
+
+def _program(argv: Sequence[str], orig_argv: Sequence[str]) -> tuple[str, Sequence[str]]:
+    if not argv:
+        return "", ()
+    if argv[0] == "-m" and "-m" in orig_argv:
+        at = list(orig_argv).index("-m")
+        return (orig_argv[at + 1].split(".")[0] if at + 1 < len(orig_argv) else ""), argv[1:]
+    head, _, tail = argv[0].replace("\\", "/").rpartition("/")
+    name = head.rpartition("/")[2] if tail == "__main__.py" else tail
+    for ending in (".exe", "-script.py", "-script.pyw"):
+        name = name.removesuffix(ending)
+    return name, argv[1:]
+
+
+def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Return the sub-command and what follows it."""
+    skip = False
+    for at, word in enumerate(arguments):
+        if skip:
+            skip = False
+        elif word.startswith("--"):
+            skip = word in _GLOBAL_LONG
+        elif word.startswith("-"):
+            skip = word[-1] in _GLOBAL_SHORT and not any(c in _GLOBAL_SHORT for c in word[1:-1])
+        else:
+            return word, arguments[at + 1 :]
+    return "", ()
+
+
+def _pool_option(arguments: Sequence[str]) -> str:
+    """Return the pool as click would read it: joined, clustered, `=`; the last one wins."""
+    pool = ""
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            break
+        if word.startswith("--"):
+            name, has_value, value = word.partition("=")
+            if not has_value and name not in _WORKER_FLAGS:
+                value = next(words, "")
+            if name == "--pool":
+                pool = value
+        elif word.startswith("-"):
+            at = next((i for i, letter in enumerate(word) if i and letter in _WORKER_SHORT), 0)
+            if at:
+                value = word[at + 1 :] or next(words, "")
+                pool = value if word[at] == "P" else pool
+    return pool

@@ -1,0 +1,141 @@
+"""Patch the process, once.
+
+Order: look at what is loaded, arm the guard, let gevent patch, verify, repair when asked. The
+second caller gets the first report. gevent is imported here, inside the function, and nowhere
+earlier.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from greenkit.boot._caller import early_modules, outside_caller
+from greenkit.boot._events import _now, on_did_patch_all
+from greenkit.boot._evidence import evidence, is_patched
+from greenkit.boot._guard import GUARD
+from greenkit.boot._plan import Step, arguments_for
+from greenkit.boot._record import RECORD, PatchReport
+from greenkit.boot._repair import CELERY_FAMILY
+from greenkit.boot._repair import repair as rebind
+from greenkit.errors import PatchError
+from greenkit.findings import Finding, Severity, render
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Literal
+
+__all__ = ["patch", "patched", "report"]
+
+_STRICT = ("error", "warn", "off")
+
+
+def patch(
+    plan: Iterable[Step | str] | None = None,
+    *,
+    strict: Literal["error", "warn", "off"] | None = None,
+    repair: bool = False,
+) -> PatchReport:
+    """Make the process cooperative, verify it, and return what was seen.
+
+    Only the first call does anything; every later one returns the first report. A process somebody
+    else patched (`celery -P gevent`) is verified, and Celery's own stale names are bound again.
+
+    Args:
+        plan: Steps to do, by name or from `PLAN`; None for all of them, which is what you want.
+        strict: "error" refuses to go on when a finding is an error, "warn" logs the findings
+            once, "off" keeps them in the report. None means "warn".
+        repair: Bind stale globals and defaults of Celery's family and of your modules again.
+
+    Raises:
+        PatchError: gevent's patch failed half-way, or `strict="error"` and there are errors.
+        ValueError: An unknown step, or an unknown `strict`.
+
+    Switches: never.
+    """
+    if strict is not None and strict not in _STRICT:
+        msg = f"strict={strict!r} is none of {', '.join(_STRICT)}"
+        raise ValueError(msg)
+    if RECORD.report is not None:
+        return RECORD.report
+    arguments = arguments_for(plan)
+    if not is_patched():
+        _patch_now(arguments)
+    repaired = rebind(only=None if repair else CELERY_FAMILY)
+    findings = (*evidence(), *_repairs(repaired))
+    RECORD.report = PatchReport(
+        patched=is_patched(),
+        by=RECORD.by,
+        early=RECORD.early,
+        findings=findings,
+        repaired=repaired,
+        seconds=RECORD.seconds,
+    )
+    _speak(findings, strict or "warn")
+    return RECORD.report
+
+
+def patched() -> bool:
+    """Tell whether this process is patched, by us or by anybody."""
+    return is_patched()
+
+
+def report() -> PatchReport | None:
+    """Return the report of `patch()`, or None when it was never called."""
+    return RECORD.report
+
+
+def _patch_now(arguments: dict[str, bool]) -> None:
+    RECORD.by = outside_caller()
+    RECORD.early = early_modules()
+    RECORD.started = _now()
+    # Late: only now may anything patchable be loaded. `warnings` comes with it.
+    import warnings
+
+    import gevent.monkey
+
+    with GUARD, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            gevent.monkey.patch_all(**arguments)
+        except Exception as error:
+            msg = (
+                f"gevent's patch_all() raised {type(error).__name__}: {error}; the process is half patched"
+                f" and cannot be mended. Start it again with: greenkit run -- {' '.join(sys.argv) or 'PROGRAM'}"
+            )
+            raise PatchError(msg) from error
+    if not RECORD.installed:  # greenkit runs from a checkout: gevent found no entry points
+        on_did_patch_all(None)
+    RECORD.warnings = tuple(
+        str(one.message) for one in caught if issubclass(one.category, gevent.monkey.MonkeyPatchWarning)
+    )
+    for one in caught:
+        if not issubclass(one.category, gevent.monkey.MonkeyPatchWarning):
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+
+
+def _repairs(repaired: tuple[str, ...]) -> tuple[Finding, ...]:
+    if not repaired:
+        return ()
+    return (
+        Finding(
+            "GK109",
+            Severity.INFO,
+            f"{len(repaired)} names that held an original were bound again",
+            hint="Patch earlier and there is nothing to repair: greenkit celery … or greenkit run -- …",
+            evidence=repaired,
+        ),
+    )
+
+
+def _speak(findings: tuple[Finding, ...], strict: str) -> None:
+    loud = tuple(f for f in findings if f.severity is not Severity.INFO)
+    errors = tuple(f for f in loud if f.severity is Severity.ERROR)
+    if strict == "error" and errors:
+        msg = f"{len(errors)} errors after the patch:\n{render(errors)}"
+        raise PatchError(msg, findings=errors)
+    if strict == "warn" and loud:
+        # Late: logging is one of the modules gevent patches; by now it has.
+        import logging
+
+        logging.getLogger("greenkit.boot").warning("after the patch:\n%s", render(loud))

@@ -1,0 +1,32 @@
+"""`greenkit doctor`: patch, import the target, and print what every room found."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from greenkit.boot import patch
+
+__all__ = ["diagnose"]
+
+
+def diagnose(target: str, *, as_json: bool = False) -> int:
+    """Print the findings about a process that imports `target`; 1 when one is an error.
+
+    Args:
+        target: Module to import after the patch, or "" for the bare process; "module:name" is
+            understood as Celery and gunicorn write it.
+        as_json: Print one JSON object instead of lines.
+    """
+    patch(strict="off")
+    # Late: after the patch.
+    from importlib import import_module
+
+    from greenkit import doctor
+
+    if target:
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109 - where Celery and gunicorn look, too
+        import_module(target.partition(":")[0])
+    diagnosis = doctor.collect()
+    print(doctor.to_json(diagnosis) if as_json else doctor.to_text(diagnosis))  # noqa: T201 - this is a command
+    return 1 if diagnosis.errors else 0
