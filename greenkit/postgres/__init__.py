@@ -1,0 +1,26 @@
+"""Talk to PostgreSQL without standing in anybody's way, and never over more connections than agreed.
+
+Here live psycopg2's wait callback, the care psycopg 3 needs, deadlines for queries and the
+`ConnectionPool`. Django's ENGINE is in `greenkit.django.postgresql`. No driver is imported until
+it is used. Called by applications, `greenkit.django` and `greenkit.celery`.
+"""
+
+from __future__ import annotations
+
+from greenkit.postgres._deadline import deadline
+from greenkit.postgres._errors import PoolTimeout, QueryTimeout
+from greenkit.postgres._install import check, install, installed, uninstall
+from greenkit.postgres._pool import ConnectionPool
+from greenkit.postgres._statistics import ConnectionPoolStatistics
+
+__all__ = [
+    "ConnectionPool",
+    "ConnectionPoolStatistics",
+    "PoolTimeout",
+    "QueryTimeout",
+    "check",
+    "deadline",
+    "install",
+    "installed",
+    "uninstall",
+]

@@ -1,0 +1,46 @@
+"""By when the queries of this greenlet must be done.
+
+A context variable, so that it follows the greenlet (and the greenlets it spawns) and nobody
+else. Read by the wait functions of both drivers.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from greenkit.wait import Deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["current", "deadline"]
+
+_NONE = Deadline.after(None)
+_current: ContextVar[Deadline] = ContextVar("greenkit.postgres.deadline", default=_NONE)
+
+
+@contextmanager
+def deadline(seconds: float | None) -> Iterator[Deadline]:
+    """Give every query and connect inside the block `seconds` from now, all together.
+
+    Nested deadlines do not extend each other: the earliest wins. When it passes, the running
+    query is cancelled in the server, the connection is closed and `QueryTimeout` is raised.
+    Needs `install()` (psycopg2); None sets no deadline of its own.
+
+    Switches: never.
+    """
+    token = _current.set(Deadline.earliest(_current.get(), Deadline.after(seconds)))
+    try:
+        yield _current.get()
+    finally:
+        _current.reset(token)
+
+
+def current() -> Deadline:
+    """Return the deadline in force here; one that never comes when there is none.
+
+    Switches: never.
+    """
+    return _current.get()

@@ -1,0 +1,128 @@
+"""The few things psycopg2 and psycopg 3 do differently, as a pool sees them.
+
+Which driver it is shows in the connection a pool was given; nothing is imported to find out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, Protocol
+
+from gevent import monkey
+
+from greenkit.postgres import _farewell
+
+__all__ = ["Driver", "driver_of", "guess", "status"]
+
+IDLE, ACTIVE = 0, 1  # PQtransactionStatus; then INTRANS 2, INERROR 3, UNKNOWN 4
+
+
+class Driver(Protocol):
+    """Close what the pool throws away."""
+
+    operational_error: type[Exception]
+
+    def cooperative(self) -> bool:
+        """Tell whether waiting may be left to the hub here."""
+
+    def close(self, conn: Any) -> None:
+        """Close an idle or broken `conn` and see its backend off. Switches: may."""
+
+    def abandon(self, conn: Any) -> None:
+        """Get rid of a `conn` in the middle of a query, perhaps somebody else's. Switches: may."""
+
+
+class _Psycopg2:
+    def __init__(self) -> None:
+        import psycopg2  # noqa: PLC0415 - optional; loaded already by whoever connected
+
+        self.operational_error: type[Exception] = psycopg2.OperationalError
+
+    def cooperative(self) -> bool:
+        from greenkit.postgres._install import installed  # noqa: PLC0415 - it imports the driver's file
+
+        return bool(monkey.is_module_patched("socket")) or installed()
+
+    def close(self, conn: Any) -> None:
+        from greenkit.postgres._psycopg2 import forget  # noqa: PLC0415 - optional driver
+
+        forget(conn)
+        _close(conn, cooperative=self.cooperative())
+
+    def abandon(self, conn: Any) -> None:
+        # No method of the connection: if a greenlet is inside, the call would stop the process.
+        _farewell.sever(conn.fileno())
+
+
+class _Psycopg3:
+    def __init__(self) -> None:
+        import psycopg  # noqa: PLC0415 - optional; loaded already by whoever connected
+
+        self.operational_error: type[Exception] = psycopg.OperationalError
+
+    def cooperative(self) -> bool:
+        return bool(monkey.is_module_patched("socket"))
+
+    def close(self, conn: Any) -> None:
+        _close(conn, cooperative=self.cooperative())
+
+    def abandon(self, conn: Any) -> None:
+        try:
+            conn.cancel_safe(timeout=_farewell.GRACE)
+        except self.operational_error:
+            pass  # the server is out of reach: closing is all that is left
+        finally:
+            self.close(conn)
+
+
+def driver_of(conn: Any) -> Driver:
+    """Return the adapter for the driver `conn` comes from.
+
+    Raises:
+        TypeError: Neither psycopg2 nor psycopg 3 made it.
+
+    Switches: never.
+    """
+    for kind in type(conn).__mro__:
+        name = kind.__module__.partition(".")[0]
+        if name in _ADAPTERS:
+            return _adapter(name)
+    msg = f"connect() returned {conn!r}; a ConnectionPool takes connections of psycopg2 and psycopg"
+    raise TypeError(msg)
+
+
+def guess() -> Driver | None:
+    """Return the adapter of a driver that is loaded, before any connection has shown which.
+
+    Switches: never.
+    """
+    return next((_adapter(name) for name in _ADAPTERS if name in sys.modules), None)
+
+
+def status(conn: Any) -> int:
+    """Return libpq's transaction status; readable also while another greenlet is in a query.
+
+    Switches: never.
+    """
+    return int(conn.info.transaction_status)
+
+
+_ADAPTERS: dict[str, Any] = {"psycopg2": _Psycopg2, "psycopg": _Psycopg3}
+
+
+def _adapter(name: str) -> Driver:
+    adapter: Driver = _ADAPTERS[name]()
+    return adapter
+
+
+def _close(conn: Any, *, cooperative: bool) -> None:
+    if conn.closed:
+        conn.close()
+        return
+    line = os.dup(conn.fileno())
+    try:
+        conn.close()
+        _farewell.hang_up(line, say_goodbye=False, cooperative=cooperative)
+    finally:
+        os.close(line)

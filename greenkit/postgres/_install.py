@@ -1,0 +1,128 @@
+"""Make the drivers cooperative, undo it, and say how things stand."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+from gevent import monkey
+
+from greenkit.errors import ConfigError
+from greenkit.findings import Finding, Severity
+
+__all__ = ["check", "install", "installed", "uninstall"]
+
+
+def install() -> None:
+    """Make psycopg2 and psycopg 3 let other greenlets run while they wait for the server.
+
+    psycopg2 gets our wait callback in place of whichever was there; psycopg 3, where its C wait
+    function was chosen because it was imported before the patch, gets its Python one. Any number
+    of calls does the same as one. Whoever sets psycopg2's callback after us replaces us.
+
+    Raises:
+        ConfigError: Neither driver can be imported.
+
+    Switches: never.
+    """
+    found = False
+    if find_spec("psycopg2") is not None:
+        from psycopg2 import extensions  # noqa: PLC0415 - optional driver
+
+        from greenkit.postgres._psycopg2 import wait_callback  # noqa: PLC0415
+
+        extensions.set_wait_callback(wait_callback)
+        found = True
+    if find_spec("psycopg") is not None:
+        found = True
+        if monkey.is_module_patched("select"):
+            from greenkit.postgres import _psycopg3  # noqa: PLC0415 - optional driver
+
+            _psycopg3.install()
+    if not found:
+        msg = "there is no PostgreSQL driver to install: pip install 'greenkit[postgres]' (psycopg2)"
+        raise ConfigError(msg)
+
+
+def installed() -> bool:
+    """Tell whether psycopg2's wait callback is ours; another's does not count.
+
+    Switches: never.
+    """
+    callback = _callback()
+    if callback is None:
+        return False
+    from greenkit.postgres._psycopg2 import wait_callback  # noqa: PLC0415 - optional driver
+
+    return callback is wait_callback
+
+
+def uninstall() -> None:
+    """Take our callback out; one set by somebody else stays.
+
+    Switches: never.
+    """
+    if installed():
+        from psycopg2 import extensions  # noqa: PLC0415 - optional driver
+
+        extensions.set_wait_callback(None)
+    if "greenkit.postgres._psycopg3" in sys.modules:
+        sys.modules["greenkit.postgres._psycopg3"].uninstall()
+
+
+def check() -> tuple[Finding, ...]:
+    """Return what is wrong with the loaded drivers in this process; nothing when not patched.
+
+    Switches: never.
+    """
+    if not monkey.is_module_patched("socket"):
+        return ()
+    return (*_check_psycopg2(), *_check_psycopg3())
+
+
+def _callback() -> Any:
+    if "psycopg2" not in sys.modules:
+        return None
+    from psycopg2 import extensions  # noqa: PLC0415 - optional driver
+
+    return extensions.get_wait_callback()
+
+
+def _check_psycopg2() -> tuple[Finding, ...]:
+    if "psycopg2" not in sys.modules or installed():
+        return ()
+    callback = _callback()
+    if callback is None:
+        return (
+            Finding(
+                "GK301",
+                Severity.ERROR,
+                "psycopg2 has no wait callback: every query stops every greenlet of the process.",
+                hint="Call greenkit.postgres.install() right after the patch.",
+            ),
+        )
+    name = f"{callback.__module__}.{getattr(callback, '__qualname__', callback)}"
+    return (
+        Finding(
+            "GK302",
+            Severity.WARNING,
+            f"psycopg2's wait callback is {name}, not greenkit's: queries know no deadline, and "
+            "the queries of killed greenlets run on in the server.",
+            hint="Call greenkit.postgres.install() after whatever sets the other one.",
+        ),
+    )
+
+
+def _check_psycopg3() -> tuple[Finding, ...]:
+    waiting = sys.modules.get("psycopg.waiting")
+    if waiting is None or waiting.wait is not getattr(waiting, "wait_c", None):
+        return ()
+    return (
+        Finding(
+            "GK303",
+            Severity.ERROR,
+            "psycopg was imported before the patch and waits in C: every query stops every greenlet.",
+            hint='Make "import greenkit.auto" the first line, or call greenkit.postgres.install().',
+        ),
+    )

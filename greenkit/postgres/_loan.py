@@ -1,0 +1,79 @@
+"""One connection of a pool: how old, how idle, lent to whom and from where."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from gevent import Greenlet
+from greenlet import getcurrent
+
+from greenkit.postgres import _farewell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType
+
+__all__ = ["Member"]
+
+_TRAIL = 16
+
+
+class Member:
+    """A connection of the pool, idle or lent."""
+
+    __slots__ = ("_poller", "_trail", "conn", "expires_at", "fd", "idle_since", "on_owner_end", "owner")
+
+    def __init__(self, conn: Any, *, expires_at: float) -> None:
+        self.conn = conn
+        self.expires_at = expires_at
+        self.idle_since = 0.0
+        self.owner: Any = None
+        self.on_owner_end: Callable[[Member], None] | None = None
+        self.fd: int = conn.fileno()
+        self._poller = _farewell.poller(self.fd)
+        self._trail: tuple[tuple[CodeType, int], ...] = ()
+
+    def __call__(self, _owner: object) -> None:
+        """Be the link of the borrowing greenlet: it has ended. Runs in the hub."""
+        if self.on_owner_end is not None:
+            self.on_owner_end(self)
+
+    def looks_alive(self) -> bool:
+        """Tell whether nothing has come from the server since it went idle. Switches: never."""
+        return not self.conn.closed and not _farewell.is_readable(self._poller)
+
+    def lend(self, on_owner_end: Callable[[Member], None]) -> None:
+        """Note the borrower, and hear of its end. Switches: never."""
+        self._trail = _trail()
+        owner = getcurrent()
+        if isinstance(owner, Greenlet):
+            self.owner, self.on_owner_end = owner, on_owner_end
+            owner.rawlink(self)
+
+    def settle(self) -> None:
+        """Note that it was given back. Switches: never."""
+        owner, self.owner, self.on_owner_end = self.owner, None, None
+        if owner is not None:
+            owner.unlink(self)
+
+    def borrowed_at(self) -> str:
+        """Return the borrower's stack, innermost first, as "file:line in function" lines."""
+        return "\n".join(
+            f"{code.co_filename}:{_line(code, at)} in {code.co_name}" for code, at in self._trail
+        )
+
+
+def _trail() -> tuple[tuple[CodeType, int], ...]:
+    # Code and offset only: a frame would keep the borrower's variables alive, and line numbers
+    # cost a search each that almost nobody will ever read.
+    frame = sys._getframe(3)
+    trail = []
+    while frame is not None and len(trail) < _TRAIL:
+        trail.append((frame.f_code, frame.f_lasti))
+        frame = frame.f_back  # type: ignore[assignment]
+    return tuple(trail)
+
+
+def _line(code: CodeType, at: int) -> int | None:
+    return next((line for start, end, line in code.co_lines() if start <= at < end), code.co_firstlineno)

@@ -1,0 +1,36 @@
+"""What a `ConnectionPool` has to show of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ConnectionPoolStatistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionPoolStatistics:
+    """Show a `ConnectionPool` at one instant.
+
+    Attributes:
+        max_size: Connections there may be at the most.
+        size: Connections there are, those being opened or closed included.
+        idle: Of these, open and lent to nobody.
+        in_use: Lent to somebody.
+        waiting: Greenlets or threads waiting for one.
+        peak: The largest `size` so far.
+        created: Connections opened so far.
+        thrown_away: Connections closed so far: broken, too old, idle for too long.
+        taken_back: Connections whose borrower ended without giving them back.
+        timeouts: Waits that ended with `PoolTimeout`.
+    """
+
+    max_size: int
+    size: int
+    idle: int
+    in_use: int
+    waiting: int
+    peak: int
+    created: int
+    thrown_away: int
+    taken_back: int
+    timeouts: int
