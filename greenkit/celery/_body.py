@@ -1,0 +1,105 @@
+"""The edges of a task's own code, and what "too many requests" means inside them.
+
+Celery's `autoretry_for` wraps `task.run` and keeps the original as `task._orig_run`; this does the
+same from the outside. `run` tells the job where the body begins and ends; the innermost function
+turns `WouldWait` and `RateLimited` into a retry before `autoretry_for=(Exception,)` sees them.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from typing import TYPE_CHECKING, Any
+
+from celery.exceptions import Reject, Retry
+from celery.utils.log import get_logger
+
+from greenkit.celery._job import current_job
+from greenkit.errors import RateLimited, WouldWait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["unwrap", "wrap"]
+
+_logger = get_logger(__name__)
+_MARK = "_greenkit_wrapped"
+_DEFAULT_PAUSE = 1.0
+
+
+def wrap(tasks: Iterable[Any], *, edges: bool, retry_limited: bool) -> None:
+    """Wrap `run` of each task, once; must happen before Celery builds the task's tracer.
+
+    Args:
+        tasks: Celery tasks.
+        edges: Tell the job where the body is (green pools only).
+        retry_limited: Retry on `WouldWait` and `RateLimited`.
+    """
+    for task in tasks:
+        if getattr(task, _MARK, None) is not None or task.name.startswith("celery."):
+            continue
+        kept: dict[str, Any] = {}
+        if retry_limited:
+            inner = "_orig_run" if hasattr(task, "_orig_run") else "run"
+            kept[inner] = getattr(task, inner)
+            setattr(task, inner, _retrying(task, kept[inner]))
+        if edges:
+            kept.setdefault("run", task.run)
+            task.run = _edged(task.run)
+        setattr(task, _MARK, kept)
+
+
+def unwrap(tasks: Iterable[Any]) -> None:
+    """Give each task its own `run` back."""
+    for task in tasks:
+        for name, function in (getattr(task, _MARK, None) or {}).items():
+            setattr(task, name, function)
+        if hasattr(task, _MARK):
+            delattr(task, _MARK)
+
+
+def _edged(run: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(run)
+    def body(*args: Any, **kwargs: Any) -> Any:
+        job = current_job()
+        if job is None or not job.enter_body():
+            return run(*args, **kwargs)
+        try:
+            return run(*args, **kwargs)
+        finally:
+            job.leave_body()
+
+    return body
+
+
+def _retrying(task: Any, run: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(run)
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return run(*args, **kwargs)
+        except WouldWait as exc:
+            return _come_back(task, exc, exc.eta)
+        except RateLimited as exc:
+            return _come_back(task, exc, exc.retry_after)
+
+    return limited
+
+
+def _come_back(task: Any, exc: Exception, seconds: float | None) -> Any:
+    """Send the task again with a countdown, and free its slot.
+
+    What `Task.retry` does (celery/app/task.py), but `retries` stays as it was: waiting for a
+    quota is not a failed attempt, and `max_retries` is for those.
+    """
+    request = task.request
+    if request.called_directly or request.is_eager:
+        raise exc
+    seconds = _DEFAULT_PAUSE if seconds is None else max(0.0, seconds)
+    # Everybody refused at the same moment must not come back at the same moment.
+    countdown = seconds * (1.0 + 0.1 * random.random())  # noqa: S311 - spreading, not secrecy
+    again = task.signature_from_request(request, countdown=countdown, retries=request.retries)
+    try:
+        again.apply_async()
+    except Exception as error:
+        raise Reject(error, requeue=True) from exc
+    raise Retry(exc=exc, when=countdown, sig=again) from exc

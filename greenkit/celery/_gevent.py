@@ -1,0 +1,233 @@
+"""The pool a green worker runs its tasks in.
+
+`apply_async` never waits: what finds no free slot queues, so the consumer goes on answering
+remote control and timers. The module's name ends in "gevent" because Celery refuses to embed beat
+in pools by that ending (celery/worker/components.py, `Beat.create`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from celery.concurrency.base import BasePool
+from celery.concurrency.gevent import Timer
+from celery.utils.log import get_logger
+from gevent.event import Event
+
+from greenkit import facts
+from greenkit.celery._job import Job
+from greenkit.celery._options import Options
+from greenkit.wait import Deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from greenkit.celery._loop import GreenHub
+
+__all__ = ["PoolStatistics", "TaskPool"]
+
+_logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """Say how full a worker's pool is.
+
+    Attributes:
+        size: Slots.
+        in_use: Tasks running.
+        waiting: Tasks received that wait for a slot.
+        ended: Tasks that have ended since the start.
+    """
+
+    size: int
+    in_use: int
+    waiting: int
+    ended: int
+
+
+class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
+    """Run Celery tasks in greenlets, and keep the promises prefork keeps.
+
+    Soft and hard time limits, terminate, every exception to a result, a queue instead of a
+    blocked consumer, and a shutdown that starts nothing new.
+    """
+
+    Timer = Timer
+    signal_safe = False
+    is_green = True
+    task_join_will_block = False
+    name = "celery"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.settings = Options()
+        self.loop: GreenHub | None = None
+        self._jobs: dict[int, Job] = {}
+        self._queue: deque[Job] = deque()
+        self._paused = False
+        self._ended = 0
+        self._change = Event()
+        facts.register("pool", self)
+
+    def __repr__(self) -> str:
+        return f"<TaskPool {len(self._jobs)}/{self.limit} running, {len(self._queue)} waiting>"
+
+    def statistics(self) -> PoolStatistics:
+        """Return how full the pool is.
+
+        Switches: never.
+        """
+        return PoolStatistics(self.limit, len(self._jobs), len(self._queue), self._ended)
+
+    # -- Celery's side: start, apply, resize ----------------------------------
+
+    def register_with_event_loop(self, loop: GreenHub) -> None:
+        """Remember the loop, which goes on turning while the pool drains."""
+        self.loop = loop
+
+    def spawn_n(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run one of Celery's own services (remote control) in a greenlet."""
+        return gevent.spawn_raw(function, *args)
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: Any = None,
+        kwargs: Any = None,
+        *,
+        callback: Callable[..., Any] | None = None,
+        error_callback: Callable[..., Any] | None = None,
+        accept_callback: Callable[..., Any] | None = None,
+        timeout_callback: Callable[..., Any] | None = None,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        **_: Any,
+    ) -> Job:
+        """Start the task in a free slot, or queue it.
+
+        Switches: never.
+        """
+        hooks = {
+            "accept": accept_callback,
+            "success": callback,
+            "failure": error_callback or callback,
+            "timeout": timeout_callback,
+        }
+        job = Job(
+            target,
+            args or (),
+            hooks={name: hook for name, hook in hooks.items() if hook is not None},
+            limit=timeout or self.options.get("timeout"),
+            soft_limit=soft_timeout or self.options.get("soft_timeout"),
+            grace=self.settings.kill_grace,
+        )
+        self._queue.append(job)
+        self._dispatch()
+        return job
+
+    def grow(self, n: int = 1) -> None:
+        """Add `n` slots; what waits starts at once."""
+        self.limit += n
+        self._dispatch()
+
+    def shrink(self, n: int = 1) -> None:
+        """Take `n` slots away; running tasks end in peace.
+
+        Raises:
+            ValueError: Fewer than one slot would remain.
+        """
+        if self.limit - n < 1:
+            raise ValueError(
+                f"the pool has {self.limit} slots and cannot shrink by {n}: with none left this "
+                "worker would hold messages and run nothing; stop consuming with cancel_consumer"
+            )
+        self.limit -= n
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """End the task running under `pid` (greenlets have no signals; it is ignored)."""
+        job = self._jobs.get(pid)
+        if job is not None:
+            job.kill()
+
+    def flush(self) -> None:
+        """Forget what has not started: its connection is gone, the broker sends it again."""
+        self._queue.clear()
+
+    @property
+    def num_processes(self) -> int:
+        """Return the number of slots."""
+        return int(self.limit)
+
+    # -- stopping -------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Start nothing any more; what runs goes on.
+
+        Switches: never.
+        """
+        self._paused = True
+
+    def on_stop(self) -> None:
+        """Wait until what runs has ended, at most the drain timeout."""
+        self.pause()
+        deadline = Deadline.after(self.settings.drain_timeout)
+        while self._jobs and not deadline.expired:
+            self._turn(deadline.remaining())
+        if self._jobs:
+            _logger.warning(
+                "drain timeout (%ss) reached with %d tasks running; they are killed, and the "
+                "broker gets the late-acknowledged ones back",
+                self.settings.drain_timeout,
+                len(self._jobs),
+            )
+            self.on_terminate()
+        self._serve_acks()
+
+    def on_terminate(self) -> None:
+        """Kill what runs, and give it its grace to clean up."""
+        self.pause()
+        for job in list(self._jobs.values()):
+            job.kill()
+        deadline = Deadline.after(2 * self.settings.kill_grace)
+        while self._jobs and not deadline.expired:
+            self._turn(deadline.remaining())
+
+    def _turn(self, timeout: float) -> None:
+        if self.loop is not None and self.loop.owner is gevent.getcurrent():
+            # The consumer has stopped and this is its greenlet: heartbeats and the acks of
+            # the tasks that end now have nobody else.
+            self.loop.run_once()
+        else:
+            self._change.clear()
+            self._change.wait(min(timeout, 1.0))
+
+    def _serve_acks(self) -> None:
+        if self.loop is not None and self.loop.owner is gevent.getcurrent():
+            self.loop.run_once()
+
+    # -- slots ----------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        while self._queue and len(self._jobs) < self.limit and not self._paused:
+            job = self._queue.popleft()
+            self._jobs[job.number] = job
+            job.start(self._done)
+
+    def _done(self, job: Job) -> None:
+        del self._jobs[job.number]
+        self._ended += 1
+        self._change.set()
+        if self._paused and self.loop is not None:
+            self.loop.wake()
+        self._dispatch()
+
+    def _get_info(self) -> dict[str, Any]:
+        return {
+            **super()._get_info(),
+            "running-tasks": len(self._jobs),
+            "waiting-tasks": len(self._queue),
+        }

@@ -1,0 +1,229 @@
+"""One task on its way through the pool: its greenlet, its limits, its end.
+
+A limit or a kill lands in the *body* of a task and nowhere else: not in Celery's own writing of
+the result, where it would leave a task both succeeded and failed. The body's edges are known
+because `run` of every task is wrapped (`_body.py`); between them the job may be struck, before
+them a stroke waits, after them it is too late.
+"""
+
+from __future__ import annotations
+
+import itertools
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
+from celery.utils.log import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Job", "Killed", "current_job"]
+
+_logger = get_logger(__name__)
+_numbers = itertools.count(1)
+
+
+class Killed(gevent.GreenletExit):
+    """End a task from outside: its hard time limit, a revoke, or the worker's shutdown.
+
+    A `GreenletExit`, so that neither `except Exception` nor `except gevent.Timeout` in a task
+    swallows it.
+    """
+
+
+class JobGreenlet(gevent.Greenlet):
+    """Carry a job, so that the code running in a task can find it."""
+
+    job: Job
+
+
+def current_job() -> Job | None:
+    """Return the job whose task runs in this greenlet, or None elsewhere.
+
+    Switches: never.
+    """
+    return getattr(gevent.getcurrent(), "job", None)
+
+
+class Job:
+    """Run one task in one greenlet, and end it when told.
+
+    Celery's request keeps a weak reference to it and may call `terminate(signal)`.
+
+    Args:
+        target: Celery's tracer; returns (failed, value, runtime).
+        args: Its arguments.
+        hooks: The request's callbacks: `accept`, `success`, `failure`, `timeout`.
+        limit: Hard limit in seconds, or None.
+        soft_limit: Soft limit in seconds, or None.
+        grace: Seconds between two kills of a task that is over its hard limit.
+    """
+
+    __slots__ = (
+        "__weakref__", "_deadline", "_doom", "_in_body", "_limit", "_soft_due", "_soft_limit",
+        "_timers", "args", "grace", "greenlet", "hooks", "number", "started", "target",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        target: Callable[..., Any],
+        args: Any,
+        *,
+        hooks: dict[str, Callable[..., Any]],
+        limit: float | None,
+        soft_limit: float | None,
+        grace: float,
+    ) -> None:
+        self.target = target
+        self.args = args
+        self.hooks = hooks
+        self.grace = grace
+        self.number = next(_numbers)
+        self.greenlet: JobGreenlet | None = None
+        self.started: float | None = None
+        self._limit = limit
+        self._soft_limit = soft_limit
+        self._deadline: float | None = None
+        self._doom: str | None = None
+        self._soft_due = False
+        self._in_body = False
+        self._timers: list[Any] = []
+
+    def __repr__(self) -> str:
+        state = self._doom or ("body" if self._in_body else "queued" if self.started is None else "edge")
+        return f"<Job {self.number} {state}>"
+
+    def start(self, done: Callable[[Job], None]) -> None:
+        """Run the task in a greenlet of its own; `done(job)` is called when it has ended.
+
+        Switches: never.
+        """
+        self.greenlet = greenlet = JobGreenlet(self._run, done)
+        greenlet.job = self
+        greenlet.start()
+
+    def terminate(self, signal: int | None = None) -> None:
+        """Do nothing: Celery calls this after `TaskPool.terminate_job`, which did the work."""
+
+    # -- strokes --------------------------------------------------------------
+
+    def kill(self) -> None:
+        """End the task at its next switch point; none of the request's callbacks is called.
+
+        Switches: never.
+        """
+        if self._doom is None:
+            self._doom = "terminated"
+        gevent.get_hub().loop.run_callback(self._strike)
+
+    def enter_body(self) -> bool:
+        """Mark that the task's own code begins; False when it already has (a nested call)."""
+        if self._in_body:
+            return False
+        self._in_body = True
+        if self._doom is not None:
+            self._in_body = False
+            raise Killed(self._doom)
+        if self._soft_due:
+            self._soft_due = False
+            self._in_body = False
+            raise SoftTimeLimitExceeded(self._soft_limit)
+        return True
+
+    def leave_body(self) -> None:
+        """Mark that the task's own code has ended.
+
+        Raises:
+            Killed: The task swallowed its kill, or overran its hard limit without one switch;
+                it must not end as a success.
+        """
+        self._in_body = False
+        if self._doom is None and self._deadline is not None and monotonic() >= self._deadline:
+            self._doom = "time limit"
+        if self._doom is not None:
+            raise Killed(self._doom)
+
+    def _on_limit(self) -> None:
+        if self._doom is None:
+            self._doom = "time limit"
+        self._strike()
+
+    def _on_soft_limit(self) -> None:
+        if self._doom is not None:
+            return
+        # Logging may wait for a handler's lock, and this is the hub.
+        gevent.spawn_raw(self._call, "timeout", True, self._soft_limit)
+        if self._in_body and self.greenlet is not None:
+            self.greenlet.throw(SoftTimeLimitExceeded(self._soft_limit))
+        else:
+            self._soft_due = True
+
+    def _strike(self) -> None:
+        # Runs in the hub, so that looking at _in_body and throwing are one step.
+        if self._in_body and self.greenlet is not None:
+            # Cleaning up is allowed, once per grace; a finally that sleeps for ever is not.
+            self._timer(self.grace, self._strike)
+            self.greenlet.throw(Killed(self._doom))
+
+    # -- the run --------------------------------------------------------------
+
+    def _run(self, done: Callable[[Job], None]) -> None:
+        self.started = monotonic()
+        try:
+            self._arm()
+            self._call("accept", self.number, self.started)
+            self._finish(*self._outcome())
+        finally:
+            for timer in self._timers:
+                timer.close()
+            self._timers.clear()
+            self.hooks = {}
+            done(self)
+
+    def _outcome(self) -> tuple[str, Any]:
+        try:
+            result = self.target(*self.args)
+        except Killed:
+            if self._doom == "time limit":
+                return "timeout", self._limit
+            return "nothing", None
+        except Exception:
+            return "failure", ExceptionInfo()
+        except BaseException as exc:  # sys.exit(), gevent.Timeout, CancelledError, ...
+            # What prefork makes of a child that died: a result, an ack decision, no ghost.
+            try:
+                raise WorkerLostError(repr(exc)) from exc
+            except WorkerLostError:
+                return "failure", ExceptionInfo()
+        return ("nothing", None) if self._doom == "terminated" else ("success", result)
+
+    def _finish(self, how: str, value: Any) -> None:
+        if how == "timeout":
+            self._call("timeout", False, value)
+        elif how != "nothing":
+            self._call(how, value)
+
+    def _call(self, hook: str, *args: Any) -> None:
+        call = self.hooks.get(hook)
+        if call is None:
+            return
+        try:
+            call(*args)
+        except Exception:
+            # A slot must not be lost because the result backend is away.
+            _logger.exception("Celery could not note the end (%s) of a task", hook)
+
+    def _arm(self) -> None:
+        if self._soft_limit:
+            self._timer(self._soft_limit, self._on_soft_limit)
+        if self._limit:
+            self._deadline = monotonic() + self._limit
+            self._timer(self._limit, self._on_limit)
+
+    def _timer(self, seconds: float, action: Callable[[], None]) -> None:
+        timer = gevent.get_hub().loop.timer(seconds)
+        timer.start(action)
+        self._timers.append(timer)

@@ -1,0 +1,138 @@
+"""Kombu's event loop, waiting through gevent.
+
+Kombu has two ways to run a consumer. The blocking one, which Celery picks for green pools, writes
+acks from every task's greenlet at once and looks at a full prefetch window only when a poll times
+out. The event loop, which prefork uses, writes everything from one place and is woken. `GreenHub`
+is that event loop with two parts exchanged: its poller parks the greenlet instead of the thread,
+and `call_soon` from another greenlet wakes it without a byte through a socket.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import Event
+from gevent.monkey import get_original
+from kombu.asynchronous import Hub
+from vine import Thenable, promise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["GreenHub", "GreenPoller"]
+
+_POLLS_WITHOUT_REST = 8
+
+
+class GreenPoller:
+    """Wait for many file descriptors in one greenlet.
+
+    An epoll set is itself a file descriptor that becomes readable when one of its members is
+    ready. So gevent watches one descriptor, whatever the number behind it, and nothing is
+    registered anew for each wait.
+    """
+
+    __slots__ = ("_epoll", "_busy", "_watcher", "_wake")
+
+    def __init__(self) -> None:
+        # gevent removes select.epoll because its poll() blocks; ours is only asked with 0.
+        self._epoll = get_original("select", "epoll")()
+        self._watcher = gevent.get_hub().loop.io(self._epoll.fileno(), 1)
+        self._wake = Event()
+        self._busy = 0
+
+    def register(self, fd: Any, events: int) -> Any:
+        """Watch `fd` for `events` (epoll bits, which are kombu's READ, WRITE and ERR)."""
+        try:
+            self._epoll.register(fd, events)
+        except FileExistsError:
+            pass  # kombu's Redis transport registers all its sockets anew on every turn
+        return fd
+
+    def unregister(self, fd: Any) -> None:
+        """Stop watching `fd`; one that is closed or unknown is no error."""
+        try:
+            self._epoll.unregister(fd)
+        except (ValueError, KeyError, TypeError, OSError):
+            pass
+
+    def wake(self) -> None:
+        """End the wait of `poll()`, now or the next one.
+
+        Switches: never.
+        """
+        self._wake.set()
+
+    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        """Return (fd, events) of what is ready, after at most `timeout` seconds.
+
+        Switches: may.
+        """
+        ready: list[tuple[int, int]] = self._epoll.poll(0)
+        if ready and self._busy < _POLLS_WITHOUT_REST and not self._wake.is_set():
+            self._busy += 1
+            return ready
+        self._busy = 0
+        if ready or self._wake.is_set():
+            self._wake.clear()
+            # A broker that always has something would starve the tasks it feeds.
+            gevent.sleep(0)
+        else:
+            self._park(timeout)
+        return self._epoll.poll(0)  # type: ignore[no-any-return]
+
+    def _park(self, timeout: float | None) -> None:
+        self._watcher.start(self._wake.set)
+        try:
+            self._wake.wait(timeout)
+        finally:
+            # Left running, a ready descriptor would spin the hub until somebody reads it.
+            self._watcher.stop()
+            self._wake.clear()
+
+    def close(self) -> None:
+        """Let go of the epoll set; closing twice is fine."""
+        self._watcher.stop()
+        self._watcher.close()
+        self._epoll.close()
+
+
+class GreenHub(Hub):  # type: ignore[misc]  # kombu ships no types
+    """Run kombu's event loop in one greenlet, the only one that writes to the broker."""
+
+    owner: object = None
+
+    def _create_poller(self) -> None:
+        # Called by Hub.__init__ and Hub.reset() (kombu 5.5 to 5.7).
+        self._poller = GreenPoller()
+        self._register_fd = self._poller.register
+        self._unregister_fd = self._poller.unregister
+        waker = getattr(self, "_waker", None)
+        if waker is not None:
+            self._register_fd(waker.fileno(), self.READ)
+
+    def create_loop(self, **options: Any) -> Iterator[None]:
+        """Return kombu's loop, and remember which greenlet runs it."""
+        self.owner = gevent.getcurrent()
+        loop: Iterator[None] = super().create_loop(**options)
+        return loop
+
+    def call_soon(self, callback: Any, *args: Any) -> Any:
+        """Have `callback` run by the loop's greenlet, and wake it.
+
+        Switches: never.
+        """
+        if not isinstance(callback, Thenable):
+            callback = promise(callback, args)
+        self._ready.add(callback)
+        self.wake()
+        return callback
+
+    def wake(self) -> None:
+        """Have the loop go round once more, now.
+
+        Switches: never.
+        """
+        if self._poller is not None:
+            self._poller.wake()

@@ -1,0 +1,87 @@
+"""What `install()` can be told, and where it reads it from.
+
+An argument of `install()` wins over a `greenkit_*` key of the app's configuration, which wins over
+the default. The configuration is read when a worker starts, never at `install()`: reading it
+earlier would finalise an app whose settings come later in the same module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from greenkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+__all__ = ["UNSET", "Options", "Unset"]
+
+
+class Unset(Enum):
+    """Tell "not given" from None, which means "off"."""
+
+    UNSET = "unset"
+
+
+UNSET = Unset.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Hold the settings of one worker.
+
+    Attributes:
+        watchdog: Seconds the hub may stand still before it is reported; None for no watchdog.
+        drain_timeout: Seconds a warm shutdown waits for running tasks; then unfinished late-ack
+            tasks go back to the broker. None waits for ever, as Celery does.
+        retry_limited: Turn `WouldWait` and `RateLimited` out of a task into a retry after the
+            seconds they carry, not counted against `max_retries`.
+        unpatched: "refuse" to start a green pool in a process gevent has not patched, or "warn".
+        kill_grace: Seconds a task over its hard limit gets for its `finally` blocks before it is
+            killed again.
+    """
+
+    watchdog: float | None = 0.1
+    drain_timeout: float | None = None
+    retry_limited: bool = True
+    unpatched: str = "refuse"
+    kill_grace: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_seconds("watchdog", self.watchdog, none_is="off", least=0.001)
+        _check_seconds("drain_timeout", self.drain_timeout, none_is="wait for ever", least=0.0)
+        if self.kill_grace is None:
+            raise ConfigError("kill_grace is None; it must be a number of seconds, such as 1.0")
+        _check_seconds("kill_grace", self.kill_grace, none_is="", least=0.001)
+        if not isinstance(self.retry_limited, bool):
+            raise ConfigError(f"retry_limited is {self.retry_limited!r}; it must be True or False")
+        if self.unpatched not in ("refuse", "warn"):
+            raise ConfigError(f'unpatched is {self.unpatched!r}; it must be "refuse" or "warn"')
+
+    @classmethod
+    def read(cls, conf: Mapping[str, Any], given: Mapping[str, Any]) -> Options:
+        """Return the options of a worker: `given` arguments over `greenkit_*` keys of `conf`.
+
+        Raises:
+            ConfigError: A value is out of range.
+        """
+        found: dict[str, Any] = {}
+        for one in fields(cls):
+            value = given.get(one.name, UNSET)
+            if value is UNSET:
+                value = conf.get(f"greenkit_{one.name}", UNSET)
+            if value is not UNSET:
+                found[one.name] = value
+        return replace(cls(), **found)
+
+
+def _check_seconds(name: str, value: object, *, none_is: str, least: float) -> None:
+    if value is None:
+        return
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not value >= least:  # type: ignore[operator]  # a number by now
+        also = f", or None ({none_is})" if none_is else ""
+        raise ConfigError(f"{name} is {value!r}; it must be seconds, at least {least}{also}")

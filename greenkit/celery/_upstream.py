@@ -1,0 +1,114 @@
+"""Everything that reaches into Celery or kombu where they have no extension point.
+
+Each function says which file of which version it was read from, checks that what it needs is
+there, and returns the function that takes it back. `tests/integration/test_celery_upstream.py`
+says when upstream no longer needs it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from celery import platforms
+from celery.utils.log import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from greenkit.celery._loop import GreenHub
+
+__all__ = ["batch_acks", "signals_in_greenlets", "stale_waits"]
+
+_logger = get_logger(__name__)
+
+
+def signals_in_greenlets(then: Callable[[], None]) -> Callable[[], None]:
+    """Have Celery's signal handlers run in a greenlet each, followed by `then()`.
+
+    Python runs a handler in whatever greenlet is current, which in an idle worker is the hub: any
+    wait in it, even a receiver's, raises `BlockingSwitchOutError`. Celery installs handlers through
+    `celery.platforms.signals[...] =` only, again and again (celery/apps/worker.py, 5.7); so that
+    object is exchanged for one that wraps.
+    """
+    original = platforms.signals
+
+    class GreenSignals(type(original)):  # type: ignore[misc]
+        def __setitem__(self, name: str, handler: Any) -> None:
+            super().__setitem__(name, _in_greenlet(handler, then) if callable(handler) else handler)
+
+    platforms.signals = GreenSignals()
+
+    def undo() -> None:
+        platforms.signals = original
+
+    return undo
+
+
+def _in_greenlet(handler: Callable[..., Any], then: Callable[[], None]) -> Callable[..., Any]:
+    def run(signum: int, frame: Any) -> None:
+        try:
+            handler(signum, frame)
+        finally:
+            then()
+
+    def on_signal(signum: int, frame: Any) -> None:
+        gevent.spawn(run, signum, None)
+
+    on_signal.__name__ = getattr(handler, "__name__", "handler")
+    return on_signal
+
+
+def stale_waits() -> list[str]:
+    """Return names of kombu's waiting functions that still hold the blocking originals.
+
+    They do when kombu was imported before gevent patched (kombu/utils/eventio.py, 5.3 to 5.7).
+    """
+    import kombu.utils.eventio as eventio  # noqa: PLC0415 - only a starting worker needs it
+    import kombu.utils.functional as functional  # noqa: PLC0415
+    from gevent.monkey import saved  # noqa: PLC0415
+
+    stale = []
+    for module, name, source in ((eventio, "_selectf", "select"), (functional, "sleep", "time")):
+        held = getattr(module, name, None)
+        if held is not None and any(held is one for one in saved.get(source, {}).values()):
+            stale.append(f"{module.__name__}.{name}")
+    return stale
+
+
+def batch_acks(channel: Any, loop: GreenHub, owed: list[str]) -> None:
+    """Have the acks of a Redis channel that fall together go out in one pipeline.
+
+    kombu sends MULTI, ZREM, HDEL, EXEC per ack and waits for it (kombu/transport/redis.py 5.7,
+    `QoS.ack`). Here the window opens at once and the tags that gather while the loop turns leave
+    together, by the same commands, so other workers see what they expect.
+
+    Args:
+        channel: The consumer's channel, before the first message.
+        loop: Runs the flush, in the greenlet that owns the channel.
+        owed: Tags acknowledged but not yet told to the broker. The caller keeps it over a lost
+            connection: Redis takes an ack from any connection, so what was owed is paid later.
+    """
+    qos = channel.qos
+    needed = ("_remove_from_indices", "pipe_or_acquire", "_quick_ack")
+    if not all(hasattr(qos, name) for name in needed):
+        _logger.warning("this kombu's Redis QoS has no %s; acks go out one by one", "/".join(needed))
+        return
+
+    def flush() -> None:
+        tags = owed[:]
+        with qos.pipe_or_acquire() as pipe:
+            for tag in tags:
+                qos._remove_from_indices(tag, pipe)
+            pipe.execute()
+        del owed[: len(tags)]
+
+    def ack(delivery_tag: str) -> None:
+        if not owed:
+            loop.call_soon(flush)
+        owed.append(delivery_tag)
+        qos._quick_ack(delivery_tag)
+
+    qos.ack = ack
+    if owed:
+        loop.call_soon(flush)

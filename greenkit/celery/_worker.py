@@ -1,0 +1,153 @@
+"""What happens to a worker of an installed app, from its first signal to its last.
+
+Runs inside Celery's `worker_init`: the app and its tasks are imported, the pool is not yet built.
+An exception out of that signal is swallowed by Celery; only `SystemExit` stops the worker, so
+every refusal here is one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from celery import signals
+from celery.utils.log import get_logger
+from celery.utils.imports import symbol_by_name
+from gevent import monkey
+
+from greenkit import watchdog
+from greenkit.celery import _body, _upstream
+from greenkit.celery._gevent import TaskPool
+from greenkit.celery._options import Options
+from greenkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["prepare"]
+
+_logger = get_logger(__name__)
+
+
+def prepare(worker: Any, given: Mapping[str, Any]) -> None:
+    """Fit greenkit into `worker`, a `WorkController` that has not built its pool.
+
+    Raises:
+        SystemExit: The worker could not keep its word; the sentence says what to change.
+    """
+    import greenkit.celery._remote  # noqa: F401, PLC0415 - registers; only workers answer
+
+    try:
+        options = Options.read(worker.app.conf, given)
+    except ConfigError as exc:
+        _refuse(str(exc))
+    green = _is_green(worker)
+    if green:
+        _check(worker, options)
+        _go_green(worker, options)
+    elif monkey.is_module_patched("socket"):
+        _logger.warning(
+            "greenkit: this process is patched by gevent but its pool is %s; start it with "
+            "-P gevent, or without the patch",
+            _pool_name(worker),
+        )
+    else:
+        _logger.info(
+            "greenkit: pool %s keeps Celery's own delivery, limits and shutdown; active here: "
+            "retry on WouldWait and RateLimited, inspect greenkit",
+            _pool_name(worker),
+        )
+    _body.wrap(
+        worker.app.tasks.values(), edges=green, retry_limited=options.retry_limited
+    )
+
+
+def _pool_name(worker: Any) -> str:
+    pool = worker.pool_cls
+    return pool if isinstance(pool, str) else f"{pool.__module__}:{pool.__name__}"
+
+
+def _is_green(worker: Any) -> bool:
+    from celery.concurrency import get_implementation  # noqa: PLC0415 - imports the pool named
+    from celery.concurrency.gevent import TaskPool as Stock  # noqa: PLC0415
+
+    pool = get_implementation(worker.pool_cls)
+    return isinstance(pool, type) and issubclass(pool, (Stock, TaskPool))
+
+
+def _check(worker: Any, options: Options) -> None:
+    """Refuse what would start, say "ready", and never run a task."""
+    broken = ""
+    if not (monkey.is_module_patched("socket") and monkey.is_module_patched("threading")):
+        broken = "the pool is gevent but the process is not patched"
+    elif stale := _upstream.stale_waits():
+        broken = f"gevent patched this process after Celery was imported ({', '.join(stale)})"
+    if worker.options.get("beat"):
+        _refuse("-B does not work in a gevent worker: run `celery beat` as its own process")
+    if not broken:
+        return
+    remedy = (
+        f"{broken}: it would receive tasks and never run them. "
+        "Start it as `greenkit celery -A ... worker -P gevent ...`, or put -P and gevent as two words "
+        "right after `worker`, or make `import greenkit.auto` the first line of the app module."
+    )
+    if options.unpatched == "warn":
+        _logger.warning("greenkit: %s", remedy)
+    else:
+        _refuse(remedy)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    raise SystemExit(f"greenkit: {sentence}")
+
+
+def _go_green(worker: Any, options: Options) -> None:
+    from kombu.asynchronous import set_event_loop  # noqa: PLC0415
+
+    from greenkit.celery._loop import GreenHub  # noqa: PLC0415
+    from greenkit.celery._steps import OneWriter  # noqa: PLC0415
+
+    loop = None
+    if worker._conninfo.transport.implements.asynchronous:
+        # Celery asks for a ready-made loop before it makes its own (celery/worker/components.py,
+        # `Hub.create`); the timer it runs on is the worker's, which comes with the pool.
+        worker.use_eventloop = True
+        loop = GreenHub()
+        set_event_loop(loop)
+        worker.app.steps["consumer"].add(OneWriter)
+
+    class Pool(TaskPool):
+        """The worker's pool with its worker's options."""
+
+        is_green = loop is None
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.settings = options
+            if loop is not None:
+                loop.timer = worker.timer
+
+    Pool.__module__, Pool.__qualname__, Pool.__name__ = TaskPool.__module__, "TaskPool", "TaskPool"
+    worker.pool_cls = Pool
+
+    def wake() -> None:
+        if loop is not None:
+            loop.wake()
+
+    undo = _upstream.signals_in_greenlets(wake)
+
+    def on_shutting_down(**_: Any) -> None:
+        if getattr(worker, "pool", None) is not None:
+            worker.pool.pause()
+
+    def on_ready(**_: Any) -> None:
+        if options.watchdog is not None:
+            watchdog.start(threshold=options.watchdog)
+
+    def on_shutdown(**_: Any) -> None:
+        watchdog.stop()
+        undo()
+
+    uid = f"greenkit.celery:{id(worker)}"
+    signals.worker_shutting_down.connect(on_shutting_down, weak=False, dispatch_uid=uid)
+    signals.worker_ready.connect(on_ready, weak=False, dispatch_uid=uid)
+    signals.worker_shutdown.connect(on_shutdown, weak=False, dispatch_uid=uid)
