@@ -1,0 +1,40 @@
+"""Django's `OPTIONS["pool"]`, read and checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+__all__ = ["DEFAULT_MAX_SIZE", "pool_options"]
+
+DEFAULT_MAX_SIZE = 10
+_NAMES = ("min_size", "max_size", "timeout", "max_lifetime", "max_idle", "name")
+
+
+def pool_options(value: Any) -> dict[str, Any] | None:
+    """Return the pool's arguments for `value`; None when no pool is wanted.
+
+    Args:
+        value: What stands in `OPTIONS["pool"]`: absent or false for no pool, True for the
+            defaults, or a dict with the names of Django's own option.
+
+    Raises:
+        ImproperlyConfigured: Something else, or a name greenkit's pool does not know.
+
+    Switches: never.
+    """
+    if not value:
+        return None
+    if value is True:
+        value = {}
+    if not isinstance(value, dict):
+        msg = f"OPTIONS['pool'] is {value!r}; it may be True, False or a dict with {', '.join(_NAMES)}"
+        raise ImproperlyConfigured(msg)
+    unknown = sorted(set(value) - set(_NAMES))
+    if unknown:
+        msg = f"OPTIONS['pool'] has {', '.join(unknown)}; greenkit's pool knows {', '.join(_NAMES)}"
+        raise ImproperlyConfigured(msg)
+    options = dict(value)
+    options.setdefault("max_size", max(DEFAULT_MAX_SIZE, options.get("min_size", 0)))
+    return options

@@ -1,0 +1,142 @@
+"""The `DatabaseWrapper` behind `ENGINE = "greenkit.django.postgresql"`.
+
+Django's own wrapper, whichever driver it has chosen, with two differences: `OPTIONS["pool"]` is a
+`greenkit.postgres.ConnectionPool` (for psycopg2 too), and in a patched process the driver is made
+cooperative when the first connection is opened. Loaded by Django.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db.backends.base.base import NO_DB_ALIAS
+from django.db.backends.postgresql import base as django_base
+from django.db.backends.postgresql.psycopg_any import is_psycopg3, mogrify
+from django.utils.asyncio import async_unsafe
+from gevent import monkey
+
+from greenkit import postgres
+from greenkit.django.postgresql._options import pool_options
+from greenkit.django.postgresql._pool import AliasPool
+
+__all__ = ["DatabaseWrapper"]
+
+
+class DatabaseWrapper(django_base.DatabaseWrapper):
+    """Speak to PostgreSQL as Django does, over connections lent by one pool per alias."""
+
+    # Not Django's dict: its pools are psycopg_pool's.
+    _connection_pools: ClassVar[dict[tuple[str, str], AliasPool]] = {}
+    _lender: AliasPool | None = None
+
+    @property
+    def pool(self) -> AliasPool | None:
+        """Return this alias's pool, made when first asked for; None when none is configured.
+
+        Switches: never.
+        """
+        options = pool_options(self.settings_dict["OPTIONS"].get("pool"))
+        if self.alias == NO_DB_ALIAS or options is None:
+            return None
+        # By name as well: the test runner gives an alias another database.
+        key = (self.alias, str(self.settings_dict["NAME"]))
+        found = self._connection_pools.get(key)
+        if found is None:
+            if self.settings_dict.get("CONN_MAX_AGE", 0) != 0:
+                msg = (
+                    f"DATABASES[{self.alias!r}]: OPTIONS['pool'] keeps connections open, so CONN_MAX_AGE "
+                    f"must be 0, not {self.settings_dict['CONN_MAX_AGE']!r}. Use the pool's max_lifetime."
+                )
+                raise ImproperlyConfigured(msg)
+            options.setdefault("name", self.alias)
+            check = self._ping if self.settings_dict["CONN_HEALTH_CHECKS"] else None
+            made = AliasPool(self._open_for_pool, check=check, reset=_to_autocommit, **options)
+            # Of two threads that came together the first wins; a pool opens nothing when made.
+            found = self._connection_pools.setdefault(key, made)
+        return found
+
+    def close_pool(self) -> None:
+        """Close this alias's pools; connections still lent are closed when they come back.
+
+        Switches: may.
+        """
+        for key in [key for key in self._connection_pools if key[0] == self.alias]:
+            self._connection_pools.pop(key).close(timeout=0.0)
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """Return Django's parameters for the driver, which must not see our pool option."""
+        whole = self.settings_dict
+        options = {key: value for key, value in whole["OPTIONS"].items() if key != "pool"}
+        self.settings_dict = {**whole, "OPTIONS": options}
+        try:
+            params: dict[str, Any] = super().get_connection_params()
+        finally:
+            self.settings_dict = whole
+        return params
+
+    @async_unsafe  # type: ignore[untyped-decorator]
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Borrow a connection from the pool, or open one. Switches: may."""
+        make_cooperative()
+        self._lender = self.pool
+        return super().get_new_connection(conn_params)
+
+    def _close(self) -> None:
+        conn, lender = self.connection, self._lender
+        if conn is None:
+            return
+        with self.wrap_database_errors:
+            if lender is None:
+                conn.close()
+            else:
+                # Forgotten first: giving back may switch, and a kill there must not leave the
+                # wrapper with a connection somebody else has.
+                self.connection = self._lender = None
+                lender.putconn(conn)
+
+    def _open_for_pool(self) -> Any:
+        params = self.get_connection_params()
+        conn = self.Database.connect(**params)
+        try:
+            conn.autocommit = True  # Django sets what it wants when it borrows
+            self._configure_timezone(conn)
+            self._configure_role(conn)
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+
+    def _configure_role(self, connection: Any) -> bool:
+        role = self.settings_dict["OPTIONS"].get("assume_role")
+        if not role:
+            return False
+        # Django's composes the SQL with the wrapper's own cursor, which would ask the pool again.
+        with connection.cursor() as cursor:
+            cursor.execute(mogrify("SET ROLE %s", [role], connection))
+        return True
+
+    @staticmethod
+    def _ping(conn: Any) -> None:
+        with conn.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+
+def make_cooperative() -> None:
+    """Install greenkit's psycopg2 callback in a patched process that has none.
+
+    Switches: never.
+    """
+    # GK302 says so when somebody else's callback is there: replacing it is not ours to decide.
+    if not monkey.is_module_patched("socket"):
+        return
+    if is_psycopg3:
+        if any(found.id == "GK303" for found in postgres.check()):
+            postgres.install()
+    elif django_base.psycopg2.extensions.get_wait_callback() is None:
+        postgres.install()
+
+
+def _to_autocommit(conn: Any) -> None:
+    if not conn.autocommit:
+        conn.autocommit = True
