@@ -125,9 +125,9 @@ def decorators(node: FunctionNode) -> set[str]:
 
 
 def declared_all(module: Module) -> list[str] | None:
-    """Return the literal `__all__` of `module`, or None when it has none."""
+    """Return the names written in the `__all__` of `module`, or None when it has none."""
     for node in module.tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else []
         if any(isinstance(one, ast.Name) and one.id == "__all__" for one in targets):
-            return list(ast.literal_eval(node.value))
+            return [one.value for one in ast.walk(node.value) if isinstance(one, ast.Constant)]
     return None
