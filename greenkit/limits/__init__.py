@@ -1,0 +1,15 @@
+"""How much may go now: limits of several dimensions, waited for in order.
+
+Here live the arithmetic (`_rules`), the words limits are written in (`_parse`), the limiter and
+its permits, retry by attempts, and what servers say back. Waiting itself is `greenkit.wait`'s.
+"""
+
+from __future__ import annotations
+
+from greenkit.limits._limiter import Limiter
+from greenkit.limits._parse import Rate, parse_rate
+from greenkit.limits._permit import Permit, Refusal
+from greenkit.limits._rules import Rule, Rules
+from greenkit.limits._statistics import LimiterStatistics
+
+__all__ = ["Limiter", "LimiterStatistics", "Permit", "Rate", "Refusal", "Rule", "Rules", "parse_rate"]

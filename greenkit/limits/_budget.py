@@ -1,0 +1,268 @@
+"""One budget for everybody in the process: the state of the rules, its lock, and its line.
+
+Whoever finds the budget open and nobody waiting takes it and never meets the hub. Everybody else
+goes through a turnstile, a `WaitLine` of one: its holder is the *head*, who sleeps until its
+instant has come and only then books its cost. So there is one timer however many wait, nobody
+overtakes, a pause re-times one sleeper, and a head that is killed has nothing to give back.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import weakref
+from _thread import RLock  # native also after patching; never held across a switch
+from typing import TYPE_CHECKING, Any
+
+from gevent import get_hub
+from gevent.event import Event
+
+from greenkit.errors import LimitTimeout, WaitTimeout
+from greenkit.limits._rules import JITTER_CREDIT
+from greenkit.wait import WaitLine
+
+if TYPE_CHECKING:
+    from greenkit._clock import Clock
+    from greenkit.limits._rules import Amounts, Rules
+
+__all__ = ["Budget"]
+
+# A head re-timed for less than this would cost more switches than it gains.
+_WORTH_WAKING = 0.001
+
+
+class Budget:
+    """Grant costs against rules, at once or in order.
+
+    Safe from several native threads and after `fork`.
+
+    Args:
+        rules: The dimensions.
+        clock: Where `now` comes from.
+        name: Shown in errors.
+
+    Attributes:
+        granted: Costs granted so far.
+        waiting: Greenlets in the line now, its head included.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_ahead",
+        "_bell",
+        "_decide",
+        "_head_at",
+        "_head_costs",
+        "_hubs",
+        "_lock",
+        "_now",
+        "_paused_until",
+        "_rules",
+        "_tats",
+        "_turn",
+        "granted",
+        "name",
+        "waiting",
+    )
+
+    def __init__(self, rules: Rules, *, clock: Clock, name: str) -> None:
+        self.name = name
+        self._rules = rules
+        self._decide = rules.decide
+        self._now = clock.now
+        self._tats = rules.start()
+        self._paused_until = -math.inf
+        self._lock = RLock()
+        self._turn = WaitLine(1, name=name)
+        self._ahead: list[float] = [0.0] * len(rules.rules)
+        self._hubs: dict[object, tuple[Any, Amounts]] = {}
+        self._bell: Event | None = None
+        self._head_at = math.inf
+        self._head_costs: Amounts = ()
+        self.granted = 0
+        self.waiting = 0
+        _budgets.add(self)
+
+    def take_nowait(self, costs: Amounts) -> float:
+        """Take `costs` if nobody waits and all of it may go now.
+
+        Returns:
+            0.0 when taken, else the seconds after which it would pass as things stand.
+
+        Switches: never.
+        """
+        with self._lock:
+            now = self._now()
+            if self.waiting or now < self._paused_until:
+                return self._eta(costs, now)
+            self._tats, wait = self._decide(self._tats, costs, now, 0.0)
+            if not wait:
+                self.granted += 1
+            return wait
+
+    def take(self, costs: Amounts, *, until: float) -> None:
+        """Take `costs` when their turn and their instant have come.
+
+        Args:
+            costs: By dimension, in the order of the rules.
+            until: Clock reading after which waiting makes no sense; `inf` for never.
+
+        Raises:
+            LimitTimeout: It cannot be granted in time, which is said as soon as it is known.
+
+        Switches: may.
+        """
+        me = self._join(costs, until)
+        try:
+            self._wait_for_turn(costs, until)
+            try:
+                self._wait_for_instant(costs, until)
+            finally:
+                self._turn.release()
+        finally:
+            self._part(me, costs)
+
+    def eta(self, costs: Amounts) -> float:
+        """Return the seconds until `costs` would be granted, behind all who wait now.
+
+        Switches: never.
+        """
+        with self._lock:
+            return self._eta(costs, self._now())
+
+    def adjust(self, units: Amounts) -> None:
+        """Give `units` back, or charge them where negative.
+
+        Switches: never.
+        """
+        with self._lock:
+            self._tats = self._rules.adjust(self._tats, units, self._now())
+            self._retime_head()
+
+    def pause(self, seconds: float) -> None:
+        """Grant nothing for `seconds` from now; never shortens a pause in force.
+
+        Switches: never.
+        """
+        with self._lock:
+            self._paused_until = max(self._paused_until, self._now() + seconds)
+            if self._bell is not None:
+                self._bell.set()  # it may have become hopeless, which is to be said at once
+
+    def paused_for(self) -> float:
+        """Return the seconds the pause in force still lasts.
+
+        Switches: never.
+        """
+        return max(0.0, self._paused_until - self._now())
+
+    def available(self) -> dict[str, float]:
+        """Return how many units could go now, by dimension.
+
+        Switches: never.
+        """
+        now, tats = self._now(), self._tats
+        return {
+            rule.name: rule.available(tat, now) for rule, tat in zip(self._rules.rules, tats, strict=True)
+        }
+
+    def sleep(self, bell: Event, seconds: float) -> None:
+        """Sleep until `bell` rings or `seconds` have passed: the only sleep of this room.
+
+        Switches: may.
+        """
+        bell.wait(seconds)
+
+    def _join(self, costs: Amounts, until: float) -> object:
+        me = object()
+        with self._lock:
+            now = self._now()
+            eta = self._eta(costs, now)
+            if now + eta > until:
+                raise self._hopeless(eta, until - now)
+            self.waiting += 1
+            self._hubs[me] = get_hub(), costs
+            self._ahead = [a + b for a, b in zip(self._ahead, costs, strict=True)]
+        return me
+
+    def _part(self, me: object, costs: Amounts) -> None:
+        with self._lock:
+            del self._hubs[me]
+            self.waiting -= 1
+            # Sums of fractions drift; an empty line is an exact zero.
+            self._ahead = (
+                [a - b for a, b in zip(self._ahead, costs, strict=True)]
+                if self.waiting
+                else [0.0] * len(costs)
+            )
+
+    def _wait_for_turn(self, costs: Amounts, until: float) -> None:
+        timeout = None if until == math.inf else max(0.0, until - self._now())
+        try:
+            self._turn.acquire(timeout=timeout)
+        except WaitTimeout:
+            raise self._hopeless(self.eta(costs), timeout or 0.0) from None
+
+    def _wait_for_instant(self, costs: Amounts, until: float) -> None:
+        try:
+            while True:
+                with self._lock:
+                    now = self._now()
+                    wait = self._paused_until - now
+                    if wait <= 0:
+                        self._tats, wait = self._decide(self._tats, costs, now, JITTER_CREDIT)
+                        if not wait:
+                            self.granted += 1
+                            return
+                    bell = self._bell = Event()
+                    self._head_costs = costs
+                    self._head_at = now + wait
+                if now + wait > until:
+                    raise self._hopeless(wait, until - now)
+                self.sleep(bell, wait)
+        finally:
+            self._bell = None
+
+    def _retime_head(self) -> None:
+        """Wake the head if its instant has come nearer. The lock is held."""
+        if self._bell is not None:
+            at = max(self._paused_until, self._rules.earliest(self._tats, self._head_costs))
+            if at < self._head_at - _WORTH_WAKING:
+                self._bell.set()
+
+    def _eta(self, costs: Amounts, now: float) -> float:
+        start = max(now, self._paused_until)
+        tats = tuple([max(tat, start) for tat in self._tats])
+        behind = tuple([a + b for a, b in zip(self._ahead, costs, strict=True)]) if self.waiting else costs
+        return max(start, self._rules.earliest(tats, behind)) - now
+
+    def _hopeless(self, wait: float, patience: float) -> LimitTimeout:
+        paused = self.paused_for()
+        why = f"it is paused for {paused:.3g} s" if paused else f"{self.waiting} wait for it"
+        return LimitTimeout(
+            f"limit {self.name!r} would let this through in {wait:.3g} s, and the caller waits no longer than "
+            f"{max(0.0, patience):.3g} s ({why}). Nothing was taken. Wait longer, send less, or raise the limit.",
+            retry_after=wait,
+        )
+
+    def _after_fork(self) -> None:
+        """Forget, in a forked child, those who wait in threads that exist only in the parent."""
+        self._lock = RLock()
+        here = get_hub()
+        self._hubs = {me: seen for me, seen in self._hubs.items() if seen[0] is here}
+        self.waiting = len(self._hubs)
+        columns = zip(*(costs for _, costs in self._hubs.values()), strict=True)
+        self._ahead = [sum(column) for column in columns] or [0.0] * len(self._rules.rules)
+        if not self._hubs:
+            self._turn = WaitLine(1, name=self.name)  # its holder may not exist here
+            self._bell = None
+
+
+def _reset_budgets_after_fork() -> None:
+    for budget in list(_budgets):
+        budget._after_fork()
+
+
+_budgets: weakref.WeakSet[Budget] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_budgets_after_fork)
