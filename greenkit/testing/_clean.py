@@ -11,11 +11,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from greenkit.errors import WaitTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["CleanRun", "run_clean"]
 
@@ -75,7 +78,8 @@ def run_clean(
     Args:
         program: Source text, run from a file (`__main__` has one, tracebacks show lines), or what would
             follow `python` on a command line, such as `["-m", "greenkit", "doctor"]`.
-        env: Added to the environment; what configures greenkit, gevent, pytest, Django or Celery is not inherited.
+        env: Added to the environment; what configures greenkit, gevent, pytest, Django or Celery is
+            not inherited.
         timeout: Seconds it may take before it is killed.
         cwd: Where it runs; the current directory when None.
 
@@ -89,10 +93,9 @@ def run_clean(
     if not isinstance(program, str):
         return _run([sys.executable, *program], whole, timeout, cwd)
     with tempfile.TemporaryDirectory(prefix="greenkit-clean-") as directory:
-        path = os.path.join(directory, "program.py")
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(program)
-        return _run([sys.executable, path], whole, timeout, cwd)
+        path = Path(directory, "program.py")
+        path.write_text(program, encoding="utf-8")
+        return _run([sys.executable, str(path)], whole, timeout, cwd)
 
 
 def _run(argv: list[str], env: dict[str, str], timeout: float, cwd: str | None) -> CleanRun:

@@ -7,10 +7,13 @@ URIs, which psycopg2, psycopg, SQLAlchemy and Django's URL helpers all take.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from greenkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["parse_dsn", "write_dsn"]
 

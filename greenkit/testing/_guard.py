@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from greenkit.errors import ServerStartError, WaitTimeout
@@ -22,7 +23,7 @@ from greenkit.testing._place import base_directory
 
 __all__ = ["Guard"]
 
-_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_guardian.py")
+_PROGRAM = str(Path(__file__).with_name("_guardian.py").resolve())
 _OPEN: set[Guard] = set()  # strong: a server nobody holds any more is still closed at exit
 
 

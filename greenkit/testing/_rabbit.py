@@ -1,19 +1,21 @@
 """A RabbitMQ broker of one's own, that never meets the system's.
 
-Private: node name, ports of the broker, of Erlang's distribution and of its name daemon (epmd), home directory
-with the cookie, data, plugins file. No plugins run.
+Private: node name, ports of the broker, of Erlang's distribution and of its name daemon (epmd), home
+directory with the cookie, data, plugins file. No plugins run.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from greenkit.testing._find import rabbitmq_script
-from greenkit.testing._guard import Guard
 from greenkit.testing._place import free_port
 from greenkit.testing._server import EmbeddedServer
+
+if TYPE_CHECKING:
+    from greenkit.testing._guard import Guard
 
 __all__ = ["RabbitServer"]
 
@@ -37,7 +39,7 @@ class RabbitServer(EmbeddedServer):
         self._password = secrets.token_hex(16)
         self._node = f"greenkit-{secrets.token_hex(4)}@localhost"
         self._ports: tuple[int, int, int] = (0, 0, 0)
-        self._script = ""
+        self._script = Path()
 
     @property
     def url(self) -> str:
@@ -70,17 +72,17 @@ class RabbitServer(EmbeddedServer):
             "advanced.config": "[].\n",
         }
         for name, text in files.items():
-            with open(os.path.join(guard.directory, name), "w", encoding="ascii") as file:
-                file.write(text)
-            # The broker may rewrite its own; the directory around it is closed to everybody else.
-            os.chmod(file.name, 0o666)
+            path = Path(guard.directory, name)
+            path.write_text(text, encoding="ascii")
+            # Written by root, read by the broker; the directory around it is closed to everybody else.
+            path.chmod(0o644)
 
     def _command(self, guard: Guard) -> tuple[list[str], dict[str, str]]:
         def inside(name: str) -> str:
-            return os.path.join(guard.directory, name)
+            return str(Path(guard.directory, name))
 
         _, distribution, epmd = self._ports
-        return [self._script], {
+        return [str(self._script)], {
             "RABBITMQ_NODENAME": self._node,
             "RABBITMQ_DIST_PORT": str(distribution),
             "RABBITMQ_CONF_ENV_FILE": inside("rabbitmq-env.conf"),

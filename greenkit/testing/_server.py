@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from greenkit.errors import GreenkitError, ServerStartError, WaitTimeout
 from greenkit.testing._guard import Guard
 from greenkit.testing._place import server_uid
 
-__all__ = ["EmbeddedServer"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-_Some = TypeVar("_Some", bound="EmbeddedServer")
+__all__ = ["EmbeddedServer"]
 
 
 class EmbeddedServer:
@@ -48,7 +49,7 @@ class EmbeddedServer:
         state = "given" if self._given else f"running, pid {self._pid}" if self._pid else "stopped"
         return f"<{type(self).__name__} {state}>"
 
-    def __enter__(self: _Some) -> _Some:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *exc_info: object) -> None:
@@ -73,7 +74,7 @@ class EmbeddedServer:
             raise self._refusal("has no directory")
         return self._guard.directory
 
-    def start(self: _Some) -> _Some:
+    def start(self) -> Self:
         """Start the server, or after `kill` start it again on the same data and address.
 
         Raises:
@@ -167,7 +168,7 @@ class EmbeddedServer:
         argv, env = self._command(guard)
         answer = guard.ask(
             "launch", argv=argv, env=self._environment(guard, env), cwd=guard.directory, ready=self._ready,
-            timeout=self._start_timeout, end_signal=int(self._end_signal), patience=self._start_timeout + 10.0,
+            timeout=self._start_timeout, end_signal=int(self._end_signal), patience=self._start_timeout + 10,
         )  # fmt: skip
         if "pid" not in answer:
             raise self._failure(argv[0], answer)
@@ -193,7 +194,8 @@ class EmbeddedServer:
         # Not ours: PG…, RABBITMQ_… and ERL_… variables of the caller would lead to other servers.
         kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TZ") if name in os.environ}
         return {
-            "PATH": os.defpath, **kept, "LC_ALL": "C", "HOME": guard.directory, "TMPDIR": guard.directory, **more
+            "PATH": os.defpath, **kept, "LC_ALL": "C", "HOME": guard.directory,
+            "TMPDIR": guard.directory, **more,
         }  # fmt: skip
 
     def _failure(self, program: str, answer: dict[str, Any]) -> ServerStartError:

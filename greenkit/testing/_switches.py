@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import traceback
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import greenlet
+import greenlet  # type: ignore[import-untyped]  # ships no types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["assert_no_switch"]
 

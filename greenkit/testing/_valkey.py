@@ -5,17 +5,20 @@ One server, two spellings of its address: redis-py says `unix://`, Celery (kombu
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
-from collections.abc import Mapping
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from greenkit.testing._find import valkey_binary
-from greenkit.testing._guard import Guard
 from greenkit.testing._place import free_port, reachable_by
 from greenkit.testing._server import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from greenkit.testing._guard import Guard
 
 __all__ = ["ValkeyServer"]
 
@@ -49,7 +52,7 @@ class ValkeyServer(EmbeddedServer):
         self._settings = dict(settings or {})
         self._password = secrets.token_hex(16) if tcp else ""
         self._port = 0
-        self._binary = ""
+        self._binary = Path()
 
     @property
     def url(self) -> str:
@@ -58,7 +61,7 @@ class ValkeyServer(EmbeddedServer):
             return client_url(self._given)
         if self._password:
             return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
-        return f"unix://{os.path.join(self.directory, 'socket')}?db=0"
+        return f"unix://{Path(self.directory, 'socket')}?db=0"
 
     @property
     def broker_url(self) -> str:
@@ -70,8 +73,8 @@ class ValkeyServer(EmbeddedServer):
 
     def _prepare(self, guard: Guard) -> None:
         if not reachable_by(self._binary, guard.uid):
-            self._binary = shutil.copy(self._binary, os.path.join(guard.directory, "server"))
-            os.chmod(self._binary, 0o755)
+            self._binary = Path(shutil.copy(self._binary, Path(guard.directory, "server")))
+            self._binary.chmod(0o755)  # closed by the directory around it
 
     def _command(self, guard: Guard) -> tuple[list[str], dict[str, str]]:
         settings = {
@@ -86,13 +89,13 @@ class ValkeyServer(EmbeddedServer):
             self._port = self._port or free_port()
             settings |= {"port": str(self._port), "bind": "127.0.0.1", "requirepass": self._password}
         else:
-            settings |= {"unixsocket": os.path.join(guard.directory, "socket"), "unixsocketperm": "700"}
+            settings |= {"unixsocket": str(Path(guard.directory, "socket")), "unixsocketperm": "700"}
         # A file and not arguments: those, with the password, are everybody's to read.
-        configuration = os.path.join(guard.directory, "valkey.conf")
-        with open(configuration, "w", encoding="utf-8") as file:
-            file.writelines(f"{name} {value}\n" for name, value in {**settings, **self._settings}.items())
-        os.chmod(configuration, 0o644)
-        return [self._binary, configuration], {}
+        configuration = Path(guard.directory, "valkey.conf")
+        lines = [f"{name} {value}\n" for name, value in {**settings, **self._settings}.items()]
+        configuration.write_text("".join(lines), encoding="utf-8")
+        configuration.chmod(0o644)
+        return [str(self._binary), str(configuration)], {}
 
 
 def broker_url(url: str) -> str:
