@@ -9,7 +9,7 @@ call, made through ctypes (which lets go of the GIL) in the hub's thread pool.
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from gevent import get_hub
@@ -45,7 +45,7 @@ def prepare(pgconn: int, library: str) -> Callable[[float], bool]:
     return lambda timeout: _deliver_in_thread(libpq, request, timeout)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _libpq(library: str) -> Any:
     libpq = ctypes.CDLL(library)
     pointer = ctypes.c_void_p

@@ -35,17 +35,17 @@ class Driver(Protocol):
 
 class _Psycopg2:
     def __init__(self) -> None:
-        import psycopg2  # noqa: PLC0415 - optional; loaded already by whoever connected
+        import psycopg2
 
         self.operational_error: type[Exception] = psycopg2.OperationalError
 
     def cooperative(self) -> bool:
-        from greenkit.postgres._install import installed  # noqa: PLC0415 - it imports the driver's file
+        from greenkit.postgres._install import installed
 
         return bool(monkey.is_module_patched("socket")) or installed()
 
     def close(self, conn: Any) -> None:
-        from greenkit.postgres._psycopg2 import forget  # noqa: PLC0415 - optional driver
+        from greenkit.postgres._psycopg2 import forget
 
         forget(conn)
         _close(conn, cooperative=self.cooperative())
@@ -57,7 +57,7 @@ class _Psycopg2:
 
 class _Psycopg3:
     def __init__(self) -> None:
-        import psycopg  # noqa: PLC0415 - optional; loaded already by whoever connected
+        import psycopg
 
         self.operational_error: type[Exception] = psycopg.OperationalError
 

@@ -7,8 +7,8 @@ known, because neither driver may be imported before it is used.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 from greenkit.errors import GreenkitError, WaitTimeout
 
@@ -33,22 +33,29 @@ class QueryTimeout(GreenkitError):  # noqa: N818
 _T = TypeVar("_T", bound=GreenkitError)
 
 
-@lru_cache(maxsize=None)
 def for_driver(kind: type[_T], operational_error: type[Exception] | None) -> type[_T]:
     """Return the subclass of `kind` that is also `operational_error` and `WaitTimeout`.
 
     Switches: never.
     """
-    bases: tuple[type, ...] = (kind, WaitTimeout)
+    wanted: tuple[Any, Any] = (kind, operational_error)  # Any: mypy thinks classes unhashable
+    combined: type[_T] = _combined(*wanted)
+    return combined
+
+
+@cache
+def _combined(kind: Any, operational_error: Any) -> Any:
+    bases = [kind, WaitTimeout]
     if operational_error is not None:
-        bases = (*bases, operational_error)
+        bases.append(operational_error)
     try:
         return _build(kind, bases)
     except TypeError:
         # psycopg2.Error and OSError (behind TimeoutError) both have a C layout of their own:
         # one class cannot carry the two.
-        return _build(kind, tuple(base for base in bases if base is not WaitTimeout))
+        bases.remove(WaitTimeout)
+        return _build(kind, bases)
 
 
-def _build(kind: type[_T], bases: tuple[type, ...]) -> type[_T]:
-    return type(kind.__name__, bases, {"__module__": "greenkit.postgres", "__doc__": kind.__doc__})
+def _build(kind: type, bases: list[type]) -> type:
+    return type(kind.__name__, tuple(bases), {"__module__": "greenkit.postgres", "__doc__": kind.__doc__})

@@ -92,15 +92,13 @@ def _own(fd: int) -> socket:
 def _await_end(line: socket, until: Deadline, *, cooperative: bool) -> None:
     watch = FdWatch(line.fileno()) if cooperative else None
     try:
-        while True:
-            try:
-                if not line.recv(65536):
-                    return
-            except BlockingIOError:
-                if watch is not None:
-                    watch.wait_read(until.timeout())
-                elif not poller(line.fileno()).poll(until.remaining() * 1000):
-                    return
+        while not until.expired:
+            if watch is not None:
+                watch.wait_read(until.timeout())
+            elif not poller(line.fileno()).poll(until.remaining() * 1000):
+                return
+            if not line.recv(65536):
+                return
     finally:
         if watch is not None:
             watch.close()

@@ -28,16 +28,16 @@ def install() -> None:
     """
     found = False
     if find_spec("psycopg2") is not None:
-        from psycopg2 import extensions  # noqa: PLC0415 - optional driver
+        from psycopg2 import extensions
 
-        from greenkit.postgres._psycopg2 import wait_callback  # noqa: PLC0415
+        from greenkit.postgres._psycopg2 import wait_callback
 
         extensions.set_wait_callback(wait_callback)
         found = True
     if find_spec("psycopg") is not None:
         found = True
         if monkey.is_module_patched("select"):
-            from greenkit.postgres import _psycopg3  # noqa: PLC0415 - optional driver
+            from greenkit.postgres import _psycopg3
 
             _psycopg3.install()
     if not found:
@@ -53,7 +53,7 @@ def installed() -> bool:
     callback = _callback()
     if callback is None:
         return False
-    from greenkit.postgres._psycopg2 import wait_callback  # noqa: PLC0415 - optional driver
+    from greenkit.postgres._psycopg2 import wait_callback
 
     return callback is wait_callback
 
@@ -64,7 +64,7 @@ def uninstall() -> None:
     Switches: never.
     """
     if installed():
-        from psycopg2 import extensions  # noqa: PLC0415 - optional driver
+        from psycopg2 import extensions
 
         extensions.set_wait_callback(None)
     if "greenkit.postgres._psycopg3" in sys.modules:
@@ -84,7 +84,7 @@ def check() -> tuple[Finding, ...]:
 def _callback() -> Any:
     if "psycopg2" not in sys.modules:
         return None
-    from psycopg2 import extensions  # noqa: PLC0415 - optional driver
+    from psycopg2 import extensions
 
     return extensions.get_wait_callback()
 

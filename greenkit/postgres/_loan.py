@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
-from gevent import Greenlet
+from gevent import Greenlet, monkey
 from greenlet import getcurrent
 
 from greenkit.postgres import _farewell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CodeType
+    from types import CodeType, FrameType
 
 __all__ = ["Member"]
 
@@ -46,8 +47,8 @@ class Member:
     def lend(self, on_owner_end: Callable[[Member], None]) -> None:
         """Note the borrower, and hear of its end. Switches: never."""
         self._trail = _trail()
-        owner = getcurrent()
-        if isinstance(owner, Greenlet):
+        owner = _borrower()
+        if owner is not None:
             self.owner, self.on_owner_end = owner, on_owner_end
             owner.rawlink(self)
 
@@ -64,14 +65,48 @@ class Member:
         )
 
 
+class _ThreadEnd:
+    """Tell, as a greenlet's links do, when the native thread that made it has ended."""
+
+    def __init__(self) -> None:
+        self._links: list[Callable[[object], None]] = []
+
+    def rawlink(self, link: Callable[[object], None]) -> None:
+        self._links.append(link)
+
+    def unlink(self, link: Callable[[object], None]) -> None:
+        self._links.remove(link)
+
+    def __del__(self) -> None:
+        # The last reference is the thread's own local storage: it goes when the thread does.
+        for link in self._links:
+            link(self)
+
+
+_of_thread = threading.local()
+
+
+def _borrower() -> Any:
+    """Return what can be asked to tell of the borrower's end; None for those that live on."""
+    owner = getcurrent()
+    if isinstance(owner, Greenlet):
+        return owner
+    # A main greenlet: of a native thread, whose end shows in its locals; the main thread has none.
+    if monkey.is_module_patched("threading") or threading.current_thread() is threading.main_thread():
+        return None
+    if not hasattr(_of_thread, "end"):
+        _of_thread.end = _ThreadEnd()
+    return _of_thread.end
+
+
 def _trail() -> tuple[tuple[CodeType, int], ...]:
     # Code and offset only: a frame would keep the borrower's variables alive, and line numbers
     # cost a search each that almost nobody will ever read.
-    frame = sys._getframe(3)
-    trail = []
+    frame: FrameType | None = sys._getframe(3)
+    trail: list[tuple[CodeType, int]] = []
     while frame is not None and len(trail) < _TRAIL:
         trail.append((frame.f_code, frame.f_lasti))
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return tuple(trail)
 
 

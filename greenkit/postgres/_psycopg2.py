@@ -8,6 +8,7 @@ native lock, so nothing here calls a method of the connection but `poll()` and p
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -104,10 +105,9 @@ def _stop(conn: Any, watch: FdWatch) -> None:
         # A greenlet of its own: a second kill ends our waiting, not the request.
         request = gevent.spawn(cancel, _farewell.GRACE)
         grace = Deadline.after(_farewell.GRACE)
-        try:
+        # Lost, or deaf: then closing is all that is left.
+        with suppress(psycopg2.Error, WaitTimeout):
             _pump(conn, watch, grace)
-        except (psycopg2.Error, WaitTimeout):
-            pass  # lost, or deaf: closing is all that is left
         request.join(timeout=grace.timeout())
         _farewell.hang_up(conn.fileno(), say_goodbye=not conn.info.ssl_in_use, cooperative=True)
     finally:

@@ -23,12 +23,14 @@ from greenkit.django.postgresql._pool import AliasPool
 __all__ = ["DatabaseWrapper"]
 
 
-class DatabaseWrapper(django_base.DatabaseWrapper):
+class DatabaseWrapper(django_base.DatabaseWrapper):  # type: ignore[misc]
     """Speak to PostgreSQL as Django does, over connections lent by one pool per alias."""
 
     # Not Django's dict: its pools are psycopg_pool's.
     _connection_pools: ClassVar[dict[tuple[str, str], AliasPool]] = {}
     _lender: AliasPool | None = None
+    settings_dict: dict[str, Any]
+    connection: Any
 
     @property
     def pool(self) -> AliasPool | None:

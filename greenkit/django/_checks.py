@@ -1,0 +1,136 @@
+"""Django's system checks, in Django's form: each finding keeps its greenkit id and hint.
+
+`find_*` look and return findings; `check_*` are what `apps` registers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from gevent import monkey
+
+from greenkit import postgres
+from greenkit.django import _settings
+from greenkit.django.postgresql._options import pool_options
+from greenkit.errors import ConfigError
+from greenkit.findings import Finding, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["check_databases", "check_room", "check_settings"]
+
+_OURS = "greenkit.django.postgresql"
+_STOCK = ("django.db.backends.postgresql", "django.contrib.gis.db.backends.postgis")
+
+
+def check_settings(**_options: Any) -> list[checks.CheckMessage]:
+    """Check `settings.GREENKIT` (GK601)."""
+    try:
+        _settings.read(getattr(settings, "GREENKIT", None))
+    except ConfigError as error:
+        return [checks.Error(str(error), hint="See docs/reference/django.md for what it knows.", id="GK601")]
+    return []
+
+
+def check_databases(**_options: Any) -> list[checks.CheckMessage]:
+    """Check how `settings.DATABASES` and the driver fit a green process (GK3xx, GK602-GK604)."""
+    patched = bool(monkey.is_module_patched("socket"))
+    found: list[Finding] = []
+    for alias, database in settings.DATABASES.items():
+        found.extend(find_in_database(alias, database, patched=patched))
+    engines = {database.get("ENGINE") for database in settings.DATABASES.values()}
+    # Our engine installs the callback when it first connects: its absence before is no fault.
+    found.extend(one for one in postgres.check() if one.id == "GK302" or not engines <= {_OURS})
+    return _as_messages(found)
+
+
+def check_room(*, databases: Iterable[str] | None = None, **_options: Any) -> list[checks.CheckMessage]:
+    """Check with the server that it has room for the pools (GK605); runs with `--database` only."""
+    found: list[Finding] = []
+    for alias in databases or ():
+        found.extend(find_room(alias))
+    return _as_messages(found)
+
+
+def find_in_database(alias: str, database: dict[str, Any], *, patched: bool) -> Iterator[Finding]:
+    """Look at one entry of `settings.DATABASES`.
+
+    Switches: never.
+    """
+    engine = database.get("ENGINE")
+    if engine not in (_OURS, *_STOCK):
+        return
+    where = f"DATABASES[{alias!r}]"
+    age = database.get("CONN_MAX_AGE", 0)
+    wanted = database.get("OPTIONS", {}).get("pool")
+    if engine == _OURS:
+        try:
+            pool_options(wanted)
+        except ImproperlyConfigured as error:
+            yield Finding("GK602", Severity.ERROR, f"{where}: {error}", hint='Use "pool": {"max_size": 10}.')
+            return
+    if wanted and age != 0:
+        yield Finding(
+            "GK603",
+            Severity.ERROR,
+            f"{where} has a pool and CONN_MAX_AGE={age!r}: Django would hold on to what the pool lends.",
+            hint='Remove CONN_MAX_AGE; OPTIONS["pool"]["max_lifetime"] is the pool\'s word for it.',
+        )
+    elif patched and not wanted:
+        cost = (
+            "and keeps it until the garbage collector comes by" if age != 0 else "and nothing bounds how many"
+        )
+        yield Finding(
+            "GK604",
+            Severity.WARNING,
+            f"{where} has no pool: in this green process every greenlet opens "
+            f"a connection of its own, {cost}.",
+            hint=f'"ENGINE": "{_OURS}", "OPTIONS": {{"pool": {{"max_size": 10}}}}',
+        )
+
+
+def find_room(alias: str) -> Iterator[Finding]:
+    """Ask the server of `alias` how many connections it allows.
+
+    Switches: may.
+    """
+    connection = connections[alias]
+    pool = getattr(connection, "pool", None)
+    if connection.settings_dict["ENGINE"] != _OURS or pool is None:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('max_connections')::int"
+            " - current_setting('superuser_reserved_connections')::int"
+        )
+        (room,) = cursor.fetchone()
+    processes = _settings.read(getattr(settings, "GREENKIT", None)).processes
+    wanted = pool.statistics().max_size * processes
+    if wanted > room:
+        yield Finding(
+            "GK605",
+            Severity.WARNING,
+            f"DATABASES[{alias!r}]: {processes} process(es) with a pool of {wanted // processes} may want "
+            f"{wanted} connections; the server has room for {room}. The rest will be refused.",
+            hint=f'OPTIONS["pool"]["max_size"] = {max(1, room // processes)}',
+        )
+
+
+def _as_messages(found: Iterable[Finding]) -> list[checks.CheckMessage]:
+    try:
+        strict = _settings.read(getattr(settings, "GREENKIT", None)).strict
+    except ConfigError:
+        strict = True  # GK601 says what is wrong with it
+    levels = {
+        Severity.INFO: checks.INFO,
+        Severity.WARNING: checks.WARNING,
+        Severity.ERROR: checks.ERROR if strict else checks.WARNING,
+    }
+    return [
+        checks.CheckMessage(levels[one.severity], one.message, one.hint or None, id=one.id) for one in found
+    ]
