@@ -1,0 +1,19 @@
+"""Patch the process before pytest loads anything of the project: `pytest -p greenkit.testing.early`.
+
+Importing this module is the act; pytest imports `-p` plugins before conftest files and test modules. In
+`pyproject.toml`: `addopts = ["-p", "greenkit.testing.early"]`. pytest itself is older than the patch; what
+of that matters is in the report, shown in the header of the run.
+"""
+
+from __future__ import annotations
+
+from greenkit.boot import patch
+
+# Not "warn": what pytest itself loaded is no fault of the project, and the header says how much it is.
+_REPORT = patch(strict="off")
+
+
+def pytest_report_header() -> str:
+    """Tell in pytest's header that this run is patched."""
+    errors = sum(finding.severity.name == "ERROR" for finding in _REPORT.findings)
+    return f"greenkit: patched before the tests, {errors} error(s) among {len(_REPORT.findings)} finding(s)"
