@@ -53,7 +53,9 @@ class Attempts:
         number = 0
         while True:
             number += 1
-            attempt = Attempt(limiter, self._costs, number=number, until=until, retry_on=self._retry_on, last=error)
+            attempt = Attempt(
+                limiter, self._costs, number=number, until=until, retry_on=self._retry_on, last=error
+            )
             yield attempt
             if attempt.backoff is None:
                 return
@@ -70,7 +72,17 @@ class Attempt:
         backoff: Seconds until the next attempt; None when there is none.
     """
 
-    __slots__ = ("_costs", "_last", "_limiter", "_permit", "_retry_on", "_until", "backoff", "error", "number")
+    __slots__ = (
+        "_costs",
+        "_last",
+        "_limiter",
+        "_permit",
+        "_retry_on",
+        "_until",
+        "backoff",
+        "error",
+        "number",
+    )
 
     def __init__(
         self,

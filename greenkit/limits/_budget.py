@@ -29,6 +29,8 @@ __all__ = ["Budget"]
 
 # A head re-timed for less than this would cost more switches than it gains.
 _WORTH_WAKING = 0.001
+# The shortest answer to "how long", so that a refusal is never taken for a grant.
+_AT_ONCE = 1e-9
 
 
 class Budget:
@@ -48,6 +50,7 @@ class Budget:
 
     __slots__ = (
         "__weakref__",
+        "_acquire",
         "_ahead",
         "_bell",
         "_decide",
@@ -57,6 +60,7 @@ class Budget:
         "_lock",
         "_now",
         "_paused_until",
+        "_release",
         "_rules",
         "_tats",
         "_turn",
@@ -72,7 +76,9 @@ class Budget:
         self._now = clock.now
         self._tats = rules.start()
         self._paused_until = -math.inf
+        # Re-entrant, because the collector may end a forgotten permit while this thread is inside.
         self._lock = RLock()
+        self._acquire, self._release = self._lock.acquire, self._lock.release
         self._turn = WaitLine(1, name=name)
         self._ahead: list[float] = [0.0] * len(rules.rules)
         self._hubs: dict[object, tuple[Any, Amounts]] = {}
@@ -91,14 +97,18 @@ class Budget:
 
         Switches: never.
         """
-        with self._lock:
+        self._acquire()  # half the price of `with`, and this runs on every permit
+        try:
             now = self._now()
-            if self.waiting or now < self._paused_until:
-                return self._eta(costs, now)
-            self._tats, wait = self._decide(self._tats, costs, now, 0.0)
-            if not wait:
-                self.granted += 1
-            return wait
+            if not self.waiting and now >= self._paused_until:
+                tats = self._decide(self._tats, costs, now, 0.0)
+                if tats is not None:
+                    self._tats = tats
+                    self.granted += 1
+                    return 0.0
+            return max(self._eta(costs, now), _AT_ONCE)
+        finally:
+            self._release()
 
     def take(self, costs: Amounts, *, until: float) -> None:
         """Take `costs` when their turn and their instant have come.
@@ -130,14 +140,19 @@ class Budget:
         with self._lock:
             return self._eta(costs, self._now())
 
-    def adjust(self, units: Amounts) -> None:
-        """Give `units` back, or charge them where negative.
+    def settle(self, before: Amounts, costs: dict[str, float]) -> Amounts:
+        """Correct what `before` cost to `costs`, by name; return the costs after.
 
         Switches: never.
         """
-        with self._lock:
-            self._tats = self._rules.adjust(self._tats, units, self._now())
-            self._retime_head()
+        self._acquire()
+        try:
+            self._tats, after = self._rules.settle(self._tats, before, costs, self._now())
+            if self._bell is not None:
+                self._retime_head()
+            return after
+        finally:
+            self._release()
 
     def pause(self, seconds: float) -> None:
         """Grant nothing for `seconds` from now; never shortens a pause in force.
@@ -208,15 +223,16 @@ class Budget:
             while True:
                 with self._lock:
                     now = self._now()
-                    wait = self._paused_until - now
-                    if wait <= 0:
-                        self._tats, wait = self._decide(self._tats, costs, now, JITTER_CREDIT)
-                        if not wait:
+                    if now >= self._paused_until:
+                        tats = self._decide(self._tats, costs, now, JITTER_CREDIT)
+                        if tats is not None:
+                            self._tats = tats
                             self.granted += 1
                             return
                     bell = self._bell = Event()
                     self._head_costs = costs
-                    self._head_at = now + wait
+                    self._head_at = self._instant(costs)
+                    wait = max(self._head_at - now, _AT_ONCE)
                 if now + wait > until:
                     raise self._hopeless(wait, until - now)
                 self.sleep(bell, wait)
@@ -225,10 +241,12 @@ class Budget:
 
     def _retime_head(self) -> None:
         """Wake the head if its instant has come nearer. The lock is held."""
-        if self._bell is not None:
-            at = max(self._paused_until, self._rules.earliest(self._tats, self._head_costs))
-            if at < self._head_at - _WORTH_WAKING:
-                self._bell.set()
+        if self._bell is not None and self._instant(self._head_costs) < self._head_at - _WORTH_WAKING:
+            self._bell.set()
+
+    def _instant(self, costs: Amounts) -> float:
+        """Return from when `costs` may go, were nobody ahead."""
+        return max(self._paused_until, self._rules.earliest(self._tats, costs))
 
     def _eta(self, costs: Amounts, now: float) -> float:
         start = max(now, self._paused_until)
@@ -240,14 +258,16 @@ class Budget:
         paused = self.paused_for()
         why = f"it is paused for {paused:.3g} s" if paused else f"{self.waiting} wait for it"
         return LimitTimeout(
-            f"limit {self.name!r} would let this through in {wait:.3g} s, and the caller waits no longer than "
-            f"{max(0.0, patience):.3g} s ({why}). Nothing was taken. Wait longer, send less, or raise the limit.",
+            f"limit {self.name!r} would let this through in {wait:.3g} s, and the caller waits no longer "
+            f"than {max(0.0, patience):.3g} s ({why}). Nothing was taken. Wait longer, send less, or "
+            "raise the limit.",
             retry_after=wait,
         )
 
     def _after_fork(self) -> None:
         """Forget, in a forked child, those who wait in threads that exist only in the parent."""
         self._lock = RLock()
+        self._acquire, self._release = self._lock.acquire, self._lock.release
         here = get_hub()
         self._hubs = {me: seen for me, seen in self._hubs.items() if seen[0] is here}
         self.waiting = len(self._hubs)

@@ -12,14 +12,23 @@ import socket
 import time
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from greenkit.errors import GreenkitError, RateLimited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["LONGEST_PAUSE", "Ending", "ending_of", "headers_of", "retry_after_in", "status_of", "worth_another"]
+__all__ = [
+    "LONGEST_PAUSE",
+    "TOO_MANY",
+    "Ending",
+    "ending_of",
+    "headers_of",
+    "retry_after_in",
+    "status_of",
+    "worth_another",
+]
 
 # A server once asked for 3.2 days and a client slept them. Whoever must wait longer than this is
 # told 429 again, which costs one request every two minutes.
@@ -102,10 +111,9 @@ def headers_of(error: BaseException) -> Mapping[str, str]:
     Switches: never.
     """
     for thing in (getattr(error, "response", None), error):
-        headers = getattr(thing, "headers", None)
+        headers: Any = getattr(thing, "headers", None)
         if hasattr(headers, "items"):
-            found: Mapping[str, str] = headers
-            return found
+            return cast("Mapping[str, str]", headers)
     return {}
 
 

@@ -33,7 +33,21 @@ __all__ = ["Limiter"]
 
 # Names our own options have, or will have: a dimension of that name could not be given a cost.
 _TAKEN = frozenset(
-    ["clock", "concurrency", "deadline", "feedback", "key", "max_wait", "name", "priority", "retry_on", "settle", "share", "strict", "timeout"]
+    [
+        "clock",
+        "concurrency",
+        "deadline",
+        "feedback",
+        "key",
+        "max_wait",
+        "name",
+        "priority",
+        "retry_on",
+        "settle",
+        "share",
+        "strict",
+        "timeout",
+    ]
 )
 # How long a 429 that does not say pauses everybody.
 _DEFAULT_PAUSE = 1.0
@@ -75,6 +89,7 @@ class Limiter:
         "_refusals",
         "_rejections",
         "_rules",
+        "_settle",
         "_slots",
         "_take_nowait",
         "_timeouts",
@@ -108,6 +123,7 @@ class Limiter:
         self._budget = Budget(self._rules, clock=clock, name=name)
         # Looked up once: these run on every permit.
         self._take_nowait = self._budget.take_nowait
+        self._settle = self._budget.settle
         self._price = self._rules.price
         self._free = self._rules.price({})
         self._waits = Waits()
@@ -298,18 +314,15 @@ class Limiter:
     def _enter(self, costs: Amounts, timeout: float | None) -> float:
         """Take a slot and the budget, for a permit; return the seconds that took."""
         slots = self._slots
-        holding = slots is None or slots.acquire_nowait()
-        if holding:
-            try:
-                wait = self._take_nowait(costs)
-            except BaseException:
-                self._leave()
-                raise
-            if not wait:
-                if facts.listening():
-                    facts.emit(facts.PermitGranted(self.name, 0.0))
+        if slots is None:
+            if not self._take_nowait(costs):
                 return 0.0
-        return self._queue(costs, timeout, holding=holding)
+            return self._queue(costs, timeout, holding=True)
+        if not slots.acquire_nowait():
+            return self._queue(costs, timeout, holding=False)
+        if not self._take_nowait(costs):
+            return 0.0
+        return self._queue(costs, timeout, holding=True)
 
     def _queue(self, costs: Amounts, timeout: float | None, *, holding: bool) -> float:
         start = self.clock.now()
@@ -327,19 +340,11 @@ class Limiter:
             raise
         waited = self.clock.now() - start
         self._waits.add(waited)
-        if facts.listening():
-            facts.emit(facts.PermitGranted(self.name, waited))
         return waited
 
     def _leave(self) -> None:
         if self._slots is not None:
             self._slots.release()
-
-    def _settle(self, before: Amounts, costs: dict[str, float]) -> Amounts:
-        after = self._rules.settled(before, costs)
-        if after != before:
-            self._budget.adjust(tuple([old - new for old, new in zip(before, after, strict=True)]))
-        return after
 
     def _rejected(self, error: BaseException) -> None:
         asked = error.retry_after if isinstance(error, RateLimited) else retry_after_in(headers_of(error))

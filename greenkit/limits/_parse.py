@@ -77,16 +77,13 @@ def parse_rate(text: str) -> Rate:
 
     Switches: never.
     """
-    return _Reader(text).rate()
+    return _Reader(str(text)).rate()
 
 
 class _Reader:
     """Go through one text from left to right; `at` is the column read next."""
 
     def __init__(self, text: str) -> None:
-        if not isinstance(text, str):
-            msg = f'a limit is written like "500/min burst 25", not {text!r}'
-            raise TypeError(msg)
         self.text = text
         self.at = 0
 
@@ -146,5 +143,6 @@ class _Reader:
         return self.at
 
     def _fail(self, column: int, why: str) -> NoReturn:
-        msg = f'not a limit: {why}\n    {self.text}\n    {" " * column}^ column {column + 1}\nlike "500/min burst 25"'
+        caret = " " * column + f"^ column {column + 1}"
+        msg = f'not a limit: {why}\n    {self.text}\n    {caret}\nlike "500/min burst 25"'
         raise ConfigError(msg) from None

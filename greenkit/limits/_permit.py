@@ -102,16 +102,14 @@ class Permit:
         """
         self._state = ENDED
         limiter = self._limiter
-        try:
-            if error is not None:
-                ending = ending_of(error)
-                if ending is Ending.REJECTED:
-                    limiter._rejected(error)
-                if ending is not Ending.SPENT and not self._settled:
-                    keep = ("requests",) if ending is Ending.REJECTED else ()
-                    self._charge({name: 0.0 for name in limiter.dimensions if name not in keep})
-        finally:
-            limiter._leave()
+        if error is not None:
+            # Finally: what the error says of itself is foreign code, and the slot is not its own.
+            try:
+                self._account(error)
+            finally:
+                limiter._leave()
+        elif limiter._slots is not None:
+            limiter._slots.release()
 
     def settle(self, **costs: float) -> None:
         """Say what the call really cost: the rest is refunded, or the debt is charged.
@@ -129,8 +127,14 @@ class Permit:
         if self._state == NEW:
             msg = f"{self!r}: settle() belongs inside the with block, once the cost is known"
             raise RuntimeError(msg)
-        self._charge(costs)
+        self._costs = self._limiter._settle(self._costs, costs)
         self._settled = True
 
-    def _charge(self, costs: dict[str, float]) -> None:
-        self._costs = self._limiter._settle(self._costs, costs)
+    def _account(self, error: BaseException) -> None:
+        ending = ending_of(error)
+        if ending is Ending.REJECTED:
+            self._limiter._rejected(error)
+        if ending is not Ending.SPENT and not self._settled:
+            keep = "requests" if ending is Ending.REJECTED else ""
+            refund = {name: 0.0 for name in self._limiter.dimensions if name != keep}
+            self._costs = self._limiter._settle(self._costs, refund)

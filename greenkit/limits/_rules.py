@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from greenkit.limits._parse import Rate
 
     Amounts = tuple[float, ...]
-    Decide = Callable[[Amounts, Amounts, float, float], tuple[Amounts, float]]
+    Decide = Callable[[Amounts, Amounts, float, float], Amounts | None]
 
 __all__ = ["JITTER_CREDIT", "Rule", "Rules"]
 
@@ -68,8 +68,8 @@ class Rule:
             rest = rate.amount - rate.burst
             if rest <= 0:
                 msg = (
-                    f"strict {self.name}: a burst of {rate.burst:g} is all of {rate.amount:g}, so nothing could "
-                    "ever follow it; give a smaller burst, or a larger amount for a longer period"
+                    f"strict {self.name}: a burst of {rate.burst:g} is all of {rate.amount:g}, so nothing "
+                    "could ever follow it; give a smaller burst, or a larger amount for a longer period"
                 )
                 raise ConfigError(msg)
             interval = (rate.period + JITTER_CREDIT) / rest
@@ -98,15 +98,21 @@ class Rules:
 
     Args:
         rules: One per dimension, in the order states and costs are given in.
+
+    Attributes:
+        decide: (tats, costs, now, credit) → the next tats, or None where refused: the state is
+            then unchanged, and `earliest()` says from when the same cost passes. A cost may be
+            counted from `credit` seconds ago. Switches: never.
     """
 
-    __slots__ = ("_free", "decide", "names", "rules")
+    __slots__ = ("_free", "_places", "decide", "names", "rules")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
         self.names = tuple(rule.name for rule in self.rules)
-        self._free = dict.fromkeys(self.names, 0.0) | ({"requests": 1.0} if "requests" in self.names else {})
-        self.decide: Decide = self._unrolled()
+        self._free = tuple(1.0 if name == "requests" else 0.0 for name in self.names)
+        self._places = {name: place for place, name in enumerate(self.names)}
+        self.decide: Decide = _unrolled(self.rules)
 
     def start(self) -> Amounts:
         """Return the state of full budgets.
@@ -125,32 +131,44 @@ class Rules:
 
         Switches: never.
         """
-        priced = tuple({**self._free, **costs}.values())
-        for cost, rule in zip(priced, self.rules, strict=False):
+        priced = self._free
+        for name, cost in costs.items():
+            place = self._place(name)
             # Written so that a NaN fails it too.
-            if not 0 <= cost <= rule.burst:
-                self._refuse(rule, cost)
-        if len(priced) != len(self.rules):
-            self._refuse_names(costs)
+            if not 0 <= cost <= self.rules[place].burst:
+                raise _bad_cost(self.rules[place], cost)
+            priced = (*priced[:place], cost, *priced[place + 1 :])
         return priced
 
-    def settled(self, before: Amounts, costs: Mapping[str, float]) -> Amounts:
-        """Return `before` with `costs` put in by name; a cost may exceed its burst here.
+    def settle(
+        self, tats: Amounts, before: Amounts, costs: Mapping[str, float], now: float
+    ) -> tuple[Amounts, Amounts]:
+        """Correct what `before` cost to `costs`; dimensions not named keep their cost.
+
+        What is given back never lifts a budget above its burst. A debt may exceed the burst:
+        those who come next wait for it.
+
+        Returns:
+            (next tats, costs after).
 
         Raises:
             TypeError: A name is no dimension here.
-            ValueError: A cost is negative or not a number.
+            ValueError: A cost is negative, infinite or not a number.
 
         Switches: never.
         """
-        after = {**dict(zip(self.names, before, strict=True)), **costs}
-        if len(after) != len(before):
-            self._refuse_names(costs)
+        after = before
         for name, cost in costs.items():
+            place = self._place(name)
             if not 0 <= cost < math.inf:
-                msg = f"{name} must cost 0 or more, not {cost!r}"
-                raise ValueError(msg)
-        return tuple(after.values())
+                raise _bad_cost(self.rules[place], cost)
+            units = cost - after[place]
+            tat = tats[place]
+            if units > 0 and tat < now:
+                tat = now
+            tats = (*tats[:place], tat + units * self.rules[place].interval, *tats[place + 1 :])
+            after = (*after[:place], cost, *after[place + 1 :])
+        return tats, after
 
     def earliest(self, tats: Amounts, costs: Amounts) -> float:
         """Return the instant from which all of `costs` may go.
@@ -159,103 +177,81 @@ class Rules:
 
         Switches: never.
         """
-        return max(
-            (
-                rule.earliest(tat, cost)
-                for rule, tat, cost in zip(self.rules, tats, costs, strict=True)
-                if cost
-            ),
-            default=-math.inf,
-        )
+        instants = [
+            rule.earliest(tat, cost) for rule, tat, cost in zip(self.rules, tats, costs, strict=True) if cost
+        ]
+        return max(instants, default=-math.inf)
 
-    def adjust(self, tats: Amounts, units: Amounts, now: float) -> Amounts:
-        """Return the state after giving back `units`, or charging them where negative.
+    def _place(self, name: str) -> int:
+        try:
+            return self._places[name]
+        except KeyError:
+            msg = f"no dimension named {name!r}; this limiter has {', '.join(self.names) or 'none'}"
+            raise TypeError(msg) from None
 
-        What is given back never lifts a budget above its burst. A debt may exceed the budget:
-        those who come next wait for it.
 
-        Switches: never.
-        """
-        return tuple(
-            (tat if unit >= 0 else max(tat, now)) - unit * rule.interval if unit else tat
-            for rule, tat, unit in zip(self.rules, tats, units, strict=True)
-        )
+def _bad_cost(rule: Rule, cost: float) -> ValueError:
+    if not rule.burst < cost < math.inf:
+        return ValueError(f"{rule.name} must cost 0 or more, not {cost!r}")
+    return CostTooHighError(
+        f"{rule.name}={cost:g} exceeds the burst of {rule.burst:g}, so it could never be granted; ask for "
+        f'less, or end the limit of {rule.name} with "burst {math.ceil(cost)}"'
+    )
 
-    def _unrolled(self) -> Decide:
-        """Return the function that decides, written out for the common counts of dimensions.
 
-        decide(tats, costs, now, credit) → (next tats, retry_after). Granted: `retry_after` is
-        0.0. Refused: the state is unchanged and `retry_after` is the shortest wait after which
-        the same cost passes. `credit` is how many seconds ago the cost may be counted from.
-        """
-        if len(self.rules) == 1:
-            return _decide_one(*self.rules)
-        if len(self.rules) == 2:
-            return _decide_two(*self.rules)
-        return _decide_all(self.rules)
+def _unrolled(rules: tuple[Rule, ...]) -> Decide:
+    """Return `Rules.decide`, written out for the common counts of dimensions."""
+    if len(rules) == 1:
+        return _decide_one(*rules)
+    if len(rules) == 2:
+        return _decide_two(*rules)
+    return _decide_all(rules)
 
-    def _refuse(self, rule: Rule, cost: float) -> None:
-        if cost > rule.burst:
-            msg = (
-                f"{rule.name}={cost:g} exceeds the burst of {rule.burst:g}, so it can never be granted; "
-                f'ask for less, or write "{rule.rate.amount:g}/… burst {math.ceil(cost)}" where the limit is made'
-            )
-            raise CostTooHighError(msg)
-        msg = f"{rule.name} must cost 0 or more, not {cost!r}"
-        raise ValueError(msg)
 
-    def _refuse_names(self, costs: Mapping[str, float]) -> None:
-        unknown = ", ".join(sorted(set(costs) - set(self.names)))
-        msg = f"no dimension named {unknown}; this limiter has {', '.join(self.names) or 'none'}"
-        raise TypeError(msg)
+# Conditional expressions for max(): a call would cost as much as the rest of the arithmetic.
+# A cost of 0 passes whatever the debt of its dimension, and is looked at only when refused.
 
 
 def _decide_one(rule: Rule) -> Decide:
-    burst, interval = rule.burst, rule.interval
+    interval, reach = rule.interval, rule.burst * rule.interval + _ROUNDING
 
-    def decide(tats: Amounts, costs: Amounts, now: float, credit: float) -> tuple[Amounts, float]:
-        (tat,) = tats
-        (cost,) = costs
-        wait = tat - (burst - cost) * interval - now
-        if wait > _ROUNDING and cost:
-            return tats, wait
-        now -= credit
-        return ((max(now, tat)) + cost * interval,), 0.0
+    def decide(tats: Amounts, costs: Amounts, now: float, credit: float) -> Amounts | None:
+        tat = tats[0]
+        floor = now - credit
+        tat = (tat if tat > floor else floor) + costs[0] * interval  # noqa: FURB136
+        if tat > now + reach and costs[0]:
+            return None
+        return (tat,)
 
     return decide
 
 
 def _decide_two(first: Rule, second: Rule) -> Decide:
-    burst_a, interval_a = first.burst, first.interval
-    burst_b, interval_b = second.burst, second.interval
+    interval_a, reach_a = first.interval, first.burst * first.interval + _ROUNDING
+    interval_b, reach_b = second.interval, second.burst * second.interval + _ROUNDING
 
-    def decide(tats: Amounts, costs: Amounts, now: float, credit: float) -> tuple[Amounts, float]:
+    def decide(tats: Amounts, costs: Amounts, now: float, credit: float) -> Amounts | None:
         a, b = tats
         cost_a, cost_b = costs
-        wait_a = a - (burst_a - cost_a) * interval_a - now if cost_a else 0.0
-        wait_b = b - (burst_b - cost_b) * interval_b - now if cost_b else 0.0
-        if wait_a > _ROUNDING or wait_b > _ROUNDING:
-            return tats, (max(wait_b, wait_a))
-        now -= credit
-        return (
-            (max(now, a)) + cost_a * interval_a,
-            (max(now, b)) + cost_b * interval_b,
-        ), 0.0
+        floor = now - credit
+        a = (a if a > floor else floor) + cost_a * interval_a  # noqa: FURB136
+        b = (b if b > floor else floor) + cost_b * interval_b  # noqa: FURB136
+        if (a > now + reach_a and cost_a) or (b > now + reach_b and cost_b):
+            return None
+        return a, b
 
     return decide
 
 
 def _decide_all(rules: tuple[Rule, ...]) -> Decide:
-    def decide(tats: Amounts, costs: Amounts, now: float, credit: float) -> tuple[Amounts, float]:
-        wait = 0.0
-        granted = []
+    def decide(tats: Amounts, costs: Amounts, now: float, credit: float) -> Amounts | None:
         floor = now - credit
+        granted = []
         for rule, tat, cost in zip(rules, tats, costs, strict=True):
-            if cost:
-                wait = max(wait, rule.earliest(tat, cost) - now)
-            granted.append((max(floor, tat)) + cost * rule.interval)
-        if wait > _ROUNDING:
-            return tats, wait
-        return tuple(granted), 0.0
+            after = max(tat, floor) + cost * rule.interval
+            if after > now + rule.burst * rule.interval + _ROUNDING and cost:
+                return None
+            granted.append(after)
+        return tuple(granted)
 
     return decide
