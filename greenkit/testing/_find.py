@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["first_found", "package_directory", "postgres_bin", "rabbitmq_script", "valkey_binary"]
 
+_DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
+_DEBIAN_RABBITMQ = Path("/usr/lib/rabbitmq")
+
 
 def package_directory(name: str) -> Path | None:
     """Return the directory of an installed top-level package, without importing it."""
@@ -78,8 +81,8 @@ def rabbitmq_script() -> Path:
     return first_found(
         "RabbitMQ",
         (
-            lambda: [Path("/usr/lib/rabbitmq/bin/rabbitmq-server")],
-            lambda: _newest(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin/rabbitmq-server")),
+            lambda: [_DEBIAN_RABBITMQ / "bin" / "rabbitmq-server"],
+            lambda: _newest(_DEBIAN_RABBITMQ.glob("lib/rabbitmq_server-*/sbin/rabbitmq-server")),
             lambda: _on_path("rabbitmq-server"),
         ),
         variable="GREENKIT_AMQP",
@@ -96,7 +99,7 @@ def _postgres_wheel() -> list[Path]:
 def _postgres_system() -> list[Path]:
     # By initdb and not by postgres: the latter alone is linked into PATH at times.
     named = [path.resolve().parent for path in _on_path("initdb", "pg_ctl")]
-    known = _newest(Path("/usr/lib/postgresql").glob("*/bin"))
+    known = _newest(_DEBIAN_POSTGRES.glob("*/bin"))
     return [found for found in named + known if _complete(found)]
 
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import threading
@@ -46,6 +47,7 @@ class Guard:
         self._owner = os.getpid()
         self._asked = 0
         self._heard = b""
+        self.directory = ""
         self._lock = threading.Lock()
         theirs_in, self._control = os.pipe()
         self._reply, theirs_out = os.pipe()
@@ -66,7 +68,7 @@ class Guard:
             os.close(theirs_out)
         _OPEN.add(self)
         try:
-            self.directory: str = self._answer(0, time.monotonic() + 20.0)["directory"]
+            self.directory = self._answer(0, time.monotonic() + 20.0)["directory"]
         except BaseException:
             self.close()
             raise
@@ -121,6 +123,9 @@ class Guard:
         finally:
             os.close(self._reply)
         self._process.wait(timeout=timeout)
+        if self.directory:
+            # The guardian has done so, unless somebody killed it.
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def abandon(self) -> None:
         """Drop the pipe ends in a forked child; the server belongs to the parent."""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["PostgresServer"]
 
 _SETTINGS = {
+    # synchronous_commit stays on: it costs a write() here, and without it kill() loses commits.
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     # The default leaves a segment in /dev/shm when the server is killed.
     "dynamic_shared_memory_type": "mmap",
