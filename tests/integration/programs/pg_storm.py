@@ -1,0 +1,85 @@
+"""Kill and time out greenlets at every point of borrowing and using, then look what is left.
+
+`MORE`: seed, seconds, and "twin" for a pool that undoes its reservation on `Exception` only.
+"""
+
+from pg_world import DRIVER, MORE, Counter, Eye, answer, connect, driver, gevent, postgres, time
+
+import random
+
+SIZE, GREENLETS = 8, 40
+seed, seconds, twin = int(MORE[0]), float(MORE[1]), "twin" in MORE
+dice = random.Random(seed)
+
+
+class Twin(postgres.ConnectionPool):
+    """The usual mistake: GreenletExit and gevent.Timeout are not Exceptions."""
+
+    def getconn(self, *, timeout=None):
+        from greenkit.wait import Deadline
+
+        until = Deadline.after(5.0)
+        line = self._enter(until)
+        try:
+            member = self._shelf.find(until)
+            self._lent[id(member.conn)] = member
+        except Exception:
+            line.release()
+            raise
+        return member.conn
+
+
+pool = (Twin if twin else postgres.ConnectionPool)(connect, max_size=SIZE, timeout=1.0 if twin else 5.0)
+where, killed, errors, done = {}, Counter(), Counter(), Counter()
+
+
+def use():
+    me = gevent.getcurrent()
+    where[me] = "waiting"
+    try:
+        with pool.connection() as conn:
+            where[me] = "in_flight"
+            conn.cursor().execute(f"select pg_sleep({dice.random() * 0.02})")
+            done["ok"] += 1
+    finally:
+        del where[me]
+
+
+def job():
+    try:
+        if dice.random() < 0.5:
+            with gevent.Timeout(dice.random() * 0.03):
+                use()
+        else:
+            use()
+    except gevent.Timeout:
+        done["timed out"] += 1
+    except driver.errors.QueryCanceled:
+        errors["stray cancel"] += 1
+    except driver.OperationalError as error:
+        errors[type(error).__name__] += 1
+
+
+with Eye() as eye:
+    live, end = [], time.monotonic() + seconds
+    while time.monotonic() < end:
+        live = [one for one in live if not one.dead]
+        live += [gevent.spawn(job) for _ in range(GREENLETS - len(live))]
+        gevent.sleep(0.003)
+        if dice.random() < 0.3:
+            victim = dice.choice(live)
+            killed[where.get(victim, "elsewhere")] += 1
+            victim.kill(block=False)
+    gevent.joinall(live, timeout=15)
+    hung = sum(not one.dead for one in live)
+    usable = 0
+    try:
+        for _ in range(SIZE):
+            pool.getconn(timeout=1.0).cursor().execute("select 1")
+            usable += 1
+    except driver.OperationalError:
+        pass
+    answer(
+        driver=DRIVER, usable=usable, size=SIZE, peak=eye.peak, killed=killed, done=done, errors=errors, hung=hung,
+        orphans=eye.count("state = 'active'"), statistics=repr(pool.statistics()),
+    )

@@ -1,0 +1,77 @@
+"""What every program here starts with: a patched process, a driver by name, an eye on the server.
+
+Usage: `python program.py DSN psycopg2|psycopg [more]`; the last line printed is JSON.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import importlib
+import json
+import sys
+import time
+from collections import Counter
+
+import gevent
+
+from greenkit import postgres
+
+DSN, DRIVER, *MORE = sys.argv[1:]
+driver = importlib.import_module(DRIVER)
+APPLICATION = "greenkit_under_test"
+postgres.install()
+
+
+def connect(**options):
+    return driver.connect(DSN, application_name=APPLICATION, **options)
+
+
+class Eye:
+    """Look at the server from a connection of its own; `peak` is the most connections ever seen."""
+
+    def __init__(self):
+        self.peak = 0
+        self._conn = driver.connect(DSN, application_name="eye")
+        self._conn.autocommit = True
+        self._watcher = None
+
+    def count(self, where="true"):
+        cursor = self._conn.cursor()
+        cursor.execute(f"select count(*) from pg_stat_activity where application_name = '{APPLICATION}' and {where}")
+        return cursor.fetchone()[0]
+
+    def run(self, statement):
+        self._conn.cursor().execute(statement)
+
+    def __enter__(self):
+        self._watcher = gevent.spawn(self._watch)
+        return self
+
+    def __exit__(self, *_):
+        self._watcher.kill()
+        self._conn.close()
+
+    def _watch(self):
+        # A connection of its own: two greenlets on one is what psycopg2 refuses.
+        conn = driver.connect(DSN, application_name="watching eye")
+        conn.autocommit = True
+        cursor = conn.cursor()
+        while True:
+            cursor.execute(f"select count(*) from pg_stat_activity where application_name = '{APPLICATION}'")
+            self.peak = max(self.peak, cursor.fetchone()[0])
+            gevent.sleep(0.001)
+
+
+def until(condition, seconds=5.0):
+    """Wait for something the server does in its own time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        gevent.sleep(0.005)
+    return True
+
+
+def answer(**facts):
+    print(json.dumps({key: dict(value) if isinstance(value, Counter) else value for key, value in facts.items()}))

@@ -1,0 +1,51 @@
+"""The promise the room is built on: whatever is killed when, nothing is lost and nothing exceeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from greenkit.testing import run_clean
+
+PROGRAMS = Path(__file__).parent / "programs"
+DRIVERS = ("psycopg2", "psycopg")
+
+
+def run(program: str, *arguments: str):
+    run = run_clean([str(PROGRAMS / program), *arguments], timeout=90)
+    assert run.returncode == 0, str(run)
+    return run.json
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_kills_and_timeouts_cost_no_connection_and_exceed_no_bound(greenkit_database: str, driver: str) -> None:
+    """After a storm of kills every connection is usable, and the server never saw one too many."""
+    seen = run("pg_storm.py", greenkit_database, driver, "7", "3")
+    assert min(seen["killed"]["in_flight"], seen["killed"]["waiting"]) > 10, "too few kills hit: no storm"
+    assert seen["done"]["timed out"] > 100
+    assert seen["usable"] == seen["size"], seen
+    assert 0 < seen["peak"] <= seen["size"], seen
+    assert seen["hung"] == seen["orphans"] == 0, seen
+    assert seen["errors"] == {}, "an innocent query was hit"
+
+
+def test_the_storm_sees_a_pool_that_forgets_base_exceptions(greenkit_database: str) -> None:
+    """The same storm leaves a pool that undoes on `Exception` only with dead slots."""
+    seen = run("pg_storm.py", greenkit_database, "psycopg2", "7", "3", "twin")
+    assert seen["usable"] < seen["size"], seen
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_cold_burst_opens_no_connection_too_many(greenkit_database: str, driver: str) -> None:
+    """200 greenlets on a cold pool of 10 are served by 10 connections."""
+    seen = run("pg_burst.py", greenkit_database, driver)
+    assert seen["done"] == 200
+    assert 0 < seen["peak"] <= seen["size"]
+    assert seen["created"] == seen["size"]
+
+
+def test_the_burst_sees_a_pool_that_counts_too_late(greenkit_database: str) -> None:
+    """A pool that counts connections when they are open goes over its size in the same burst."""
+    seen = run("pg_burst.py", greenkit_database, "psycopg2", "twin")
+    assert seen["peak"] > seen["size"]
