@@ -26,7 +26,7 @@ _ROOMS = {
     "patch": "greenkit.boot",
 }
 
-__all__ = [  # noqa: PLE0604, F822 - the names come through `__getattr__`
+__all__ = [  # noqa: PLE0604 - the names come through `__getattr__`
     "__version__",
     *_ROOMS,
 ]

@@ -17,17 +17,21 @@ if TYPE_CHECKING:
 
 __all__ = ["early_modules", "imports_of", "outside_caller"]
 
-_OURS = ("gevent", "greenkit.boot", "greenkit.auto", "greenkit.cli", "importlib", "runpy")
-_IMPORTS_WITHOUT_MEANING = ("gevent", "greenkit", "importlib")
+_MACHINERY = frozenset({"gevent", "greenkit", "importlib", "runpy"})
 
 
 def _outside_frames() -> Iterator[FrameType]:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        name = str(frame.f_globals.get("__name__", ""))
-        if not name.startswith(_OURS) and not frame.f_code.co_filename.startswith("<frozen"):
+        if _root(str(frame.f_globals.get("__name__", ""))) not in _MACHINERY and not (
+            frame.f_code.co_filename.startswith("<frozen")
+        ):
             yield frame
         frame = frame.f_back
+
+
+def _root(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def outside_caller() -> str:
@@ -43,7 +47,7 @@ def early_modules() -> tuple[EarlyModule, ...]:
     Modules that gevent itself loaded are left out: it knows what it does.
     """
     order = list(sys.modules)
-    first_gevent = next((at for at, name in enumerate(order) if name.split(".")[0] == "gevent"), len(order))
+    first_gevent = next((at for at, name in enumerate(order) if _root(name) == "gevent"), len(order))
     early = [name for name in order[:first_gevent] if name in PATCHABLE]
     if not early:
         return ()
@@ -63,7 +67,7 @@ def _finished_imports(position: dict[str, int]) -> Iterator[tuple[int, str]]:
         file = frame.f_code.co_filename
         package = str(frame.f_globals.get("__package__") or "")
         for line, name in imports_of(file, package=package):
-            if line < frame.f_lineno and name in position and not name.startswith(_IMPORTS_WITHOUT_MEANING):
+            if line < frame.f_lineno and name in position and _root(name) not in _MACHINERY:
                 yield position[name], f"{file}:{line} (import {name})"
 
 

@@ -20,7 +20,7 @@ __all__ = ["on_did_patch_all", "on_will_patch_all"]
 _now = time.perf_counter
 
 
-def on_will_patch_all(event: object, /) -> None:
+def on_will_patch_all(_event: object, /) -> None:
     """Arm the guard and note who patches; gevent calls it before it touches anything.
 
     Switches: never.
@@ -32,11 +32,11 @@ def on_will_patch_all(event: object, /) -> None:
             RECORD.by = outside_caller()
             RECORD.early = early_modules()
         RECORD.native_threads = _other_threads()
-    except Exception:  # noqa: BLE001, S110 - a guard that fails must not stop the patch it guards
+    except Exception:  # noqa: S110 - a guard that fails must not stop the patch it guards
         pass
 
 
-def on_did_patch_all(event: object, /) -> None:
+def on_did_patch_all(_event: object, /) -> None:
     """Disarm the guard and note what the patch installed; gevent calls it when it is done.
 
     Switches: never.
@@ -47,7 +47,7 @@ def on_did_patch_all(event: object, /) -> None:
             RECORD.seconds = _now() - RECORD.started
         RECORD.modules = frozenset(sys.modules)
         RECORD.installed = _installed()
-    except Exception:  # noqa: BLE001, S110 - see above
+    except Exception:  # noqa: S110 - see above
         pass
 
 
@@ -59,9 +59,7 @@ def _other_threads() -> tuple[str, ...]:
 
 
 def _installed() -> dict[tuple[str, str], object]:
-    # Late: only a process that is being patched has it.
-    from gevent.monkey import saved
-
+    saved = sys.modules["gevent.monkey"].saved
     return {
         (module, attribute): getattr(sys.modules[module], attribute, None)
         for module, items in saved.items()

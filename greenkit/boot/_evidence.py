@@ -5,6 +5,7 @@ Looks and never changes anything. Each finding's id has a heading in `docs/refer
 
 from __future__ import annotations
 
+import os
 import sys
 
 from greenkit.boot._caller import imports_of
@@ -43,15 +44,13 @@ def evidence() -> tuple[Finding, ...]:
 
 
 def _unpatched() -> Iterator[Finding]:
-    # Late: os.environ; `os` is loaded in every process, the name is just not needed above.
-    import os
-
-    decision = decide(sys.argv, os.environ, orig_argv=sys.orig_argv)
+    decision = decide(sys.argv, os.environ, orig_argv=sys.orig_argv, loaded=sys.modules)
     if decision.worker and decision.patch:
         yield Finding(
             "GK104",
             Severity.ERROR,
-            f"this worker's pool is {decision.pool}, but the process is not patched; it takes tasks and never runs them",
+            f"this worker's pool is {decision.pool}, but the process is not patched;"
+            " it takes tasks and never runs them",
             hint="Start it with: greenkit celery " + " ".join(sys.argv[1:]),
         )
     else:
@@ -101,7 +100,8 @@ def _stale() -> Iterator[Finding]:
             "GK101",
             severity,
             f"{reference.holder} ({reference.form}) holds the original {original}: it {effect}",
-            hint=_FIRST_LINE + f" Until then: write {original}() where it is used, instead of importing the name.",
+            hint=_FIRST_LINE
+            + f" Until then: write {original}() where it is used, instead of importing the name.",
             where=_captured_at(reference),
         )
 
@@ -136,8 +136,8 @@ def _circumstances() -> Iterator[Finding]:
         yield Finding(
             "GK107",
             Severity.WARNING,
-            f"{len(RECORD.native_threads)} native threads ran during the patch: {', '.join(RECORD.native_threads)};"
-            " gevent then leaves the existing locks as they are",
+            f"{len(RECORD.native_threads)} native threads ran during the patch:"
+            f" {', '.join(RECORD.native_threads)}; gevent then leaves the existing locks as they are",
             hint="Patch before anything starts a thread.",
             where=RECORD.by,
         )

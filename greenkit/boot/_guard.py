@@ -113,9 +113,10 @@ def _lock_types() -> tuple[type, ...]:
 
 def _is_patching(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_name in {"patch_all", "patch"} and str(
-            frame.f_globals.get("__name__")
-        ) in {"gevent.monkey", "greenkit.boot._patch"}:
+        if frame.f_code.co_name in {"patch_all", "patch"} and str(frame.f_globals.get("__name__")) in {
+            "gevent.monkey",
+            "greenkit.boot._patch",
+        }:
             return True
         frame = frame.f_back
     return False

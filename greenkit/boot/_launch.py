@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
 __all__ = ["Decision", "decide"]
 
@@ -29,6 +29,10 @@ _NEVER = {
     "daphne": "an asyncio server", "flower": "an asyncio server", "granian": "an asyncio server",
     "hypercorn": "an asyncio server", "uvicorn": "an asyncio server",
 }  # fmt: skip
+_TOO_LATE = (
+    "django.db is loaded and its connections belong to native threads;"
+    ' make "import greenkit.auto" line 1 of manage.py or the WSGI module'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Decision:
         worker: It is `celery worker`.
         pool: The pool named on the command line or in the environment; "" when neither does
             (then Celery takes `worker_pool` from the configuration, or prefork).
+        command_at: Where the sub-command stands among the arguments; -1 when there is none.
+        late: It should have been patched, and now it is too late to.
     """
 
     patch: bool
@@ -49,15 +55,25 @@ class Decision:
     celery: bool = False
     worker: bool = False
     pool: str = ""
+    command_at: int = -1
+    late: bool = False
 
 
-def decide(argv: Sequence[str], environ: Mapping[str, str], *, orig_argv: Sequence[str] = ()) -> Decision:
+def decide(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    orig_argv: Sequence[str] = (),
+    loaded: Container[str] = (),
+) -> Decision:
     """Return whether the process started as `argv` should be patched.
 
     Args:
         argv: `sys.argv`: the program, then its arguments.
         environ: `os.environ`.
         orig_argv: `sys.orig_argv`; while `python -m celery` is being located argv says only "-m".
+        loaded: `sys.modules`. A Django project imports its Celery app from every process, web
+            servers too; by then Django's connections are bound to native threads.
 
     Switches: never.
     """
@@ -65,14 +81,24 @@ def decide(argv: Sequence[str], environ: Mapping[str, str], *, orig_argv: Sequen
     if program != "celery":
         if program in _NEVER:
             return Decision(patch=False, reason=f"{program} is {_NEVER[program]}")
+        if "django.db" in loaded:
+            return Decision(patch=False, reason=_TOO_LATE, late=True)
         return Decision(patch=True, reason="not a Celery process")
-    command, rest = _command(arguments)
+    at = _command_at(arguments)
+    command = arguments[at] if at >= 0 else ""
     if command != "worker":
         return Decision(patch=False, reason=f"celery {command or '(no command)'} runs no tasks", celery=True)
-    pool = _pool_option(rest) or environ.get("CELERY_WORKER_POOL", "")
+    pool = _pool_option(arguments[at + 1 :]) or environ.get("CELERY_WORKER_POOL", "")
     green = pool == "gevent" or (pool == "custom" and _is_green(environ.get("CELERY_CUSTOM_WORKER_POOL", "")))
     named = pool or "not named, so prefork or the configuration's"
-    return Decision(patch=green, reason=f"the worker's pool is {named}", celery=True, worker=True, pool=pool)
+    return Decision(
+        patch=green,
+        reason=f"the worker's pool is {named}",
+        celery=True,
+        worker=True,
+        pool=pool,
+        command_at=at,
+    )
 
 
 def _is_green(dotted: str) -> bool:
@@ -92,8 +118,8 @@ def _program(argv: Sequence[str], orig_argv: Sequence[str]) -> tuple[str, Sequen
     return name, argv[1:]
 
 
-def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Return the sub-command and what follows it."""
+def _command_at(arguments: Sequence[str]) -> int:
+    """Return where the sub-command stands, -1 when there is none."""
     skip = False
     for at, word in enumerate(arguments):
         if skip:
@@ -103,8 +129,8 @@ def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
         elif word.startswith("-"):
             skip = word[-1] in _GLOBAL_SHORT and not any(c in _GLOBAL_SHORT for c in word[1:-1])
         else:
-            return word, arguments[at + 1 :]
-    return "", ()
+            return at
+    return -1
 
 
 def _pool_option(arguments: Sequence[str]) -> str:

@@ -97,11 +97,16 @@ def _patch_now(arguments: dict[str, bool]) -> None:
     with GUARD, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            gevent.monkey.patch_all(**arguments)
+            if gevent.monkey.patch_all(**arguments) is False:
+                raise PatchError(
+                    "another plug-in of gevent forbade the patch; the process is not cooperative"
+                )
+        except PatchError:
+            raise
         except Exception as error:
             msg = (
-                f"gevent's patch_all() raised {type(error).__name__}: {error}; the process is half patched"
-                f" and cannot be mended. Start it again with: greenkit run -- {' '.join(sys.argv) or 'PROGRAM'}"
+                f"gevent's patch_all() raised {type(error).__name__}: {error}; the process is half"
+                f" patched and cannot be mended. Start it again with: greenkit run -- {' '.join(sys.argv)}"
             )
             raise PatchError(msg) from error
     if not RECORD.installed:  # greenkit runs from a checkout: gevent found no entry points

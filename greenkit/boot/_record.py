@@ -51,7 +51,17 @@ class PatchReport:
 class Record:
     """Hold what is known about the patch of this process."""
 
-    __slots__ = ("by", "early", "installed", "modules", "native_threads", "report", "seconds", "started", "warnings")
+    __slots__ = (
+        "by",
+        "early",
+        "installed",
+        "modules",
+        "native_threads",
+        "report",
+        "seconds",
+        "started",
+        "warnings",
+    )
 
     def __init__(self) -> None:
         self.by = ""

@@ -1,6 +1,6 @@
 """Bind again, in place, the names that still hold an original.
 
-Only what is safe: globals of modules, and defaults of functions, in Celery's family and in the
+Only what is safe: globals of modules, defaults of functions and Thread bases, in Celery's family and in the
 user's own code. Objects already made (locks, locals, sockets) cannot be repaired here.
 """
 
@@ -22,7 +22,9 @@ CELERY_FAMILY = frozenset({"amqp", "billiard", "celery", "kombu", "redis", "vine
 """Packages whose globals were tried one by one: binding them again does what an early patch does."""
 
 
-def repair(*, only: frozenset[str] | None = None, references: Iterable[StaleReference] | None = None) -> tuple[str, ...]:
+def repair(
+    *, only: frozenset[str] | None = None, references: Iterable[StaleReference] | None = None
+) -> tuple[str, ...]:
     """Bind stale names to what the patch installed; return `holder -> module.attribute` of each.
 
     Args:
@@ -31,15 +33,23 @@ def repair(*, only: frozenset[str] | None = None, references: Iterable[StaleRefe
 
     Switches: never.
     """
-    done = []
-    for reference in stale_references() if references is None else references:
-        if not reference.deliberate and _may_touch(reference.module, only) and _rebind(reference):
-            done.append(f"{reference.holder} -> {'.'.join(reference.original)}")
-    return tuple(done)
+    _let_kombu_look_again()
+    return tuple(
+        f"{reference.holder} -> {'.'.join(reference.original)}"
+        for reference in (stale_references() if references is None else references)
+        if not reference.deliberate and _may_touch(reference.module, only) and _rebind(reference)
+    )
+
+
+def _let_kombu_look_again() -> None:
+    # kombu 5.7 `utils/compat.py` keeps its answer to "default or gevent?" and picks its poller by it.
+    compat = sys.modules.get("kombu.utils.compat")
+    if compat is not None and getattr(compat, "_environment", None) == "default":
+        compat.__dict__["_environment"] = None
 
 
 def _may_touch(module: str, only: frozenset[str] | None) -> bool:
-    root = module.split(".")[0]
+    root = module.partition(".")[0]
     if only is not None:
         return root in only
     if root in CELERY_FAMILY:
@@ -61,7 +71,21 @@ def _rebind(reference: StaleReference) -> bool:
         return True
     if reference.form == "default":
         return _rebind_default(namespace, reference, current)
+    if reference.form == "base class" and reference.original[1] in {"Thread", "Timer"}:
+        return _rebind_base(namespace[reference.attribute], _original(reference), current)
     return False
+
+
+def _rebind_base(owner: type, stale: object, current: Any) -> bool:
+    try:
+        owner.__bases__ = tuple(current if base is stale else base for base in owner.__bases__)
+    except TypeError:  # its layout differs: the instances could not follow
+        return False
+    return True
+
+
+def _original(reference: StaleReference) -> object:
+    return sys.modules["gevent.monkey"].saved[reference.original[0]][reference.original[1]]
 
 
 def _rebind_default(namespace: dict[str, Any], reference: StaleReference, current: object) -> bool:
@@ -73,10 +97,7 @@ def _rebind_default(namespace: dict[str, Any], reference: StaleReference, curren
         function = function.__func__
     if type(function) is not FunctionType:
         return False
-    # Late: repair only runs in a patched process.
-    from gevent.monkey import saved
-
-    stale = saved[reference.original[0]][reference.original[1]]
+    stale = _original(reference)
     if function.__defaults__:
         function.__defaults__ = tuple(current if value is stale else value for value in function.__defaults__)
     keywords = function.__kwdefaults__ or {}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import FunctionType, ModuleType
 
 from greenkit.boot._record import RECORD
-from greenkit.boot._severity import BASELINE, EFFECTS, NATIVE_HOMES
+from greenkit.boot._severity import BASELINE, EFFECTS, HARMLESS, NATIVE_HOMES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StaleReference", "stale_references"]
 
+_FINE = BASELINE | HARMLESS.keys()
 _SKIP = ("gevent", "greenlet", "greenkit")
 _dict_of_class: Any = type.__dict__["__dict__"].__get__
 _bases_of_class: Any = type.__dict__["__bases__"].__get__
@@ -72,7 +73,7 @@ def stale_references() -> tuple[StaleReference, ...]:
         namespace = object.__getattribute__(module, "__dict__")
         for attribute, key, form in _in_namespace(namespace, originals, seen, name):
             hit = StaleReference(name, attribute, key, form, deliberate=late)
-            if hit.holder not in BASELINE and (name, attribute) != key:
+            if hit.holder not in _FINE and (name, attribute) != key:
                 found.append(hit)
     return tuple(found)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from greenkit.findings import Severity
 
-__all__ = ["BASELINE", "EFFECTS", "NATIVE_HOMES"]
+__all__ = ["BASELINE", "EFFECTS", "HARMLESS", "NATIVE_HOMES"]
 
 _BLOCKS = "stops every greenlet for the whole wait"
 _DEADLOCKS = "locks the process up as soon as a holder switches"
@@ -37,7 +37,7 @@ EFFECTS: dict[tuple[str, str], tuple[Severity, str]] = {
     ("os", "fork"): (Severity.WARNING, "stops every greenlet while the process forks"),
     ("ssl", "SSLContext"): (Severity.ERROR, "ends in RecursionError on first use"),
     ("ssl", "SSLSocket"): (Severity.ERROR, _BLOCKS),
-    ("subprocess", "Popen"): (Severity.ERROR, "raises TypeError: 'NoneType' object is not callable"),
+    ("subprocess", "Popen"): (Severity.ERROR, "fails with 'NoneType' object is not callable"),
     ("_thread", "allocate_lock"): (Severity.WARNING, _DEADLOCKS),
     ("threading", "Lock"): (Severity.WARNING, _DEADLOCKS),
     ("threading", "_allocate_lock"): (Severity.WARNING, _DEADLOCKS),
@@ -61,7 +61,15 @@ BASELINE: frozenset[str] = frozenset({
     "threading._LockType", "threading._MainThread", "threading.stack_size", "_threading_local._CRLock",
     "asyncio.events._Local", "asyncio.events._RunningLoop", "asyncio.events.BaseDefaultEventLoopPolicy._Local",
     "multiprocessing.util.ForkAwareLocal", "ssl.create_connection", "ssl.socket", "subprocess._waitpid",
-    "socket.SocketType", "threading.Timer", "threading._DummyThread", "threading._CRLock",
-    "concurrent.futures.thread._shutdown_lock",
+    "threading.Timer", "threading._CRLock", "threading._DummyThread",
 })  # fmt: skip
-"""Holders every well-ordered process has; they do no harm."""
+"""Holders in the standard library that a well-ordered process has too; they do no harm."""
+
+HARMLESS: dict[str, str] = {
+    "celery._state._TLS": "it holds the current app, which is one for the process anyway",
+    "celery.utils.threads._FastLocalStack": "used only when USE_FAST_LOCALS is set",
+    "click.globals.local": "made its one object at import, and a command line is parsed once",
+    "kombu.utils.eventio.epoll": "kombu polls with select when it sees gevent",
+    "prompt_toolkit.application.application.Popen": "opens an editor, which a worker never does",
+}
+"""Holders in libraries that were looked at one by one, and why they do no harm."""

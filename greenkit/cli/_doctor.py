@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from greenkit.boot import patch
+from greenkit.cli._ready import patch_for
 
 __all__ = ["diagnose"]
 
@@ -18,7 +18,7 @@ def diagnose(target: str, *, as_json: bool = False) -> int:
             understood as Celery and gunicorn write it.
         as_json: Print one JSON object instead of lines.
     """
-    patch(strict="off")
+    patch_for(["greenkit", "doctor", target])
     # Late: after the patch.
     from importlib import import_module
 
@@ -28,5 +28,5 @@ def diagnose(target: str, *, as_json: bool = False) -> int:
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 - where Celery and gunicorn look, too
         import_module(target.partition(":")[0])
     diagnosis = doctor.collect()
-    print(doctor.to_json(diagnosis) if as_json else doctor.to_text(diagnosis))  # noqa: T201 - this is a command
+    print(doctor.to_json(diagnosis) if as_json else doctor.to_text(diagnosis))
     return 1 if diagnosis.errors else 0

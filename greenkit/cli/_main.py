@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from greenkit.errors import GreenkitError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -33,17 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return run_celery(words[1:])
     options = _parser().parse_args(words)
-    try:
-        if options.command == "run":
-            from greenkit.cli._run import run
+    if options.command == "run":
+        from greenkit.cli._run import run
 
-            return run(options.program, strict=options.strict, repair=options.repair)
-        from greenkit.cli._doctor import diagnose
+        return run(options.program, mode=options.mode)
+    from greenkit.cli._doctor import diagnose
 
-        return diagnose(options.target, as_json=options.json)
-    except GreenkitError as error:
-        print(f"greenkit: {error}", file=sys.stderr)  # noqa: T201 - this is a command
-        return 2
+    return diagnose(options.target, as_json=options.json)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,8 +49,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="patch this process, then run a Python program in it")
-    run.add_argument("--strict", action="store_true", help="refuse to start when the patch left errors")
-    run.add_argument("--repair", action="store_true", help="bind stale names again where it is safe")
+    modes = run.add_mutually_exclusive_group()
+    for mode, text in (
+        ("strict", "refuse to start when the patch left errors"),
+        ("repair", "bind stale names again where it is safe"),
+    ):
+        modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, default="", help=text)
     run.add_argument(
         "program",
         nargs=argparse.REMAINDER,
@@ -65,6 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("celery", help="run Celery patched, with the gevent pool unless you name one")
     doctor = commands.add_parser("doctor", help="patch, import TARGET, and say what is not cooperative")
-    doctor.add_argument("target", nargs="?", default="", metavar="TARGET", help="a module, such as proj.celery")
+    doctor.add_argument("target", nargs="?", default="", metavar="TARGET", help="a module: proj.celery")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

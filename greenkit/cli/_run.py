@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from greenkit.boot import decide, on_import, patch
+from greenkit.cli._ready import complain, patch_for
 from greenkit.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -18,21 +18,40 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-_USAGE = "usage: greenkit run [--strict] [--repair] -- (script.py | -m module | python … | command) [arguments]"
+_USAGE = (
+    "usage: greenkit run [--strict | --repair] -- (script.py | -m module | -c code | command) [arguments]"
+)
 
 
-def run(program: Sequence[str], *, strict: bool = False, repair: bool = False) -> int:
+def run(program: Sequence[str], *, mode: str = "") -> int:
     """Patch, then run `program` as `__main__`; return 0 unless it exits otherwise.
 
     Args:
         program: The words after `--`: a script, `-m module`, `-c code`, `python` with any of
             them, or a Python command on the PATH.
-        strict: Refuse to start when the patch left errors.
-        repair: Bind stale names again where it is safe.
-
-    Raises:
-        ConfigError: Nothing to run, not found, or not a Python program.
+        mode: Value for `GREENKIT`; "" leaves it as it is.
     """
+    try:
+        kind, argv = _understand(program)
+    except ConfigError as error:
+        return complain(error)
+    decision = patch_for(argv, mode=mode)
+    if not decision.patch:
+        complain(f"not patched: {decision.reason}")
+    # Late: runpy and types are only needed now, after the patch.
+    from greenkit.cli import _programs
+
+    if kind == "-m":
+        _programs.run_module(argv[0])
+    elif kind == "-c":
+        _programs.run_code(program[list(program).index("-c") + 1])
+    else:
+        _programs.run_file(argv[0])
+    return 0
+
+
+def _understand(program: Sequence[str]) -> tuple[str, list[str]]:
+    """Return what kind of program it is ("-m", "-c" or "") and its `sys.argv`."""
     words = list(program)
     if words[:1] == ["--"]:
         del words[0]
@@ -40,24 +59,13 @@ def run(program: Sequence[str], *, strict: bool = False, repair: bool = False) -
         del words[0]
     if not words:
         raise ConfigError(_USAGE)
-    path = "" if words[0] in {"-m", "-c"} else _find(words[0])
-    argv = [words[1].split(".")[0], *words[2:]] if words[0] == "-m" and len(words) > 1 else words
-    decision = decide(argv, os.environ)
-    if decision.patch:
-        patch(strict="error" if strict else None, repair=repair)
-        on_import("psycopg2", "greenkit.postgres:install")
-    else:
-        print(f"greenkit: not patched, {decision.reason}", file=sys.stderr)  # noqa: T201 - this is a command
-    # Late: runpy and types are only needed now, after the patch.
-    from greenkit.cli import _programs
-
-    if words[0] == "-m":
-        _programs.run_module(words[1:])
-    elif words[0] == "-c":
-        _programs.run_code(words[1:])
-    else:
-        _programs.run_file(path, words[1:])
-    return 0
+    if words[0] in {"-m", "-c"}:
+        if len(words) == 1:
+            raise ConfigError(f"{words[0]} needs an argument; {_USAGE}")
+        return words[0], words[1:] if words[0] == "-m" else ["-c", *words[2:]]
+    if words[0].startswith("-"):
+        raise ConfigError(f"cannot give {words[0]} to an interpreter that runs already; {_USAGE}")
+    return "", [_find(words[0]), *words[1:]]
 
 
 def _is_this_python(word: str) -> bool:
@@ -73,16 +81,14 @@ def _find(word: str) -> str:
         # Next to this interpreter first: the venv's command, even when the venv is not activated.
         places = [os.path.dirname(sys.executable), *os.environ.get("PATH", "").split(os.pathsep)]  # noqa: PTH120
         candidates = (os.path.join(place, word) for place in places)  # noqa: PTH118
-        path = next((one for one in candidates if os.access(one, os.X_OK) and os.path.isfile(one)), "")  # noqa: PTH113
+        path = next((one for one in candidates if os.path.isfile(one) and os.access(one, os.X_OK)), "")  # noqa: PTH113
     if not path:
-        msg = f"{word!r} is neither a file nor a command on the PATH"
-        raise ConfigError(msg)
+        raise ConfigError(f"{word!r} is neither a file nor a command on the PATH")
     if not os.path.isdir(path) and not _is_python(path):  # noqa: PTH112
-        msg = (
+        raise ConfigError(
             f"{path} is not a Python program, so it cannot be run patched in this process;"
             " start the Python program it starts with greenkit run instead"
         )
-        raise ConfigError(msg)
     return path
 
 

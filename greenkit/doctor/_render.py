@@ -6,8 +6,12 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from greenkit.doctor._collect import Diagnosis
-from greenkit.findings import Finding, Severity, render
+from greenkit.findings import Severity, render
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from greenkit.doctor._collect import Diagnosis
+    from greenkit.findings import Finding
 
 __all__ = ["to_json", "to_text"]
 
@@ -30,14 +34,16 @@ def to_text(diagnosis: Diagnosis) -> str:
 def to_json(diagnosis: Diagnosis) -> str:
     """Return `diagnosis` as one JSON object with `patched`, `by`, `findings` and `live`."""
     report = diagnosis.report
-    return json.dumps({
-        "patched": report is not None and report.patched,
-        "by": report.by if report else "",
-        "seconds": report.seconds if report else 0.0,
-        "repaired": list(report.repaired) if report else [],
-        "findings": [_plain(found) for found in diagnosis.findings],
-        "live": diagnosis.live,
-    })
+    return json.dumps(
+        {
+            "patched": report is not None and report.patched,
+            "by": report.by if report else "",
+            "seconds": report.seconds if report else 0.0,
+            "repaired": list(report.repaired) if report else [],
+            "findings": [_plain(found) for found in diagnosis.findings],
+            "live": diagnosis.live,
+        }
+    )
 
 
 def _plain(found: Finding) -> dict[str, Any]:
