@@ -134,3 +134,17 @@ def test_a_killed_guardian_takes_its_server_along(base):
     program.child.stdin.write("\n")
     assert program.finish() == 0, program.err
     assert list(base.iterdir()) == []
+
+
+def test_a_server_left_behind_would_be_seen(base):
+    """A guardian that cannot act leaves its server running, and the check used above says so."""
+    program = Program("valkey", WAIT, base)
+    os.kill(program.guardian, signal.SIGSTOP)
+    program.child.kill()
+    program.finish()
+    try:
+        assert set(program.survivors(timeout=0)) == set(program.tree)
+        assert list(base.iterdir()) == [program.directory]
+    finally:
+        os.kill(program.guardian, signal.SIGCONT)
+    assert_nothing_left(program, base)
