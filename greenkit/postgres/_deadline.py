@@ -15,7 +15,7 @@ from greenkit.wait import Deadline
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["current", "deadline"]
+__all__ = ["current", "deadline", "lifted"]
 
 _NONE = Deadline.after(None)
 _current: ContextVar[Deadline] = ContextVar("greenkit.postgres.deadline", default=_NONE)
@@ -44,3 +44,16 @@ def current() -> Deadline:
     Switches: never.
     """
     return _current.get()
+
+
+@contextmanager
+def lifted() -> Iterator[None]:
+    """Put the deadline out of force for a block: cleaning up after it has its own bounds.
+
+    Switches: never.
+    """
+    token = _current.set(_NONE)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -10,14 +10,18 @@ from __future__ import annotations
 import os
 import select
 from _socket import SHUT_WR, socket  # the C class: gevent's would wait in its own way
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import gevent
 from gevent import monkey
 
 from greenkit.errors import WaitTimeout
 from greenkit.wait import Deadline, FdWatch
 
-__all__ = ["GRACE", "hang_up", "is_readable", "poller", "sever"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["GRACE", "hang_up", "is_readable", "poller", "see_off", "sever", "shielded"]
 
 GRACE = 1.0
 """Seconds a server gets to answer a cancel or a goodbye; then it is left behind."""
@@ -72,17 +76,49 @@ def hang_up(fd: int, *, say_goodbye: bool, cooperative: bool, grace: float = GRA
 
     Switches: may, when `cooperative`.
     """
+    until = Deadline.after(grace)
+    if cooperative:
+        shielded(lambda: see_off(fd, until, say_goodbye=say_goodbye), until)
+    else:
+        see_off(fd, until, say_goodbye=say_goodbye, cooperative=False)
+
+
+def see_off(fd: int, until: Deadline, *, say_goodbye: bool, cooperative: bool = True) -> None:
+    """Do what `hang_up()` does, in a greenlet that nobody interrupts.
+
+    Switches: may, when `cooperative`.
+    """
     line = _own(fd)
     try:
         line.setblocking(False)
         if say_goodbye:
             line.send(_TERMINATE)
         line.shutdown(SHUT_WR)
-        _await_end(line, Deadline.after(grace), cooperative=cooperative)
+        _await_end(line, until, cooperative=cooperative)
     except (OSError, WaitTimeout):
         pass  # gone already, or deaf: nothing more can be asked of it
     finally:
         line.close()
+
+
+def shielded(clean_up: Callable[[], object], until: Deadline) -> None:
+    """Run `clean_up` to its end, or to `until`, whatever interrupts the caller meanwhile.
+
+    A slot is given back when this returns: cut short by a second kill, there would be a server
+    process more than slots. The interrupt is raised then; of several a kill, or else the last.
+
+    Switches: may.
+    """
+    worker = gevent.spawn(clean_up)
+    interrupt: BaseException | None = None
+    while not (worker.ready() or until.expired):
+        try:
+            worker.join(timeout=until.timeout())
+        except BaseException as error:  # noqa: PERF203 - one round, unless interrupted
+            if not isinstance(interrupt, gevent.GreenletExit):
+                interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
 
 def _own(fd: int) -> socket:

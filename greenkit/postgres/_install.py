@@ -8,52 +8,60 @@ from typing import Any
 
 from gevent import monkey
 
+from greenkit.boot import on_import
 from greenkit.errors import ConfigError
 from greenkit.findings import Finding, Severity
 
 __all__ = ["check", "install", "installed", "uninstall"]
 
 
+_hooked: set[str] = set()
+"""Drivers whose import we hear of; `_wanted` says whether we still care."""
+_wanted = False
+
+
 def install() -> None:
     """Make psycopg2 and psycopg 3 let other greenlets run while they wait for the server.
 
-    psycopg2 gets our wait callback in place of whichever was there; psycopg 3, where its C wait
-    function was chosen because it was imported before the patch, gets its Python one. Any number
-    of calls does the same as one. Whoever sets psycopg2's callback after us replaces us.
+    A driver that is not imported yet is seen to when it is. psycopg2 gets our wait callback in
+    place of whichever was there. psycopg 3 waits in Python where its C wait function was chosen
+    because it was imported before the patch; it keeps deadlines, and cancels the query of a killed
+    greenlet. Any number of calls does the same as one. Whoever sets psycopg2's callback after us
+    replaces us.
 
     Raises:
         ConfigError: Neither driver can be imported.
 
     Switches: never.
     """
-    found = False
-    if find_spec("psycopg2") is not None:
-        from psycopg2 import extensions
-
-        from greenkit.postgres._psycopg2 import wait_callback
-
-        extensions.set_wait_callback(wait_callback)
-        found = True
-    if find_spec("psycopg") is not None:
-        found = True
-        if monkey.is_module_patched("select"):
-            from greenkit.postgres import _psycopg3
-
-            _psycopg3.install()
-    if not found:
+    global _wanted  # noqa: PLW0603 - a process has one set of drivers
+    drivers = {"psycopg2": _install_psycopg2, "psycopg": _install_psycopg3}
+    available = [name for name in drivers if find_spec(name) is not None]
+    if not available:
         msg = "there is no PostgreSQL driver to install: pip install 'greenkit[postgres]' (psycopg2)"
         raise ConfigError(msg)
+    _wanted = True
+    for name in available:
+        if name in sys.modules:
+            drivers[name]()
+        elif name not in _hooked:
+            _hooked.add(name)
+            on_import(name, drivers[name])
 
 
 def installed() -> bool:
-    """Tell whether psycopg2's wait callback is ours; another's does not count.
+    """Tell whether psycopg2's wait callback is ours, or will be when psycopg2 is imported.
+
+    Somebody else's callback does not count; `check()` names it.
 
     Switches: never.
     """
+    if "psycopg2" not in sys.modules:
+        return _wanted
     callback = _callback()
     if callback is None:
         return False
-    from greenkit.postgres._psycopg2 import wait_callback
+    from greenkit.postgres._psycopg2 import wait_callback  # optional driver
 
     return callback is wait_callback
 
@@ -63,12 +71,31 @@ def uninstall() -> None:
 
     Switches: never.
     """
-    if installed():
-        from psycopg2 import extensions
+    global _wanted  # noqa: PLW0603 - a process has one set of drivers
+    if "psycopg2" in sys.modules and installed():
+        from psycopg2 import extensions  # optional driver
 
         extensions.set_wait_callback(None)
     if "greenkit.postgres._psycopg3" in sys.modules:
         sys.modules["greenkit.postgres._psycopg3"].uninstall()
+    _wanted = False
+
+
+def _install_psycopg2() -> None:
+    if _wanted:
+        from psycopg2 import extensions  # optional driver
+
+        from greenkit.postgres._psycopg2 import wait_callback  # it imports psycopg2
+
+        extensions.set_wait_callback(wait_callback)
+
+
+def _install_psycopg3() -> None:
+    # Unpatched, its waiting is the right one: there is no hub to wait in.
+    if _wanted and monkey.is_module_patched("select"):
+        from greenkit.postgres import _psycopg3  # optional driver
+
+        _psycopg3.install()
 
 
 def check() -> tuple[Finding, ...]:

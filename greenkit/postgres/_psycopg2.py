@@ -99,19 +99,22 @@ def _pump(conn: Any, watch: FdWatch, until: Deadline) -> None:
 
 
 def _stop(conn: Any, watch: FdWatch) -> None:
-    """End the query in the server and see the backend off; a second interrupt goes through."""
+    """End the query in the server and see the backend off."""
+    grace = Deadline.after(_farewell.GRACE)
     try:
-        cancel = _cancel.prepare(conn.pgconn_ptr, psycopg2._psycopg.__file__)
-        # A greenlet of its own: a second kill ends our waiting, not the request.
-        request = gevent.spawn(cancel, _farewell.GRACE)
-        grace = Deadline.after(_farewell.GRACE)
-        # Lost, or deaf: then closing is all that is left.
-        with suppress(psycopg2.Error, WaitTimeout):
-            _pump(conn, watch, grace)
-        request.join(timeout=grace.timeout())
-        _farewell.hang_up(conn.fileno(), say_goodbye=not conn.info.ssl_in_use, cooperative=True)
+        _farewell.shielded(lambda: _end_query(conn, watch, grace), grace)
     finally:
         forget(conn)
+
+
+def _end_query(conn: Any, watch: FdWatch, grace: Deadline) -> None:
+    cancel = _cancel.prepare(conn.pgconn_ptr, psycopg2._psycopg.__file__)
+    request = gevent.spawn(cancel, grace.remaining())
+    # Lost, or deaf: then closing is all that is left.
+    with suppress(psycopg2.Error, WaitTimeout):
+        _pump(conn, watch, grace)
+    request.join(timeout=grace.timeout())
+    _farewell.see_off(conn.fileno(), grace, say_goodbye=not conn.info.ssl_in_use)
 
 
 def _connect(conn: Any) -> None:
