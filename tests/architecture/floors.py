@@ -121,9 +121,11 @@ MAX_POSITIONAL = 2
 # `path:function` that is longer than MAX_FUNCTION_LINES, or deeper than MAX_INDENT.
 LONG_FUNCTIONS: dict[str, str] = {}
 
-# `path:function` with more positional parameters than MAX_POSITIONAL.
+# More positional parameters than MAX_POSITIONAL: `path:function`, or `path:Class` for all its methods.
 FOREIGN_SIGNATURES: dict[str, str] = {
     "greenkit/celery/_gevent.py:TaskPool.on_apply": "Celery's: BasePool.apply_async calls it so",
+    "greenkit/http/_requests.py:SizedAdapter": "overrides methods of requests' HTTPAdapter",
+    "greenkit/http/_requests.py:SizedSession": "overrides methods of requests' Session",
 }
 
 # Unit tests that may wait for the real clock.

@@ -36,7 +36,7 @@ def lines_take_a_timeout_by_name(line: WaitLine) -> None:
     assert_type(line.statistics().waiting, int)
     line.acquire(timeout=None)
     line.acquire()  # type: ignore[call-arg]
-    line.acquire(1.0)  # type: ignore[call-arg, misc]
+    line.acquire(1.0)  # type: ignore[call-arg]
     with line.slot(timeout=1.0) as nothing:
         assert_type(nothing, None)
     line.statistics().free = 1  # type: ignore[misc]
