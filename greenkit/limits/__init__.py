@@ -9,7 +9,6 @@ from __future__ import annotations
 from greenkit.limits._limiter import Limiter
 from greenkit.limits._parse import Rate, parse_rate
 from greenkit.limits._permit import Permit, Refusal
-from greenkit.limits._rules import Rule, Rules
 from greenkit.limits._statistics import LimiterStatistics
 
-__all__ = ["Limiter", "LimiterStatistics", "Permit", "Rate", "Refusal", "Rule", "Rules", "parse_rate"]
+__all__ = ["Limiter", "LimiterStatistics", "Permit", "Rate", "Refusal", "parse_rate"]

@@ -112,7 +112,9 @@ class Limiter:
         given = {"requests": requests, "tokens": tokens, **others}
         self.name = name
         self.clock = clock
-        self._rules = Rules([_rule(one, rate, strict=strict) for one, rate in given.items() if rate is not None])
+        self._rules = Rules(
+            [_rule(one, rate, strict=strict) for one, rate in given.items() if rate is not None]
+        )
         if not self._rules.names and concurrency is None:
             msg = f'Limiter({name!r}) limits nothing; give requests="500/min", concurrency=64, or both'
             raise TypeError(msg)

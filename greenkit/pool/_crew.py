@@ -1,0 +1,199 @@
+"""The children of one pool: taken on in the order slot, permit, greenlet, and counted out again.
+
+Every way out of a child passes `_ended()`, exactly once, in the hub: also the way of one that was
+killed before it ran. There and nowhere else do slot and permit go back.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from gevent import get_hub, joinall, killall
+from gevent.event import Event
+from greenlet import getcurrent
+
+from greenkit.errors import PoolClosedError, WaitTimeout
+from greenkit.pool._child import Child, named_costs
+from greenkit.pool._outcome import Killed
+from greenkit.wait import WaitLine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from greenkit.pool._child import Costs
+    from greenkit.pool._run import Run
+    from greenkit.wait import Gate, Pass
+
+    Told = Callable[[Child], None] | None
+
+__all__ = ["KILL_GRACE", "Crew", "end_all"]
+
+# How long killed children may take to end before somebody is told that they do not.
+KILL_GRACE = 30.0
+
+
+class Crew:
+    """Take children on and see them off.
+
+    Attributes:
+        line: The slots.
+        children: Those alive.
+        runs: Runs over an iterable that have not ended.
+        closed: Whether no more are taken on.
+        inside: Greenlets that already run on a slot of this pool, or on behalf of one that does.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        name: str,
+        limiter: Gate | None,
+        cost: Callable[..., Costs] | None,
+        settle: Callable[[Any], Costs] | None,
+    ) -> None:
+        self.name = name
+        self.line = WaitLine(size, name=name)
+        self.children: set[Child] = set()
+        self.inside: set[Any] = set()
+        self.runs: set[Run] = set()
+        self.closed = False
+        self.started = self.succeeded = self.failed = self.killed = 0
+        self._limiter = limiter
+        self._cost = cost
+        self._settle = settle
+        self._idle = Event()
+        self._idle.set()
+
+    def take_on(self, work: partial[Any], *, begun: Told = None, done: Told = None) -> Child:
+        """Start `work` in a child, once there is a slot and a permit.
+
+        From inside a full crew the work runs on the caller's slot, who waits for its end:
+        queueing could wait for itself.
+
+        Args:
+            work: What to run.
+            begun: Called with the child when it is made.
+            done: Called in the hub, with the child, when it has ended.
+
+        Switches: may.
+        """
+        if getcurrent() not in self.inside:
+            self.check_open()
+            self.line.acquire(timeout=None)
+        elif not self.line.acquire_nowait():
+            child = self._start(work, self._enter(work, None), begun, done, slot=False)
+            try:
+                child.join()
+            except BaseException:
+                child.kill(block=False)
+                raise
+            return child
+        return self._take_on_slot(work, None, begun, done)
+
+    def take_on_nowait(self, work: partial[Any]) -> Child | None:
+        """Start `work` in a child if slot and permit are there now, else return None.
+
+        Switches: never, unless the limiter does to answer.
+        """
+        self.check_open()
+        if not self.line.acquire_nowait():
+            return None
+        try:
+            return self._take_on_slot(work, 0.0, None, None)
+        except WaitTimeout:
+            return None
+
+    def check_open(self) -> None:
+        """Raise PoolClosedError once the pool's block has ended. Switches: never."""
+        if self.closed:
+            msg = f"pool {self.name!r} is closed: its block has ended; the work was not started"
+            raise PoolClosedError(msg)
+
+    def join(self, timeout: float | None) -> None:
+        """Wait until no child is left. Switches: may."""
+        if not self._idle.wait(timeout):
+            msg = f"pool {self.name!r}: {len(self.children)} children have not ended within {timeout:g} s"
+            raise WaitTimeout(msg)
+
+    def _take_on_slot(self, work: partial[Any], timeout: float | None, begun: Told, done: Told) -> Child:
+        try:
+            permit = self._enter(work, timeout)
+            return self._start(work, permit, begun, done, slot=True)
+        except BaseException:
+            self.line.release()
+            raise
+
+    def _enter(self, work: partial[Any], timeout: float | None) -> Pass | None:
+        """Wait for the permit of `work`."""
+        if self._limiter is None:
+            return None
+        costs = named_costs(self._cost(*work.args, **work.keywords)) if self._cost is not None else {}
+        return self._limiter.permit(timeout=timeout, **costs).__enter__()
+
+    def _start(
+        self, work: partial[Any], permit: Pass | None, begun: Told, done: Told, *, slot: bool
+    ) -> Child:
+        """Make the child. From here to the end nothing switches, so nothing is held in vain."""
+        if self.closed and getcurrent() not in self.inside:  # closed while we waited
+            if permit is not None:
+                permit.__exit__(None, None, None)
+            self.check_open()
+        child = Child(work, permit=permit, settle=self._settle)
+        self.children.add(child)
+        self.inside.add(child)
+        self.started += 1
+        self._idle.clear()
+        child.rawlink(partial(self._ended, done=done, slot=slot))
+        child.start()
+        if begun is not None:
+            begun(child)
+        return child
+
+    def _ended(self, child: Child, *, done: Told, slot: bool) -> None:
+        outcome = child.conclude()
+        error = outcome.error
+        try:
+            if child.permit is not None:
+                child.permit.__exit__(type(error) if error else None, error, None)
+        finally:
+            self.children.discard(child)
+            self.inside.discard(child)
+            if slot:
+                self.line.release()
+            self._count(error)
+            if done is not None:
+                done(child)
+            elif error is not None and not child.awaited and not isinstance(error, Killed):
+                # spawn(), and nobody waits for it: gevent's own greenlets would print it too.
+                get_hub().handle_error(child, type(error), error, error.__traceback__)
+            if not self.children:
+                self._idle.set()
+
+    def _count(self, error: BaseException | None) -> None:
+        if error is None:
+            self.succeeded += 1
+        elif isinstance(error, Killed):
+            self.killed += 1
+        else:
+            self.failed += 1
+
+
+def end_all(greenlets: Iterable[Any]) -> None:
+    """Kill `greenlets` and wait until they have ended, or, in the hub, just kill them.
+
+    Raises:
+        WaitTimeout: One refuses to end.
+
+    Switches: may.
+    """
+    doomed = [one for one in greenlets if one is not getcurrent()]
+    killall(doomed, block=False)
+    if getcurrent() is get_hub():
+        return  # the collector ended a forgotten generator; the hub itself cannot wait
+    joinall(doomed, timeout=KILL_GRACE)
+    alive = [one for one in doomed if not one.dead]
+    if alive:
+        msg = f"{len(alive)} killed greenlets have not ended after {KILL_GRACE:g} s, such as {alive[0]!r}"
+        raise WaitTimeout(msg)

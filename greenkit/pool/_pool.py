@@ -1,0 +1,304 @@
+"""The pool: slots in order, a permit for each child, and nothing left over when its block ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from gevent import killall
+
+from greenkit import facts
+from greenkit.pool._crew import KILL_GRACE, Crew
+from greenkit.pool._run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+    from greenkit.pool._child import Child, Costs
+    from greenkit.pool._outcome import Outcome
+    from greenkit.pool._run import Progress
+    from greenkit.wait import Gate
+
+    OnError = Literal["raise", "return", "skip"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+__all__ = ["GreenPool", "PoolStatistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """Show a pool at one instant; counts are since it was made.
+
+    Attributes:
+        size: Children that may run at once.
+        in_use: Slots taken now.
+        waiting: Greenlets in line for a slot.
+        children: Children alive, those on their caller's slot included.
+        started: Children made.
+        succeeded: Children that returned.
+        failed: Children that raised.
+        killed: Children that were killed.
+    """
+
+    size: int
+    in_use: int
+    waiting: int
+    children: int
+    started: int
+    succeeded: int
+    failed: int
+    killed: int
+
+
+class GreenPool:
+    """Run work in at most `size` greenlets, under a limiter if there is one.
+
+    A piece of work first gets a slot, then its permit, and only then a greenlet, so waiting work
+    costs nothing and keeps its order. Used as a context manager nothing outlives the block: a
+    normal end waits for the children; an exception, a `break` or a kill kills and joins them.
+
+    Args:
+        size: Children at once.
+        limiter: A `greenkit.limits.Limiter`, or any `greenkit.wait.Gate`.
+        cost: Called with the arguments of a piece of work; returns its estimated cost: a number
+            (of tokens) or a mapping by dimension.
+        settle: Called with what a piece of work returned; returns what it really cost.
+        name: Shown in statistics and metrics.
+
+    Example:
+        with GreenPool(200, limiter=llm, cost=estimate, settle=usage_of) as pool:
+            for row, out in pool.stream(ask, rows, on_error="return"):
+                save(row, out.value if out.ok else out.error)
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        limiter: Gate | None = None,
+        cost: Callable[..., Costs] | None = None,
+        settle: Callable[[Any], Costs] | None = None,
+        name: str = "pool",
+    ) -> None:
+        if limiter is None and (cost is not None or settle is not None):
+            msg = "cost= and settle= say what a limiter is charged; give limiter= too, or leave them out"
+            raise TypeError(msg)
+        _check_size(size)
+        self.name = name
+        self._crew = Crew(size, name=name, limiter=limiter, cost=cost, settle=settle)
+        facts.register("pool", self)
+
+    def __repr__(self) -> str:
+        seen = self.statistics()
+        state = ", closed" if self._crew.closed else ""
+        return f"<GreenPool {self.name!r} {seen.in_use}/{seen.size} busy, {seen.waiting} waiting{state}>"
+
+    def __enter__(self) -> GreenPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Join the children; kill them first when the block ended by an exception. Switches: may."""
+        self._crew.closed = True
+        if error is not None:
+            self.kill()
+            return
+        self._cancel_runs()  # nobody can read them any more
+        try:
+            self.join()
+        except BaseException:
+            self.kill()
+            raise
+
+    def spawn(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Child:
+        """Run `fn(*args, **kwargs)` in a greenlet, once there is a slot and a permit for it.
+
+        Called from a child of this pool while the pool is full, the work runs on the caller's
+        slot, and the caller waits until it is done: queueing could wait for itself.
+
+        Raises:
+            PoolClosedError: The pool's block has ended.
+
+        Switches: may.
+        """
+        return self._crew.take_on(partial(fn, *args, **kwargs))
+
+    def try_spawn(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Child | None:
+        """Run `fn(*args, **kwargs)` in a greenlet if slot and permit are there now; else None.
+
+        Raises:
+            PoolClosedError: The pool's block has ended.
+
+        Switches: never, unless the limiter does to answer.
+        """
+        return self._crew.take_on_nowait(partial(fn, *args, **kwargs))
+
+    def stream(
+        self,
+        fn: Callable[[T], R],
+        iterable: Iterable[T],
+        *,
+        on_error: OnError = "raise",
+        ahead: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[T, Outcome[R]]]:
+        """Yield (item, outcome) for every item, as they end.
+
+        The source is read in a greenlet of its own, no further than `size + ahead` items beyond
+        those taken here, so it may be endless. Leaving the loop, in any way, ends the work. An
+        error of the source itself is always raised.
+
+        Args:
+            fn: Called with one item; `zip()` the iterables if it needs several.
+            iterable: The items.
+            on_error: "raise" the first error, which ends the rest; "return" it in its outcome;
+                or "skip" the item.
+            ahead: Items that may be done and not yet taken. Default: the size of the pool.
+            progress: Anything with tqdm's `update(n)`; its `total` is set when it has none and
+                the iterable has a length.
+
+        Switches: may.
+        """
+        _check_on_error(on_error)
+        return _stream(self._run(fn, iterable, ahead, progress), on_error)
+
+    def imap(
+        self,
+        fn: Callable[[T], R],
+        iterable: Iterable[T],
+        *,
+        on_error: OnError = "raise",
+        ahead: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Any]:
+        """Yield what `fn` returned for every item, in the order of the items.
+
+        With `on_error="return"` yields outcomes instead, of all items. Else as `stream()`; what
+        ended before its turn counts against `ahead`.
+
+        Switches: may.
+        """
+        _check_on_error(on_error)
+        return _imap(self._run(fn, iterable, ahead, progress), on_error)
+
+    def map(
+        self,
+        fn: Callable[[T], R],
+        iterable: Iterable[T],
+        *,
+        on_error: OnError = "raise",
+        progress: Progress | None = None,
+    ) -> list[Any]:
+        """Return what `fn` returned for every item, in order; the first error ends the rest.
+
+        With `on_error="return"` a list of outcomes, with "skip" without those that failed.
+
+        Switches: may.
+        """
+        _check_on_error(on_error)
+        found: list[tuple[int, Any]] = []
+        with self._run(fn, iterable, None, progress) as run:
+            for index, _, out in run:
+                if out.ok or on_error == "return":
+                    found.append((index, out if on_error == "return" else out.value))
+                elif on_error == "raise":
+                    out.get()
+        return [value for _, value in sorted(found, key=_index)]
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until no child is left.
+
+        Raises:
+            WaitTimeout: Some are, after `timeout` seconds.
+
+        Switches: may.
+        """
+        self._crew.join(timeout)
+
+    def kill(self) -> None:
+        """Kill every child, and wait until all have ended; whoever reads a run gets PoolClosedError.
+
+        Raises:
+            WaitTimeout: A child refuses to end.
+
+        Switches: may.
+        """
+        self._cancel_runs()
+        killall(list(self._crew.children), block=False)
+        self.join(KILL_GRACE)
+
+    def resize(self, size: int) -> None:
+        """Change how many children may run; a shrink waits for those that do to end.
+
+        Switches: never.
+        """
+        _check_size(size)
+        self._crew.line.resize(size)
+        for run in self._crew.runs:
+            run.make_room(size)
+
+    def statistics(self) -> PoolStatistics:
+        """Return a frozen account of this instant.
+
+        Switches: never.
+        """
+        crew = self._crew
+        line = crew.line.statistics()
+        return PoolStatistics(
+            size=line.size,
+            in_use=line.in_use,
+            waiting=line.waiting,
+            children=len(crew.children),
+            started=crew.started,
+            succeeded=crew.succeeded,
+            failed=crew.failed,
+            killed=crew.killed,
+        )
+
+    def _run(
+        self, fn: Callable[[Any], Any], iterable: Iterable[Any], ahead: int | None, progress: Progress | None
+    ) -> Run:
+        return Run(self._crew, fn=fn, iterable=iterable, ahead=ahead, progress=progress)
+
+    def _cancel_runs(self) -> None:
+        for run in list(self._crew.runs):
+            run.cancel(f"pool {self.name!r} was ended while its results were still being read")
+
+
+def _stream(run: Run, on_error: str) -> Iterator[tuple[Any, Outcome[Any]]]:
+    with run:
+        for _, item, out in run:
+            if out.ok or on_error == "return":
+                yield item, out
+            elif on_error == "raise":
+                out.get()
+
+
+def _imap(run: Run, on_error: str) -> Iterator[Any]:
+    with run:
+        for _, _, out in run.ordered():
+            if on_error == "return":
+                yield out
+            elif out.ok or on_error == "raise":
+                yield out.get()
+
+
+def _index(found: tuple[int, Any]) -> int:
+    return found[0]
+
+
+def _check_size(size: int) -> None:
+    if size < 1:
+        msg = f"size must be at least 1, not {size!r}: nothing could ever run"
+        raise ValueError(msg)
+
+
+def _check_on_error(on_error: str) -> None:
+    if on_error not in {"raise", "return", "skip"}:
+        msg = f'on_error must be "raise", "return" or "skip", not {on_error!r}'
+        raise ValueError(msg)

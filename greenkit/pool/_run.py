@@ -1,0 +1,181 @@
+"""One run over an iterable: a feeder in its own greenlet, and the mail of outcomes to its owner.
+
+The feeder pulls an item only when there is room, so the source may be endless. The run ends with
+its owner's block: normally when all is delivered, in every other way by killing what is left.
+"""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gevent import Greenlet
+from gevent.queue import SimpleQueue
+from greenlet import getcurrent
+
+from greenkit._clock import MONOTONIC
+from greenkit.errors import PoolClosedError
+from greenkit.pool._crew import end_all
+from greenkit.pool._outcome import Outcome
+from greenkit.wait import WaitLine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+    from greenkit.pool._child import Child
+    from greenkit.pool._crew import Crew
+
+    Delivery = tuple[int, Any, Outcome[Any]]
+
+__all__ = ["Progress", "Run"]
+
+
+class Progress(Protocol):
+    """Be told how far a run is; a `tqdm.tqdm` is one."""
+
+    def update(self, n: int = 1) -> object:
+        """Take note that `n` more items are done. Switches: never."""
+
+
+class Run:
+    """Feed items to a crew and hand out how they ended; enter it to start, leave it to end.
+
+    Args:
+        crew: Whose slots are used.
+        fn: Called with each item.
+        iterable: Read in the feeder's greenlet.
+        ahead: Items that may be alive beyond the crew's size.
+        progress: Told of every item delivered.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        *,
+        fn: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        ahead: int | None,
+        progress: Progress | None,
+    ) -> None:
+        size = crew.line.statistics().size
+        self.ahead = size if ahead is None else ahead
+        if self.ahead < 0:
+            msg = f"ahead must be 0 or more items, not {ahead!r}"
+            raise ValueError(msg)
+        self._crew = crew
+        self._fn = fn
+        self._iterable = iterable
+        self._progress = progress
+        self._room = WaitLine(size + self.ahead, name=f"{crew.name} room")
+        self._mail: SimpleQueue[Delivery | None] = SimpleQueue()
+        self._children: set[Child] = set()
+        self._feeder: Any = None
+        self._fed = 0
+        self._broken: BaseException | None = None
+
+    def __enter__(self) -> Run:
+        crew = self._crew
+        crew.check_open()
+        self._feeder = feeder = Greenlet(self._feed)
+        feeder.gr_context = copy_context()
+        if getcurrent() in crew.inside:
+            crew.inside.add(feeder)  # on its owner's slot
+        crew.runs.add(self)
+        self._set_total()
+        # A feeder killed before it ran reaches no `finally` of its own.
+        feeder.rawlink(self._feeder_ended)
+        feeder.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Kill what is left of the run, and wait for its end. Switches: may."""
+        self._crew.runs.discard(self)
+        self._feeder.kill(block=False)
+        end_all([self._feeder, *self._children])
+
+    def __iter__(self) -> Iterator[Delivery]:
+        """Yield (index, item, outcome) as they end. Switches: may."""
+        for delivery in self._deliveries():
+            self._taken()
+            yield delivery
+
+    def ordered(self) -> Iterator[Delivery]:
+        """Yield (index, item, outcome) in the order of the source. Switches: may."""
+        early: dict[int, Delivery] = {}
+        turn = 0
+        for delivery in self._deliveries():
+            early[delivery[0]] = delivery
+            while turn in early:
+                self._taken()
+                yield early.pop(turn)
+                turn += 1
+
+    def make_room(self, size: int) -> None:
+        """Follow the crew's new size. Switches: never."""
+        self._room.resize(size + self.ahead)
+
+    def cancel(self, why: str) -> None:
+        """End the run from outside; its owner gets PoolClosedError. Switches: never."""
+        self._broken = PoolClosedError(why)
+        self._feeder.kill(block=False)
+        for child in self._children:
+            child.kill(block=False)
+
+    def _deliveries(self) -> Iterator[Delivery]:
+        delivered, feeding = 0, True
+        while feeding or delivered < self._fed:
+            note = self._mail.get()
+            if note is None:
+                feeding = False
+            else:
+                delivered += 1
+                yield note
+        if self._broken is not None:
+            raise self._broken
+
+    def _taken(self) -> None:
+        self._room.release()
+        if self._progress is not None:
+            self._progress.update(1)
+
+    def _feed(self) -> None:
+        try:
+            source = iter(self._iterable)
+            while True:
+                self._room.acquire(timeout=None)
+                try:
+                    item = next(source)
+                except StopIteration:
+                    return
+                self._fed += 1
+                self._hand_on(self._fed - 1, item)
+        except Exception as error:
+            self._broken = error
+
+    def _hand_on(self, index: int, item: Any) -> None:
+        def done(child: Child) -> None:
+            self._children.discard(child)
+            self._mail.put((index, item, child.conclude()))
+
+        def begun(child: Child) -> None:
+            self._children.add(child)
+
+        try:
+            self._crew.take_on(partial(self._fn, item), begun=begun, done=done)
+        except Exception as error:
+            self._mail.put((index, item, Outcome(None, error, 0.0, None, MONOTONIC.now())))
+
+    def _feeder_ended(self, feeder: Greenlet) -> None:
+        self._crew.inside.discard(feeder)
+        if feeder.value is not None and self._broken is None:  # a GreenletExit: somebody killed it
+            self._broken = PoolClosedError("the run was killed; the rest of its source was not read")
+        self._mail.put(None)
+
+    def _set_total(self) -> None:
+        progress, length = self._progress, getattr(self._iterable, "__len__", None)
+        if progress is not None and getattr(progress, "total", 0) is None and length is not None:
+            progress.total = length()  # type: ignore[attr-defined]  # tqdm's, where it is there
