@@ -58,7 +58,7 @@ class Anthropic:
         ]
         return [b"event: %b\ndata: %b\n\n" % (event["type"].encode(), compact(event)) for event in events]
 
-    def error(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> bytes:  # noqa: ARG002 - one shape, two dialects
+    def error(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> bytes:
         """Write an error body."""
         kind = _TYPES.get(status, "invalid_request_error")
         return compact({"type": "error", "error": {"type": kind, "message": message}})

@@ -57,7 +57,7 @@ class OpenAI:
             code = "rate_limit_exceeded"
         return compact({"error": {"message": message, "type": kind, "param": param, "code": code}})
 
-    def quota_headers(self, quota: Quota, now: float, *, wall: float) -> str:  # noqa: ARG002 - one shape, two dialects
+    def quota_headers(self, quota: Quota, now: float, *, wall: float) -> str:
         """Write the quota's state; limits are per minute, resets are Go durations.
 
         `remaining` is what may go at once, so it never exceeds the burst; `reset` is the time

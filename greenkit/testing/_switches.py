@@ -7,7 +7,7 @@ import threading
 import traceback
 from typing import TYPE_CHECKING
 
-import greenlet  # type: ignore[import-untyped]  # ships no types
+import greenlet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -266,14 +266,14 @@ def _check_size(size: int) -> None:
 
 def _hub_of_this_thread() -> Any:
     # gevent's public get_hub() would make a hub for a thread that only releases.
-    from gevent._hub_local import get_hub_if_exists  # noqa: PLC0415 - private: kept in one place
+    from gevent._hub_local import get_hub_if_exists
 
     return get_hub_if_exists()
 
 
 def _reset_lines_after_fork() -> None:
     for line in list(_lines):
-        line._after_fork()  # noqa: SLF001 - this file's own class
+        line._after_fork()
 
 
 _lines: weakref.WeakSet[WaitLine] = weakref.WeakSet()
