@@ -1,3 +1,6 @@
+import greenkit.auto  # noqa: F401 - line 1: develop under what production runs under
+
+# isort: split
 import os
 import sys
 

@@ -1,4 +1,4 @@
-import greenkit.auto
+import greenkit.auto  # line 1: patches a gevent worker before anything else is imported
 
 # isort: split
 import os

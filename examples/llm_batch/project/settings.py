@@ -11,6 +11,7 @@ DEBUG = env("DEBUG", "") == "1"
 ALLOWED_HOSTS = env("ALLOWED_HOSTS", "127.0.0.1,localhost").split(",")
 ROOT_URLCONF = "project.urls"
 USE_TZ = True
+TIME_ZONE = "UTC"
 STATIC_URL = "static/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -68,6 +69,7 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # take what can run now, leave the rest t
 CELERY_TASK_IGNORE_RESULT = True  # the row is the result
 CELERY_TASK_ACKS_LATE = True  # a worker that dies gives its tasks back
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_GREENKIT_DRAIN_TIMEOUT = float(env("DRAIN_TIMEOUT", "60"))  # then running tasks go back, too
 
 LLM_URL = env("LLM_URL", "http://127.0.0.1:8001")
 LLM_MODEL = env("LLM_MODEL", "mock-small")

@@ -1,0 +1,78 @@
+"""Turn what was counted into the numbers, and the numbers into the table."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from importlib.metadata import version
+
+PACKAGES = ("greenkit", "gevent", "celery", "django", "djangorestframework", "psycopg2-binary")
+
+
+def numbers(
+    options: argparse.Namespace, progress: dict, stats: dict, *, peak: int, most: int, lag: float | None
+) -> dict:
+    """Return the result as plain data.
+
+    Args:
+        progress: What the API said last.
+        stats: What the mock server counted.
+        peak: Database connections of the worker, the most seen at once.
+        most: How many it was allowed.
+        lag: Seconds the worker's hub stood still at worst.
+    """
+    rows = progress.get("answered", 0)
+    wall = progress.get("seconds", 0.0)
+    return {
+        "calls": options.calls,
+        "rows": rows,
+        "duplicates": stats.get("repeats", 0),
+        "lost": options.calls - rows,
+        "rejected": stats.get("rejected", 0),
+        "wall_s": round(wall, 3),
+        "ideal_s": round(options.rate.ideal(options.calls, options.latency), 3),
+        "calls_per_s": round(rows / wall, 2) if wall else 0.0,
+        "limiter_wait_p50_s": _rounded(progress.get("waited_p50")),
+        "limiter_wait_p95_s": _rounded(progress.get("waited_p95")),
+        "hub_lag_max_s": _rounded(lag),
+        "peak_db_connections": peak,
+        "max_db_connections": most,
+        "peak_in_flight": stats.get("peak_in_flight", 0),
+        "worst_second": stats.get("worst_second", 0),
+        "server_calls": stats.get("calls", 0),
+        "tokens": progress.get("tokens", 0),
+        "pool": options.pool,
+        "broker": options.broker,
+        "concurrency": options.concurrency,
+        "processes": options.processes,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def rows(found: dict, *, quota: str) -> list[tuple[str, str, str]]:
+    """Return the table's lines: what, number, remark."""
+    wall, ideal = found["wall_s"], found["ideal_s"]
+    lag = found["hub_lag_max_s"]
+    split = found["processes"] > 1
+    return [
+        ("rows written", f"{found['rows']}", f"of {found['calls']} prompts, {found['tokens']} tokens"),
+        ("calls per second", f"{found['calls_per_s']:.1f}", f"the quota: {quota}"),
+        ("rejected (429)", f"{found['rejected']}", f"counted by the server, in {found['server_calls']} calls"),
+        ("duplicates", f"{found['duplicates']}", "answers given twice for one prompt, counted by the server"),
+        ("lost", f"{found['lost']}", "prompts without a row"),
+        ("limiter wait p50", _seconds(found["limiter_wait_p50_s"]), "a quota for each process" if split else ""),
+        ("limiter wait p95", _seconds(found["limiter_wait_p95_s"]), ""),
+        ("worst hub lag", _seconds(lag), "" if lag is not None else f"pool {found['pool']} has no hub to watch"),
+        ("peak DB connections", f"{found['peak_db_connections']}", f"of {found['max_db_connections']} allowed"),
+        ("peak calls in flight", f"{found['peak_in_flight']}", f"concurrency {found['concurrency']}"),
+        ("wall", _seconds(wall), f"{wall / ideal:.2f} x ideal, from the batch's row to the last answer's" if wall else ""),
+        ("ideal", _seconds(ideal), "(calls - burst) / rate + latency: what the quota alone asks for"),
+    ]  # fmt: skip
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f} s"

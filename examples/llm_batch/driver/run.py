@@ -1,0 +1,144 @@
+"""The order of things: start, migrate, post, watch, count, stop."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+
+from driver.bell import Bell, Later, StoppedError, TroubleError
+from driver.child import Child
+from driver.report import numbers
+from driver.servers import Servers, environment
+from driver.show import Show
+from driver.watch import Api, Connections, Control, follow, hub_lag
+
+START_WITHIN = 60.0
+BROKER_WITHIN = 120.0  # Erlang
+STOP_WITHIN = 6.0
+
+
+class Run:
+    """One run of the demo; `result` holds the numbers as far as it came."""
+
+    def __init__(self, options: argparse.Namespace, bell: Bell, show: Show) -> None:
+        self.options = options
+        self.bell = bell
+        self.show = show
+        self.result: dict | None = None
+        self._children: list[Child] = []
+        self._servers: Servers | None = None
+        self._api: Api | None = None
+        self._control: Later | None = None
+        self._connections: Connections | None = None
+        self._path = ""
+        bell.last_resort = self.kill
+
+    def go(self) -> None:
+        """Do it all; whatever happens, nothing is left running."""
+        try:
+            with listening(self.options.port) as listener:
+                self._start(listener)
+                self._work()
+        finally:
+            self.stop()
+
+    def _start(self, listener: socket.socket) -> None:
+        port = listener.getsockname()[1]
+        options, bell = self.options, self.bell
+        servers = self._servers = Servers(bell, options)
+        bell.wait(servers.postgres, timeout=START_WITHIN, what="starting Postgres")
+        bell.wait(servers.mock, timeout=START_WITHIN, what="starting the mock LLM server")
+        bell.wait(servers.broker, timeout=BROKER_WITHIN, what="starting the broker")
+        self.show.say(f"Postgres, {options.broker} broker and mock LLM run; starting the web server and a worker")
+        env = environment(options, servers)
+        migrate = self._child("migration", ["manage.py", "migrate", "--skip-checks"], env)
+        self._child("worker", worker(options), env)
+        fd = listener.fileno()
+        self._child("web server", ["serve.py", "--fd", str(fd)], env, pass_fds=(fd,))
+        self._control = Later(bell, Control, servers.broker_url)
+        self._connections = Connections(servers.database_url)
+        bell.wait(migrate.finished, timeout=START_WITHIN, what="migrating the database")
+        self._api = Api(port)
+        self.show.say(f"the API listens on http://127.0.0.1:{port}/batches/")
+        bell.wait(self._worker_ready, timeout=START_WITHIN, what="starting the worker")
+
+    def _child(self, name: str, arguments: list[str], env: dict[str, str], **popen) -> Child:
+        child = Child(self.bell, name, arguments, env=env, **popen)
+        self._children.append(child)
+        return child
+
+    def _worker_ready(self) -> bool:
+        self._alive()
+        return any(child.ready for child in self._children)
+
+    def _alive(self) -> None:
+        for child in self._children:
+            if not child.alive() and child.name != "migration":
+                raise TroubleError(f"the {child.name} ended on its own")
+
+    def _work(self) -> None:
+        options, bell = self.options, self.bell
+        self.show.say(f"the worker is ready ({options.pool}, concurrency {options.concurrency}); posting the batch")
+        prompts = {"prompts": [f"What is {number} times {number}?" for number in range(options.calls)]}
+        post = Later(bell, self._api.ask, "POST", "/batches/", prompts)
+        bell.wait(post, timeout=120.0, what="posting the batch")
+        self._path = f"/batches/{post.value['id']}/"
+        self.show.say(f"accepted as {self._path}")
+        patience = 30.0 + 3 * options.latency + 10 / options.rate.per_second
+        follow(bell, self._api, self._path, show=self.show.progress, alive=self._alive, patience=patience)
+
+    def stop(self) -> None:
+        """Count, then stop everything in order, each within its deadline."""
+        self.show.end_progress()
+        if self._path:
+            self.result = self._count()
+        began = [child for child in self._children if child.process.poll() is None]
+        for child in began:
+            child.terminate()
+        for child in began:
+            child.join(STOP_WITHIN)
+        if self._connections is not None:
+            self._connections.stop()
+        if self._servers is not None:
+            self._servers.stop()
+
+    def _count(self) -> dict:
+        lag = hub_lag(self._control.value.snapshot()) if self._control.done and self._control.value else None
+        try:
+            progress = self._api.ask("GET", self._path)
+            stats = self._servers.llm.stats()
+        except (TroubleError, OSError):
+            progress, stats = {}, {}
+        most = self._servers.max_db_connections
+        return numbers(self.options, progress, stats, peak=self._connections.peak, most=most, lag=lag)
+
+    def kill(self) -> None:
+        for child in self._children:
+            child.kill()
+
+    def logs(self) -> list[tuple[str, list[str]]]:
+        return [(child.name, child.log()) for child in self._children]
+
+
+def listening(port: int) -> socket.socket:
+    """Return a listening socket; the web server inherits it, so that nobody can take the port meanwhile."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen(128)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        why = getattr(error, "strerror", None) or error
+        raise TroubleError(f"cannot listen on 127.0.0.1:{port}: {why}; give another --port", code=2) from None
+    return listener
+
+
+def worker(options: argparse.Namespace) -> list[str]:
+    """Return the command of the worker, as one would type it after `python`."""
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
+    if options.pool == "gevent":
+        program = ["-m", "greenkit", "celery"]
+    else:
+        program = ["-m", "celery"]
+    return [*program, "-A", "project", "worker", "-P", options.pool, "-c", str(options.concurrency), *quiet]
