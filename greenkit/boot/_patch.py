@@ -92,31 +92,34 @@ def _patch_now(arguments: dict[str, bool]) -> None:
     # Late: only now may anything patchable be loaded. `warnings` comes with it.
     import warnings
 
-    import gevent.monkey
+    from gevent.monkey import MonkeyPatchWarning
 
     with GUARD, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        try:
-            if gevent.monkey.patch_all(**arguments) is False:
-                raise PatchError(
-                    "another plug-in of gevent forbade the patch; the process is not cooperative"
-                )
-        except PatchError:
-            raise
-        except Exception as error:
-            msg = (
-                f"gevent's patch_all() raised {type(error).__name__}: {error}; the process is half"
-                f" patched and cannot be mended. Start it again with: greenkit run -- {' '.join(sys.argv)}"
-            )
-            raise PatchError(msg) from error
+        _have_gevent_patch(arguments)
     if not RECORD.installed:  # greenkit runs from a checkout: gevent found no entry points
         on_did_patch_all(None)
     RECORD.warnings = tuple(
-        str(one.message) for one in caught if issubclass(one.category, gevent.monkey.MonkeyPatchWarning)
+        str(one.message) for one in caught if issubclass(one.category, MonkeyPatchWarning)
     )
     for one in caught:
-        if not issubclass(one.category, gevent.monkey.MonkeyPatchWarning):
+        if not issubclass(one.category, MonkeyPatchWarning):
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+
+
+def _have_gevent_patch(arguments: dict[str, bool]) -> None:
+    # Late: see _patch_now.
+    from gevent.monkey import patch_all
+
+    try:
+        cancelled = patch_all(**arguments) is False
+    except Exception as error:
+        raise PatchError(
+            f"gevent's patch_all() raised {type(error).__name__}: {error}; the process is half"
+            f" patched and cannot be mended. Start it again with: greenkit run -- {' '.join(sys.argv)}"
+        ) from error
+    if cancelled:
+        raise PatchError("another plug-in of gevent forbade the patch; the process is not cooperative")
 
 
 def _repairs(repaired: tuple[str, ...]) -> tuple[Finding, ...]:
