@@ -96,7 +96,7 @@ def _come_back(task: Any, exc: Exception, seconds: float | None) -> Any:
         raise exc
     seconds = _DEFAULT_PAUSE if seconds is None else max(0.0, seconds)
     # Everybody refused at the same moment must not come back at the same moment.
-    countdown = seconds * (1.0 + 0.1 * random.random())  # noqa: S311 - spreading, not secrecy
+    countdown = seconds * (1.0 + 0.1 * random.random())
     again = task.signature_from_request(request, countdown=countdown, retries=request.retries)
     try:
         again.apply_async()

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from celery.concurrency.base import BasePool
-from celery.concurrency.gevent import Timer
 from celery.utils.log import get_logger
 from gevent.event import Event
 
@@ -56,7 +55,6 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
     blocked consumer, and a shutdown that starts nothing new.
     """
 
-    Timer = Timer
     signal_safe = False
     is_green = True
     task_join_will_block = False

@@ -11,7 +11,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
-from celery.utils.log import get_logger
 
 from greenkit.celery._options import UNSET, Options, Unset
 
@@ -19,10 +18,6 @@ if TYPE_CHECKING:
     from celery import Celery
 
 __all__ = ["install", "uninstall"]
-
-_logger = get_logger(__name__)
-_GREEN = ("gevent", "celery.concurrency.gevent:TaskPool", "greenkit.celery:TaskPool")
-_uninstall = "greenkit_uninstall"
 
 
 def install(
@@ -33,6 +28,7 @@ def install(
     retry_limited: bool | Unset = UNSET,
     unpatched: str | Unset = UNSET,
     kill_grace: float | Unset = UNSET,
+    share_results: bool | Unset = UNSET,
 ) -> None:
     """Make workers of `app` keep their word; one line in the app module.
 
@@ -51,6 +47,7 @@ def install(
         "retry_limited": retry_limited,
         "unpatched": unpatched,
         "kill_grace": kill_grace,
+        "share_results": share_results,
     }
     Options.read({}, given)
     uid = _uid(app)
@@ -58,14 +55,14 @@ def install(
 
     def on_worker_init(sender: Any = None, **_: Any) -> None:
         if _is_app(getattr(sender, "app", None), app):
-            from greenkit.celery._worker import prepare  # noqa: PLC0415 - only workers need it
+            from greenkit.celery._worker import prepare
 
             prepare(sender, given)
 
     signals.worker_init.connect(on_worker_init, weak=False, dispatch_uid=uid)
     if "celery.bin.celery" in sys.modules:
         # `celery inspect greenkit` is checked against the commands known on the asking side.
-        import greenkit.celery._remote  # noqa: F401, PLC0415
+        import greenkit.celery._remote  # noqa: F401
 
 
 def uninstall(app: Celery) -> None:

@@ -26,7 +26,7 @@ _logger = get_logger(__name__)
 _numbers = itertools.count(1)
 
 
-class Killed(gevent.GreenletExit):
+class Killed(gevent.GreenletExit):  # type: ignore[misc]  # gevent's types are partial
     """End a task from outside: its hard time limit, a revoke, or the worker's shutdown.
 
     A `GreenletExit`, so that neither `except Exception` nor `except gevent.Timeout` in a task
@@ -34,7 +34,7 @@ class Killed(gevent.GreenletExit):
     """
 
 
-class JobGreenlet(gevent.Greenlet):
+class JobGreenlet(gevent.Greenlet):  # type: ignore[misc]  # as above
     """Carry a job, so that the code running in a task can find it."""
 
     job: Job

@@ -33,7 +33,7 @@ class GreenPoller:
     registered anew for each wait.
     """
 
-    __slots__ = ("_epoll", "_busy", "_watcher", "_wake")
+    __slots__ = ("_busy", "_epoll", "_wake", "_watcher")
 
     def __init__(self) -> None:
         # gevent removes select.epoll because its poll() blocks; ours is only asked with 0.

@@ -42,6 +42,7 @@ class Options:
         unpatched: "refuse" to start a green pool in a process gevent has not patched, or "warn".
         kill_grace: Seconds a task over its hard limit gets for its `finally` blocks before it is
             killed again.
+        share_results: Store the results of all tasks through one backend object (Redis only).
     """
 
     watchdog: float | None = 0.1
@@ -49,6 +50,7 @@ class Options:
     retry_limited: bool = True
     unpatched: str = "refuse"
     kill_grace: float = 1.0
+    share_results: bool = True
 
     def __post_init__(self) -> None:
         _check_seconds("watchdog", self.watchdog, none_is="off", least=0.001)
@@ -56,8 +58,9 @@ class Options:
         if self.kill_grace is None:
             raise ConfigError("kill_grace is None; it must be a number of seconds, such as 1.0")
         _check_seconds("kill_grace", self.kill_grace, none_is="", least=0.001)
-        if not isinstance(self.retry_limited, bool):
-            raise ConfigError(f"retry_limited is {self.retry_limited!r}; it must be True or False")
+        for name in ("retry_limited", "share_results"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be True or False")
         if self.unpatched not in ("refuse", "warn"):
             raise ConfigError(f'unpatched is {self.unpatched!r}; it must be "refuse" or "warn"')
 

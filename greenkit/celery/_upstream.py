@@ -7,18 +7,21 @@ says when upstream no longer needs it.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import gevent
 from celery import platforms
 from celery.utils.log import get_logger
+from gevent.monkey import saved
+from kombu.utils import eventio, functional
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from greenkit.celery._loop import GreenHub
 
-__all__ = ["batch_acks", "signals_in_greenlets", "stale_waits"]
+__all__ = ["batch_acks", "share_results", "signals_in_greenlets", "stale_waits"]
 
 _logger = get_logger(__name__)
 
@@ -64,10 +67,6 @@ def stale_waits() -> list[str]:
 
     They do when kombu was imported before gevent patched (kombu/utils/eventio.py, 5.3 to 5.7).
     """
-    import kombu.utils.eventio as eventio  # noqa: PLC0415 - only a starting worker needs it
-    import kombu.utils.functional as functional  # noqa: PLC0415
-    from gevent.monkey import saved  # noqa: PLC0415
-
     stale = []
     for module, name, source in ((eventio, "_selectf", "select"), (functional, "sleep", "time")):
         held = getattr(module, name, None)
@@ -112,3 +111,41 @@ def batch_acks(channel: Any, loop: GreenHub, owed: list[str]) -> None:
     qos.ack = ack
     if owed:
         loop.call_soon(flush)
+
+
+def share_results(app: Any, *, connections: int) -> bool:
+    """Have all tasks of a green worker store results through one Redis backend.
+
+    `app.backend` is a `threading.local` value (celery/app/base.py 5.7): under gevent every task
+    makes a backend, a client and a connection of its own and throws them away, which costs more
+    than the task. Celery shares it when `result_backend_thread_safe` is set. A shared client
+    needs a pool that waits: redis-py's raises `MaxConnectionsError` when full.
+
+    Args:
+        app: The Celery app, in a patched process.
+        connections: Most connections to keep, unless `redis_max_connections` says otherwise.
+
+    Returns:
+        Whether it was done: not for other backends, nor for a Celery whose result consumer
+        cannot be read from several greenlets (before 5.7).
+    """
+    try:
+        from celery.backends.redis import RedisBackend, ResultConsumer, SentinelBackend
+        from redis import BlockingConnectionPool
+    except ImportError:
+        return False
+    if not hasattr(ResultConsumer, "_wait_for_pubsub"):
+        return False
+    before = app.conf.get("result_backend_thread_safe", False)
+    app.conf.result_backend_thread_safe = True
+    # In a greenlet of its own: a backend made earlier is bound to the current one.
+    backend = gevent.spawn(getattr, app, "backend").get(timeout=10)
+    fits = isinstance(backend, RedisBackend) and not isinstance(backend, SentinelBackend)
+    if not (fits and hasattr(backend, "_ConnectionPool") and hasattr(backend, "connparams")):
+        app.conf.result_backend_thread_safe = before
+        app._backend_cache = None
+        return False
+    if backend._ConnectionPool is None:
+        backend.connparams["max_connections"] = backend.max_connections or connections
+        backend._ConnectionPool = functools.partial(BlockingConnectionPool, timeout=30)
+    return True

@@ -7,25 +7,33 @@ every refusal here is one.
 
 from __future__ import annotations
 
+import importlib
+import traceback
+import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import signals
+from celery.concurrency import get_implementation
 from celery.utils.log import get_logger
-from celery.utils.imports import symbol_by_name
 from gevent import monkey
+from kombu.asynchronous import set_event_loop
 
 from greenkit import watchdog
 from greenkit.celery import _body, _upstream
 from greenkit.celery._gevent import TaskPool
+from greenkit.celery._loop import GreenHub
 from greenkit.celery._options import Options
+from greenkit.celery._steps import OneWriter
 from greenkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["prepare"]
 
+importlib.import_module("greenkit.celery._remote")  # registers the command this worker answers
 _logger = get_logger(__name__)
+_RESULT_CONNECTIONS = 20
 
 
 def prepare(worker: Any, given: Mapping[str, Any]) -> None:
@@ -34,12 +42,17 @@ def prepare(worker: Any, given: Mapping[str, Any]) -> None:
     Raises:
         SystemExit: The worker could not keep its word; the sentence says what to change.
     """
-    import greenkit.celery._remote  # noqa: F401, PLC0415 - registers; only workers answer
-
     try:
-        options = Options.read(worker.app.conf, given)
+        _fit(worker, Options.read(worker.app.conf, given))
     except ConfigError as exc:
         _refuse(str(exc))
+    except Exception as exc:
+        # Celery would swallow it, and the worker would run half installed.
+        traceback.print_exc()
+        _refuse(f"could not prepare this worker: {exc!r}")
+
+
+def _fit(worker: Any, options: Options) -> None:
     green = _is_green(worker)
     if green:
         _check(worker, options)
@@ -56,9 +69,7 @@ def prepare(worker: Any, given: Mapping[str, Any]) -> None:
             "retry on WouldWait and RateLimited, inspect greenkit",
             _pool_name(worker),
         )
-    _body.wrap(
-        worker.app.tasks.values(), edges=green, retry_limited=options.retry_limited
-    )
+    _body.wrap(worker.app.tasks.values(), edges=green, retry_limited=options.retry_limited)
 
 
 def _pool_name(worker: Any) -> str:
@@ -67,11 +78,10 @@ def _pool_name(worker: Any) -> str:
 
 
 def _is_green(worker: Any) -> bool:
-    from celery.concurrency import get_implementation  # noqa: PLC0415 - imports the pool named
-    from celery.concurrency.gevent import TaskPool as Stock  # noqa: PLC0415
-
     pool = get_implementation(worker.pool_cls)
-    return isinstance(pool, type) and issubclass(pool, (Stock, TaskPool))
+    # By name, not by class: importing Celery's gevent pool is what marks a worker as green.
+    stock = getattr(sys.modules.get("celery.concurrency.gevent"), "TaskPool", TaskPool)
+    return isinstance(pool, type) and issubclass(pool, (stock, TaskPool))
 
 
 def _check(worker: Any, options: Options) -> None:
@@ -101,24 +111,15 @@ def _refuse(sentence: str) -> NoReturn:
 
 
 def _go_green(worker: Any, options: Options) -> None:
-    from kombu.asynchronous import set_event_loop  # noqa: PLC0415
-
-    from greenkit.celery._loop import GreenHub  # noqa: PLC0415
-    from greenkit.celery._steps import OneWriter  # noqa: PLC0415
-
-    loop = None
-    if worker._conninfo.transport.implements.asynchronous:
-        # Celery asks for a ready-made loop before it makes its own (celery/worker/components.py,
-        # `Hub.create`); the timer it runs on is the worker's, which comes with the pool.
-        worker.use_eventloop = True
-        loop = GreenHub()
-        set_event_loop(loop)
-        worker.app.steps["consumer"].add(OneWriter)
+    loop = _make_loop(worker)
 
     class Pool(TaskPool):
         """The worker's pool with its worker's options."""
 
+        # With the event loop, remote control shares the consumer's connection and is
+        # started anew with it; Celery's green variant dies with a connection of its own.
         is_green = loop is None
+        Timer = symbol_by_name("celery.concurrency.gevent:Timer")
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -128,13 +129,27 @@ def _go_green(worker: Any, options: Options) -> None:
 
     Pool.__module__, Pool.__qualname__, Pool.__name__ = TaskPool.__module__, "TaskPool", "TaskPool"
     worker.pool_cls = Pool
+    if options.share_results:
+        _upstream.share_results(worker.app, connections=_RESULT_CONNECTIONS)
+    _connect(worker, options, _upstream.signals_in_greenlets(loop.wake if loop else _nothing))
 
-    def wake() -> None:
-        if loop is not None:
-            loop.wake()
 
-    undo = _upstream.signals_in_greenlets(wake)
+def _make_loop(worker: Any) -> GreenHub | None:
+    """Have the worker run on our event loop; None when its transport has no asynchronous side.
 
+    Celery asks kombu for a ready-made loop before it makes its own (celery/worker/components.py,
+    `Hub.create`). The timer the loop runs on is the worker's, which does not exist yet.
+    """
+    if not worker._conninfo.transport.implements.asynchronous:
+        return None
+    worker.use_eventloop = True
+    loop = GreenHub()
+    set_event_loop(loop)
+    worker.app.steps["consumer"].add(OneWriter)
+    return loop
+
+
+def _connect(worker: Any, options: Options, undo: Callable[[], None]) -> None:
     def on_shutting_down(**_: Any) -> None:
         if getattr(worker, "pool", None) is not None:
             worker.pool.pause()
@@ -151,3 +166,7 @@ def _go_green(worker: Any, options: Options) -> None:
     signals.worker_shutting_down.connect(on_shutting_down, weak=False, dispatch_uid=uid)
     signals.worker_ready.connect(on_ready, weak=False, dispatch_uid=uid)
     signals.worker_shutdown.connect(on_shutdown, weak=False, dispatch_uid=uid)
+
+
+def _nothing() -> None:
+    pass

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
+import tempfile
 import weakref
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gevent
 from gevent.monkey import get_original
@@ -21,16 +21,13 @@ from gevent.monkey import get_original
 from greenkit import facts
 from greenkit.watchdog._stack import Sample, common, sample
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType
-
 __all__ = ["Watchdog", "WatchdogStatistics", "running", "start", "stop"]
 
 _logger = logging.getLogger("greenkit.watchdog")
 _start_thread = get_original("_thread", "start_new_thread")
 _new_lock = get_original("_thread", "allocate_lock")
 _get_ident = get_original("_thread", "get_ident")
+_write = get_original("os", "write")
 
 _STUCK = 10.0
 """After this many thresholds a block is told at once, not when it ends: it may never."""
@@ -59,28 +56,19 @@ class Watchdog:
     Args:
         threshold: Seconds the hub may stand still.
         name: Name in `facts.snapshot()`.
-        describe: Turns the blocked frame into words about whose it is ("task shop.ask[…]"), or
-            None. Called in the native thread: it may read, not wait.
     """
 
-    def __init__(
-        self,
-        threshold: float = 0.1,
-        *,
-        name: str = "hub",
-        describe: Callable[[FrameType], str | None] | None = None,
-    ) -> None:
+    def __init__(self, threshold: float = 0.1, *, name: str = "hub") -> None:
         if not threshold > 0:
             raise ValueError(f"threshold is {threshold!r}; it must be seconds above 0")
         self.threshold = threshold
         self.name = name
-        self._describe = describe
         self._period = threshold / 4
         self._last = 0.0
         self._blocks = 0
         self._worst = 0.0
         self._worst_where = ""
-        self._seen: tuple[float, Sample, str] | None = None
+        self._seen: tuple[float, Sample] | None = None
         self._timer: Any = None
         self._stop: Any = None
         facts.register("watchdog", self)
@@ -132,27 +120,30 @@ class Watchdog:
         lag = max(0.0, now - last - self._period)
         if self._stop is None:
             self._listen()  # after fork: threads do not survive it
-        if lag > self._worst:
-            self._worst = lag
+        worst = lag > self._worst
+        self._worst = max(self._worst, lag)
         if lag < self.threshold:
             return
         seen = self._seen
-        place, whose = (seen[1], seen[2]) if seen is not None and seen[0] == last else (None, "")
+        place = seen[1] if seen is not None and seen[0] == last else None
         self._blocks += 1
-        if lag >= self._worst:
+        if worst:
             self._worst_where = place.where if place else ""
         # Logging may wait for a handler's lock; the hub must not.
-        gevent.spawn_raw(self._report, lag, place, whose)
+        gevent.spawn_raw(self._report, lag, place)
 
-    def _report(self, lag: float, place: Sample | None, whose: str) -> None:
-        where = place.where if place else "unknown (the block was over before it was sampled)"
-        facts.emit(facts.HubBlocked(lag, where, place.lines if place else ()))
+    def _report(self, lag: float, place: Sample | None) -> None:
+        facts.emit(facts.HubBlocked(lag, place.where if place else "", place.lines if place else ()))
+        if place is None:
+            # Nobody was caught in the act: many greenlets in turn, or a machine that is too busy.
+            _logger.warning("the hub was late by %.3f s, without one greenlet to blame", lag)
+            return
         _logger.warning(
-            "the hub stood still for %.3f s in %s%s; nothing else ran meanwhile. Move the work to a "
-            "prefork worker or gevent's threadpool, or make the call cooperative",
+            "the hub stood still for %.3f s in %s (greenlet of %s); nothing else ran meanwhile. Move "
+            "the work to a prefork worker or gevent's threadpool, or make the call cooperative",
             lag,
-            where,
-            f" ({whose})" if whose else "",
+            place.where,
+            place.lines[-1].rpartition(" ")[2],
         )
 
     # -- in the native thread -------------------------------------------------
@@ -164,33 +155,31 @@ class Watchdog:
 
     def _watch(self, stop: Any, thread: int) -> None:
         told = -1.0
-        while not stop.acquire(timeout=self._period):
-            last = self._last
-            late = monotonic() - last - self._period
-            if late < self.threshold:
-                continue
-            self._look(last, sys._current_frames().get(thread))
-            seen = self._seen
-            if seen is not None and told != last and late > _STUCK * self.threshold:
-                told = last
-                line = f"greenkit: the hub has stood still for {late:.1f} s in {seen[1].where} {seen[2]}\n"
-                # A logger's locks are gevent's; from a foreign thread only the descriptor is safe.
-                get_original("os", "write")(2, line.encode(errors="replace"))
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as scratch:
+            while not stop.acquire(timeout=self._period):
+                last = self._last
+                late = monotonic() - last - self._period
+                if late < self.threshold:
+                    continue
+                self._look(last, sample(thread, scratch))
+                if told != last and late > _STUCK * self.threshold:
+                    told = last
+                    self._cry(late, last)
 
-    def _look(self, last: float, frame: FrameType | None) -> None:
-        if frame is None or _is_hub(frame):
+    def _look(self, last: float, taken: Sample | None) -> None:
+        if taken is None:
             return
-        taken = sample(frame)
         before = self._seen
         if before is not None and before[0] == last:
             taken = common(before[1], taken)
-        whose = (self._describe(frame) if self._describe else None) or ""
-        self._seen = (last, taken, whose)
+        self._seen = (last, taken)
 
-
-def _is_hub(frame: FrameType) -> bool:
-    # Waiting in the loop is what a hub does; only the stack of a greenlet can be a culprit.
-    return frame.f_code.co_name == "run" and frame.f_code.co_filename.endswith(f"gevent{os.sep}hub.py")
+    def _cry(self, late: float, last: float) -> None:
+        seen = self._seen
+        where = seen[1].where if seen is not None and seen[0] == last else "an unknown place"
+        line = f"greenkit: the hub has stood still for {late:.1f} s in {where}, and still does\n"
+        # A logger's locks are gevent's; from a foreign thread only the descriptor is safe.
+        _write(2, line.encode(errors="replace"))
 
 
 _alive: weakref.WeakSet[Watchdog] = weakref.WeakSet()
@@ -205,20 +194,17 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def start(
-    threshold: float = 0.1, *, describe: Callable[[FrameType], str | None] | None = None
-) -> Watchdog:
+def start(threshold: float = 0.1) -> Watchdog:
     """Watch this thread's hub until `stop()`; a second call replaces the first.
 
     Args:
         threshold: Seconds the hub may stand still before it is reported.
-        describe: See `Watchdog`.
 
     Switches: never.
     """
     global _process  # noqa: PLW0603 - a process has one
     stop()
-    _process = Watchdog(threshold, describe=describe)
+    _process = Watchdog(threshold)
     _process.start()
     return _process
 
