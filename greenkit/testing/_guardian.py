@@ -32,6 +32,19 @@ class ParentGoneError(BaseException):
     """Unwind from whatever is being waited for: nobody is left to answer to."""
 
 
+def state_of(pid: int) -> str:
+    """Return the letter of a process's state, Z for one that is gone."""
+    if Path("/proc/self").is_dir():
+        try:
+            return Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0]
+        except OSError:
+            return "Z"
+    listing = subprocess.run(
+        ["/bin/ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return listing.stdout.strip()[:1] or "Z"
+
+
 def parents() -> dict[int, int]:
     """Return the parent of every process of the machine."""
     found: dict[int, int] = {}
@@ -148,7 +161,6 @@ class Guardian:
         for fd in (0, self._parent_fd):
             with contextlib.suppress(KeyError, OSError, ValueError):
                 self._poll.unregister(fd)
-        self.do_signal(int(signal.SIGCONT))  # a stopped process hears only SIGKILL
         self.do_halt(self.end_signal, _GRACE)
 
     # -- commands --------------------------------------------------------------------------------
@@ -209,10 +221,26 @@ class Guardian:
             done.update(new)
         return {"count": len(done)}
 
+    def do_freeze(self) -> dict[str, Any]:
+        """Stop the whole tree, and answer when every process of it stands still.
+
+        A signal is delivered when its process next runs, and what is not our own child has no event
+        that tells; so this looks again until it is true.
+        """
+        deadline = time.monotonic() + _GRACE
+        while True:
+            count = self.do_signal(int(signal.SIGSTOP))["count"]
+            if all(state_of(pid) in "TZ" for pid in descendants(os.getpid())):
+                return {"count": count}
+            if time.monotonic() >= deadline:
+                raise OSError("a process does not stop: it waits for the disk, uninterruptibly")
+            time.sleep(0.001)
+
     def do_halt(self, number: int, timeout: float) -> dict[str, Any]:
         """Signal the main process, give it `timeout`, then SIGKILL whatever is left of the tree."""
         deadline, pid, self.main = time.monotonic() + timeout, self.main, None
         if pid is not None and number != signal.SIGKILL:
+            self.do_signal(int(signal.SIGCONT))  # a frozen process hears only SIGKILL
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
             while pid not in self._exits and time.monotonic() < deadline:

@@ -133,7 +133,7 @@ class EmbeddedServer:
 
         Switches: may
         """
-        self._running().ask("signal", number=int(signal.SIGSTOP), patience=30.0)
+        self._running().ask("freeze", patience=30.0)
 
     def thaw(self) -> None:
         """SIGCONT every process.

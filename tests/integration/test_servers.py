@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -108,12 +109,26 @@ def test_a_frozen_server_holds_its_connections_and_answers_after_thaw(valkey, cl
 
 def test_freezing_stops_every_backend(postgres):
     """All processes of a frozen Postgres are stopped, not only the first."""
-    postgres.freeze()
-    frozen = {pid: stat_of(pid)[0] for pid in (postgres.pid, *below(postgres.pid))}
-    postgres.thaw()
-    assert len(frozen) > 3
+    with contextlib.closing(psycopg2.connect(postgres.dsn)) as connection:
+        backend = connection.info.backend_pid
+        postgres.freeze()
+        frozen = {pid: stat_of(pid)[0] for pid in (postgres.pid, *below(postgres.pid))}
+        postgres.thaw()
+    assert {postgres.pid, backend} < set(frozen)
     assert set(frozen.values()) == {"T"}
     assert sql(postgres.dsn, "SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("kind", [PostgresServer, ValkeyServer])
+def test_a_frozen_server_can_be_restarted_and_stopped(kind, greenkit_postgres, greenkit_valkey):
+    """What does not listen is woken first; nobody waits for the kill."""
+    with kind(own=True) as server:
+        before = server.pid
+        server.freeze()
+        server.restart(timeout=60)
+        assert server.pid != before
+        server.freeze()
+    assert not Path(f"/proc/{before}").exists()
 
 
 def test_rabbitmq_is_private(greenkit_rabbitmq):
