@@ -68,7 +68,7 @@ class PostgresServer(EmbeddedServer):
         super().__init__(own=own, start_timeout=start_timeout)
         self._settings = {**_SETTINGS, "max_connections": str(max_connections), **(settings or {})}
         self._password = secrets.token_hex(16) if tcp else ""
-        self._port = 0
+        self._port = 5432  # of the socket's name; no TCP port without a password
         self._bin = Path()
 
     @property
@@ -79,7 +79,7 @@ class PostgresServer(EmbeddedServer):
         common = {"user": "postgres", "dbname": "postgres"}
         if self._password:
             return {"host": "127.0.0.1", "port": str(self._port), "password": self._password, **common}
-        return {"host": self.directory, "port": "5432", **common}
+        return {"host": self.directory, "port": str(self._port), **common}
 
     @property
     def dsn(self) -> str:
@@ -92,6 +92,11 @@ class PostgresServer(EmbeddedServer):
 
     def _find(self) -> None:
         self._bin = postgres_bin()
+
+    def _draw_ports(self) -> bool:
+        if self._password:
+            self._port = free_port()
+        return bool(self._password)
 
     def _prepare(self, guard: Guard) -> None:
         directory = Path(guard.directory)
@@ -108,7 +113,6 @@ class PostgresServer(EmbeddedServer):
         secret.unlink()
 
     def _command(self, guard: Guard) -> tuple[list[str], dict[str, str]]:
-        self._port = self._port or (free_port() if self._password else 5432)
         settings = {
             "listen_addresses": "127.0.0.1" if self._password else "",
             "port": str(self._port),

@@ -58,30 +58,26 @@ class RabbitServer(EmbeddedServer):
     def _find(self) -> None:
         self._script = rabbitmq_script()
 
-    def _prepare(self, guard: Guard) -> None:
+    def _draw_ports(self) -> bool:
         self._ports = (free_port(), free_port(), free_port())
-        files = {
-            "rabbitmq.conf": (
-                f"listeners.tcp.1 = 127.0.0.1:{self._ports[0]}\n"
-                f"default_user = greenkit\ndefault_pass = {self._password}\n"
-                "log.console = true\nlog.console.level = info\nlog.file = false\n"
-                "vm_memory_high_watermark.relative = 0.4\ndisk_free_limit.absolute = 1MB\n"
-            ),
-            "enabled_plugins": "[].\n",
-            "rabbitmq-env.conf": "",
-            "advanced.config": "[].\n",
-        }
-        for name, text in files.items():
-            path = Path(guard.directory, name)
-            path.write_text(text, encoding="ascii")
-            # Written by root, read by the broker; the directory around it is closed to everybody else.
-            path.chmod(0o644)
+        return True
+
+    def _prepare(self, guard: Guard) -> None:
+        _write(guard, {"enabled_plugins": "[].\n", "rabbitmq-env.conf": "", "advanced.config": "[].\n"})
 
     def _command(self, guard: Guard) -> tuple[list[str], dict[str, str]]:
         def inside(name: str) -> str:
             return str(Path(guard.directory, name))
 
-        _, distribution, epmd = self._ports
+        amqp, distribution, epmd = self._ports
+        _write(guard, {
+            "rabbitmq.conf": (
+                f"listeners.tcp.1 = 127.0.0.1:{amqp}\n"
+                f"default_user = greenkit\ndefault_pass = {self._password}\n"
+                "log.console = true\nlog.console.level = info\nlog.file = false\n"
+                "disk_free_limit.absolute = 1MB\n"
+            )
+        })  # fmt: skip
         return [str(self._script)], {
             "RABBITMQ_NODENAME": self._node,
             "RABBITMQ_DIST_PORT": str(distribution),
@@ -100,3 +96,11 @@ class RabbitServer(EmbeddedServer):
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_CRASH_DUMP_SECONDS": "0",
         }
+
+
+def _write(guard: Guard, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = Path(guard.directory, name)
+        path.write_text(text, encoding="ascii")
+        # Written by root, read by the broker; the directory around it is closed to everybody else.
+        path.chmod(0o644)

@@ -88,6 +88,7 @@ class EmbeddedServer:
         try:
             if self._guard is None:
                 self._find()
+                self._draw_ports()
                 self._guard = Guard(self.kind, uid=server_uid())
                 self._prepare(self._guard)
             self._pid = self._launch(self._guard)
@@ -164,7 +165,21 @@ class EmbeddedServer:
         """Return the server's argv and what its environment has besides the common."""
         raise NotImplementedError
 
-    def _launch(self, guard: Guard) -> int:
+    def _draw_ports(self) -> bool:
+        """Choose the TCP ports anew; answer whether the server has any."""
+        return False
+
+    def _launch(self, guard: Guard, *, tries: int = 3) -> int:
+        try:
+            return self._launch_once(guard)
+        except ServerStartError as error:
+            # Between our look and the server's bind, another server took the port.
+            taken = any(words in str(error).lower() for words in ("address already in use", "eaddrinuse"))
+            if not (taken and tries > 1 and self._draw_ports()):
+                raise
+        return self._launch(guard, tries=tries - 1)
+
+    def _launch_once(self, guard: Guard) -> int:
         argv, env = self._command(guard)
         answer = guard.ask(
             "launch", argv=argv, env=self._environment(guard, env), cwd=guard.directory, ready=self._ready,

@@ -71,6 +71,11 @@ class ValkeyServer(EmbeddedServer):
     def _find(self) -> None:
         self._binary = valkey_binary()
 
+    def _draw_ports(self) -> bool:
+        if self._password:
+            self._port = free_port()
+        return bool(self._password)
+
     def _prepare(self, guard: Guard) -> None:
         if not reachable_by(self._binary, guard.uid):
             self._binary = Path(shutil.copy(self._binary, Path(guard.directory, "server")))
@@ -86,7 +91,6 @@ class ValkeyServer(EmbeddedServer):
             "port": "0",
         }
         if self._password:
-            self._port = self._port or free_port()
             settings |= {"port": str(self._port), "bind": "127.0.0.1", "requirepass": self._password}
         else:
             settings |= {"unixsocket": str(Path(guard.directory, "socket")), "unixsocketperm": "700"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import tempfile
 import threading
 from pathlib import Path
@@ -14,7 +15,17 @@ import pytest
 import redis
 
 from greenkit.errors import GreenkitError, ServerStartError
-from greenkit.testing import PostgresServer, RabbitServer, ValkeyServer, _find, run_clean
+from greenkit.testing import (
+    PostgresServer,
+    RabbitServer,
+    ValkeyServer,
+    _find,
+    _place,
+    _postgres,
+    _rabbit,
+    _valkey,
+    run_clean,
+)
 from greenkit.testing._place import server_uid
 from tests.integration.server_processes import below, stat_of
 
@@ -177,6 +188,30 @@ def test_a_tcp_valkey_wants_its_password(greenkit_valkey):
         port = client.connection_pool.connection_kwargs["port"]
         with redis.Redis(port=port, retry=None) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
+
+
+@pytest.mark.parametrize(
+    ("kind", "module"), [(PostgresServer, _postgres), (ValkeyServer, _valkey), (RabbitServer, _rabbit)]
+)
+def test_a_port_that_was_taken_meanwhile_is_drawn_again(
+    kind, module, greenkit_postgres, greenkit_valkey, greenkit_rabbitmq, monkeypatch
+):
+    """A server that loses the race for its port comes up on another one."""
+    drawn = []
+    with socket.socket() as winner:
+        winner.bind(("127.0.0.1", 0))
+        winner.listen()
+        taken = winner.getsockname()[1]
+
+        def draw():
+            drawn.append(taken if not drawn else _place.free_port())
+            return drawn[-1]
+
+        monkeypatch.setattr(module, "free_port", draw)
+        with kind(own=True, **({} if kind is RabbitServer else {"tcp": True})) as server:
+            address = server.dsn if kind is PostgresServer else server.url
+            assert taken in drawn, "the port that was taken was never tried"
+            assert f":{taken}" not in address
 
 
 @pytest.mark.parametrize("kind", ["postgres", "valkey"])
