@@ -59,7 +59,8 @@ NATIVE_HOMES = frozenset({
 BASELINE: frozenset[str] = frozenset({
     "_thread.RLock", "functools.RLock", "reprlib.get_ident", "tempfile._allocate_lock", "tempfile._once_lock",
     "threading._LockType", "threading._MainThread", "threading.stack_size", "_threading_local._CRLock",
-    "asyncio.events._Local", "asyncio.events._RunningLoop", "asyncio.events.BaseDefaultEventLoopPolicy._Local",
+    "asyncio.events._Local", "asyncio.events._RunningLoop",
+    "asyncio.events.BaseDefaultEventLoopPolicy._Local",
     "multiprocessing.util.ForkAwareLocal", "ssl.create_connection", "ssl.socket", "subprocess._waitpid",
     "threading.Timer", "threading._CRLock", "threading._DummyThread",
 })  # fmt: skip

@@ -84,7 +84,7 @@ def test_a_replacement_made_meanwhile_is_respected():
     guard = Guard()
     try:
         guard.arm()
-        gc.get_objects = theirs = lambda: []
+        gc.get_objects = theirs = list
         guard.disarm()
         assert gc.get_objects is theirs
     finally:
@@ -108,7 +108,7 @@ def test_distributions_are_scanned_once(monkeypatch):
 
 
 def test_arming_twice_is_arming_once():
-    """gevent's event finds the guard up when we patch ourselves, and leaves it alone."""
+    """An event of gevent finds the guard up when we patch ourselves, and leaves it alone."""
     before = gc.get_objects
     guard = Guard()
     assert guard.arm()

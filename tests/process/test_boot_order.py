@@ -1,0 +1,227 @@
+"""What `import greenkit`, `greenkit.auto` and `boot.patch()` load, patch and report."""
+
+from __future__ import annotations
+
+import pytest
+
+from greenkit.testing import run_clean
+
+LOADED = """
+import sys, json
+before = set(sys.modules)
+import {module}
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+PATCHABLE = {"logging", "queue", "select", "selectors", "signal", "socket", "ssl", "subprocess", "threading"}
+
+
+@pytest.mark.parametrize(("module", "most"), [("greenkit", 2), ("greenkit.boot", 60), ("greenkit.cli", 4)])
+def test_what_stands_before_the_patch_loads_little(module, most):
+    """Importing a door loads nothing gevent patches, and few modules at all."""
+    loaded = set(run_clean(LOADED.format(module=module)).json)
+    assert loaded & (PATCHABLE | {"importlib.metadata", "gevent"}) == set()
+    assert len(loaded) <= most
+
+
+AUTO = """
+import greenkit.auto
+import json, sys, time, threading, logging
+report = greenkit.auto.report
+print(json.dumps({
+    "patched": report.patched, "by": report.by, "early": [m.name for m in report.early],
+    "findings": [f.id for f in report.findings], "sleep": time.sleep.__module__,
+    "seconds": report.seconds, "file": __file__,
+}))
+"""
+
+
+def test_auto_on_line_one_patches_and_finds_nothing():
+    """As line 1 it patches everything, names the line that asked, and has nothing to complain of."""
+    run = run_clean(AUTO)
+    told = run.json
+    assert told["patched"]
+    assert told["sleep"] == "gevent.hub"
+    assert told["by"] == f"{told['file']}:2"
+    assert told["early"] == told["findings"] == []
+    assert run.stderr == ""
+
+
+def test_off_leaves_the_process_alone():
+    """`GREENKIT=off` patches nothing."""
+    program = (
+        "import greenkit.auto, sys, json; print(json.dumps([greenkit.auto.report, 'gevent' in sys.modules]))"
+    )
+    assert run_clean(program, env={"GREENKIT": "off"}).json == [None, False]
+
+
+def test_an_unknown_mode_is_refused():
+    """A typing mistake in GREENKIT is an error that lists what it may be."""
+    run = run_clean("import greenkit.auto", env={"GREENKIT": "on"})
+    assert run.returncode == 1
+    assert "GREENKIT='on' is none of off, report, strict, repair" in run.stderr
+
+
+TOO_LATE = """
+from time import sleep
+import ssl
+import greenkit.auto
+import json
+report = greenkit.auto.report
+stale = [f for f in report.findings if f.id == "GK101"]
+print(json.dumps({
+    "early": {m.name: m.importer for m in report.early},
+    "stale": [[f.severity.value, f.message, f.where] for f in stale],
+    "repaired": report.repaired, "sleep": sleep.__module__, "file": __file__,
+}))
+"""
+
+
+def test_a_name_captured_before_is_found_with_its_line():
+    """The holder, what it does and the file and line that took it are named; nothing is changed."""
+    run = run_clean(TOO_LATE)
+    told = run.json
+    file = told["file"]
+    assert [one[0] for one in told["stale"]] == ["error"]
+    assert (
+        "__main__.sleep (global) holds the original time.sleep: it stops every greenlet"
+        in told["stale"][0][1]
+    )
+    assert told["stale"][0][2] == f"{file}:2"
+    assert told["early"]["ssl"] == f"{file}:3 (import ssl)"
+    assert told["sleep"] == "time"
+    assert run.stderr.count("GK101") == 1
+
+
+def test_strict_refuses_what_report_only_says():
+    """`GREENKIT=strict` ends the program with the findings in the error."""
+    run = run_clean(TOO_LATE, env={"GREENKIT": "strict"})
+    assert run.returncode == 1
+    assert "PatchError: 1 errors after the patch" in run.stderr
+    assert run.stdout == ""
+
+
+def test_repair_binds_the_users_names_again():
+    """`GREENKIT=repair` makes the captured name the cooperative one, and says so."""
+    told = run_clean(TOO_LATE, env={"GREENKIT": "repair"}).json
+    assert told["repaired"] == ["__main__.sleep -> time.sleep"]
+    assert told["sleep"] == "gevent.hub"
+    assert told["stale"] == []
+
+
+FORMS = """
+import time, threading, sys, types
+user = types.ModuleType("user_code")
+user.__file__ = "/srv/user_code.py"
+sys.modules["user_code"] = user
+exec('''
+import time, threading, socket
+def nap(seconds, sleep=time.sleep): sleep(seconds)
+class Retry:
+    pause = staticmethod(time.sleep)
+    def wait(self, *, sleep=time.sleep): sleep(0)
+class State(threading.local): pass
+class Socket(socket.socket): pass
+class Lazy:
+    def __getattribute__(self, name): raise RuntimeError("a proxy was evaluated: " + name)
+    @property
+    def __class__(self): raise RuntimeError("a proxy was evaluated")
+lazy = Lazy()
+fine = socket.create_connection, threading.Event
+''', user.__dict__)
+from greenkit import boot
+boot.patch(strict="off")
+import json
+print(json.dumps(sorted([r.attribute, r.form] for r in boot.stale_references() if r.module == "user_code")))
+"""
+
+
+def test_every_form_of_holding_is_found_and_no_proxy_woken():
+    """Defaults, class attributes and base classes are found; a lazy proxy is never asked anything."""
+    assert run_clean(FORMS).json == [
+        ["Retry.pause", "class attribute"],
+        ["Retry.wait", "default"],
+        ["Socket", "base class"],
+        ["State", "base class"],
+        ["nap", "default"],
+    ]
+
+
+def test_an_original_asked_for_after_the_patch_is_taken_as_meant():
+    """What a module fetched with get_original() is information, not an error."""
+    program = """
+from greenkit import boot
+boot.patch()
+import sys, types, json
+from gevent.monkey import get_original
+module = types.ModuleType("native_on_purpose")
+module.sleep = get_original("time", "sleep")
+sys.modules["native_on_purpose"] = module
+print(json.dumps([f.severity.value for f in boot.evidence() if "native_on_purpose" in f.message]))
+"""
+    assert run_clean(program).json == ["info"]
+
+
+def test_a_patch_undone_later_is_noticed():
+    """Putting an original back behind gevent's records is an error."""
+    program = """
+from greenkit import boot
+boot.patch()
+import time, json
+from gevent.monkey import get_original
+time.sleep = get_original("time", "sleep")
+print(json.dumps([f.message for f in boot.evidence() if f.id == "GK106"]))
+"""
+    assert run_clean(program).json[0].startswith("time.sleep was put back after the patch")
+
+
+def test_the_second_call_returns_the_first_report():
+    """A process is patched once: later callers get what the first was told, whatever they ask."""
+    program = """
+from greenkit import boot
+import json
+first = boot.patch()
+print(json.dumps([boot.patch(strict="off", repair=True) is first, boot.report() is first, boot.patched()]))
+"""
+    assert run_clean(program).json == [True, True, True]
+
+
+def test_somebody_elses_patch_is_verified_not_repeated():
+    """After a foreign patch_all the report names its line, and nothing is patched again."""
+    program = """
+from gevent import monkey
+monkey.patch_all()
+calls = []
+monkey.patch_all = lambda **kw: calls.append(kw)
+from greenkit import boot
+import json
+report = boot.patch()
+print(json.dumps([report.patched, report.by == __file__ + ":3", calls, [f.id for f in report.findings]]))
+"""
+    assert run_clean(program).json == [True, True, [], []]
+
+
+def test_a_half_patched_process_is_an_error():
+    """Options switched off are named by module and reason."""
+    program = """
+from gevent import monkey
+monkey.patch_all(thread=True, time=False)
+from greenkit import boot
+import json
+print(json.dumps([f.message for f in boot.patch(strict="off").findings if f.id == "GK105"]))
+"""
+    messages = run_clean(program).json
+    assert [message.split()[0] for message in messages] == ["time"]
+
+
+def test_psycopg2_is_hooked_when_it_is_imported_and_not_before():
+    """The driver's wait callback is set by its import; a process without it never loads it."""
+    pytest.importorskip("psycopg2")
+    program = """
+import greenkit.auto
+import sys, json
+before = "psycopg2" in sys.modules
+import psycopg2.extensions
+print(json.dumps([before, psycopg2.extensions.get_wait_callback() is not None]))
+"""
+    assert run_clean(program).json == [False, True]
