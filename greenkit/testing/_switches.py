@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import traceback
 from typing import TYPE_CHECKING
 
@@ -28,16 +27,15 @@ def assert_no_switch() -> Iterator[None]:
     Switches: never
     """
     me = greenlet.getcurrent()
-    thread = threading.get_ident()
     left: list[str] = []
-    previous = greenlet.gettrace()
+    previous = greenlet.gettrace()  # a trace function is its thread's own: no need to ask which one
 
     def trace(event: str, args: tuple[greenlet.greenlet, greenlet.greenlet]) -> None:
         if previous is not None:
             previous(event, args)
         origin, _target = args
         # "throw" too: a kill is a switch. The stack must be taken now; at the end it is gone.
-        if origin is me and threading.get_ident() == thread and not left:
+        if origin is me and not left:
             frame = origin.gr_frame
             left.append(
                 "".join(traceback.format_stack(frame)) if frame is not None else "(no Python frame)\n"
