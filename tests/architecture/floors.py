@@ -89,7 +89,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "psycopg": ("greenkit/postgres/", "greenkit/django/postgresql/"),
     "psycopg2": ("greenkit/postgres/", "greenkit/django/postgresql/"),
     "pytest": ("greenkit/testing/",),
-    "redis": ("greenkit/limits/",),
+    "redis": ("greenkit/limits/", "greenkit/celery/_upstream.py"),
     "requests": ("greenkit/http/",),
     "rest_framework": (),
     "rich": ("greenkit/cli/",),
@@ -132,5 +132,6 @@ FOREIGN_SIGNATURES: dict[str, str] = {
 
 # Unit tests that may wait for the real clock.
 SLEEPERS: dict[str, str] = {
+    "tests/unit/pool/test_defects.py": "its sleepers are killed; nobody waits for them",
     "tests/unit/wait/test_fd.py": "a real wait is what a late switch would end",
 }
