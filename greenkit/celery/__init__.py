@@ -6,6 +6,8 @@ writes to the broker from one greenlet, time limits and hooks; the patch itself 
 
 from __future__ import annotations
 
+# First: under `-P custom` everything after it must find a patched process.
+from greenkit.celery import _early as _early
 from greenkit.celery._gevent import PoolStatistics, TaskPool
 from greenkit.celery._install import install, uninstall
 from greenkit.celery._options import Options

@@ -193,11 +193,7 @@ class Job:
         except Exception:
             return "failure", ExceptionInfo()
         except BaseException as exc:  # sys.exit(), gevent.Timeout, CancelledError, ...
-            # What prefork makes of a child that died: a result, an ack decision, no ghost.
-            try:
-                raise WorkerLostError(repr(exc)) from exc
-            except WorkerLostError:
-                return "failure", ExceptionInfo()
+            return "failure", _lost(exc)
         return ("nothing", None) if self._doom == "terminated" else ("success", result)
 
     def _finish(self, how: str, value: Any) -> None:
@@ -212,6 +208,10 @@ class Job:
             return
         try:
             call(*args)
+        except MemoryError as exc:
+            # Celery raises it again instead of acknowledging (Request.on_failure, 5.7).
+            if hook == "success":
+                self._call("failure", _lost(exc))
         except Exception:
             # A slot must not be lost because the result backend is away.
             _logger.exception("Celery could not note the end (%s) of a task", hook)
@@ -227,3 +227,11 @@ class Job:
         timer = gevent.get_hub().loop.timer(seconds)
         timer.start(action)
         self._timers.append(timer)
+
+
+def _lost(exc: BaseException) -> ExceptionInfo:
+    """Return what prefork makes of a child that died: a result, an ack decision, no ghost."""
+    try:
+        raise WorkerLostError(repr(exc)) from exc
+    except WorkerLostError:
+        return ExceptionInfo()

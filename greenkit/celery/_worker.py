@@ -8,15 +8,17 @@ every refusal here is one.
 from __future__ import annotations
 
 import importlib
-import traceback
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import signals
 from celery.concurrency import get_implementation
+from celery.utils.imports import symbol_by_name
 from celery.utils.log import get_logger
 from gevent import monkey
 from kombu.asynchronous import set_event_loop
+from kombu.utils.imports import symbol_by_name
 
 from greenkit import watchdog
 from greenkit.celery import _body, _upstream
