@@ -29,7 +29,7 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
     Attributes:
         outcome: How it ended; None while it runs.
         permit: The pass it runs under, or None.
-        awaited: Whether somebody waited for it when it ended, and so will see its error.
+        awaited: Whether somebody asked for its result, and so sees its error.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
 
         Switches: may.
         """
+        self.awaited = True
         super().get(block, timeout)
         return self.conclude().get()
 
@@ -97,7 +98,6 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
             )
             killed.__cause__ = error
             error = killed
-        self.awaited = self.has_links() > 1  # the first is the pool's own
         waited = 0.0 if self.permit is None else self.permit.waited
         self.outcome = Outcome(value, error, waited, self._begun, MONOTONIC.now())
 

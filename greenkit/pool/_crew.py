@@ -16,7 +16,7 @@ from greenlet import getcurrent
 from greenkit.errors import PoolClosedError, WaitTimeout
 from greenkit.pool._child import Child, named_costs
 from greenkit.pool._outcome import Killed
-from greenkit.wait import WaitLine
+from greenkit.wait import Deadline, WaitLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -183,6 +183,8 @@ class Crew:
 def end_all(greenlets: Iterable[Any]) -> None:
     """Kill `greenlets` and wait until they have ended, or, in the hub, just kill them.
 
+    A kill or timeout that strikes meanwhile is raised afterwards: the join is not cut short.
+
     Raises:
         WaitTimeout: One refuses to end.
 
@@ -192,8 +194,16 @@ def end_all(greenlets: Iterable[Any]) -> None:
     killall(doomed, block=False)
     if getcurrent() is get_hub():
         return  # the collector ended a forgotten generator; the hub itself cannot wait
-    joinall(doomed, timeout=KILL_GRACE)
-    alive = [one for one in doomed if not one.dead]
-    if alive:
-        msg = f"{len(alive)} killed greenlets have not ended after {KILL_GRACE:g} s, such as {alive[0]!r}"
+    deadline = Deadline.after(KILL_GRACE)
+    struck: BaseException | None = None
+    while doomed and not deadline.expired:
+        try:
+            joinall(doomed, timeout=deadline.remaining())
+        except BaseException as error:
+            struck = struck or error
+        doomed = [one for one in doomed if not one.dead]
+    if struck is not None:
+        raise struck
+    if doomed:
+        msg = f"{len(doomed)} killed greenlets have not ended after {KILL_GRACE:g} s, such as {doomed[0]!r}"
         raise WaitTimeout(msg)

@@ -10,7 +10,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gevent import Greenlet
+from gevent import Greenlet, GreenletExit, get_hub
 from gevent.queue import SimpleQueue
 from greenlet import getcurrent
 
@@ -72,7 +72,7 @@ class Run:
         self._mail: SimpleQueue[Delivery | None] = SimpleQueue()
         self._children: set[Child] = set()
         self._feeder: Any = None
-        self._fed = 0
+        self._due = 0
         self._broken: BaseException | None = None
 
     def __enter__(self) -> Run:
@@ -94,8 +94,14 @@ class Run:
     ) -> None:
         """Kill what is left of the run, and wait for its end. Switches: may."""
         self._crew.runs.discard(self)
-        self._feeder.kill(block=False)
-        end_all([self._feeder, *self._children])
+        try:
+            end_all([self._feeder, *self._children])
+        except GreenletExit as killed:
+            if kind is not GeneratorExit:
+                raise
+            # `break` drops our generator, and what is raised while that is torn down is printed
+            # and lost: our owner would survive its own kill. It gets it at its next switch.
+            get_hub().loop.run_callback(getcurrent().throw, killed)
 
     def __iter__(self) -> Iterator[Delivery]:
         """Yield (index, item, outcome) as they end. Switches: may."""
@@ -127,7 +133,7 @@ class Run:
 
     def _deliveries(self) -> Iterator[Delivery]:
         delivered, feeding = 0, True
-        while feeding or delivered < self._fed:
+        while feeding or delivered < self._due:
             note = self._mail.get()
             if note is None:
                 feeding = False
@@ -144,15 +150,14 @@ class Run:
 
     def _feed(self) -> None:
         try:
-            source = iter(self._iterable)
+            source = enumerate(self._iterable)
             while True:
                 self._room.acquire(timeout=None)
                 try:
-                    item = next(source)
+                    index, item = next(source)
                 except StopIteration:
                     return
-                self._fed += 1
-                self._hand_on(self._fed - 1, item)
+                self._hand_on(index, item)
         except Exception as error:
             self._broken = error
 
@@ -163,10 +168,12 @@ class Run:
 
         def begun(child: Child) -> None:
             self._children.add(child)
+            self._due += 1  # not before: a feeder killed in line for a slot delivers nothing
 
         try:
             self._crew.take_on(partial(self._fn, item), begun=begun, done=done)
         except Exception as error:
+            self._due += 1
             self._mail.put((index, item, Outcome(None, error, 0.0, None, MONOTONIC.now())))
 
     def _feeder_ended(self, feeder: Greenlet) -> None:
