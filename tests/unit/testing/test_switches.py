@@ -3,6 +3,7 @@ from __future__ import annotations
 import gevent
 import greenlet
 import pytest
+from gevent.monkey import get_original
 
 from greenkit.testing import assert_no_switch
 
@@ -48,15 +49,18 @@ def test_blocks_nest_and_the_trace_before_comes_back():
 
 def test_a_switch_of_another_thread_is_not_ours():
     """Only the thread of the block counts."""
-    import threading
+    # The originals: in a patched process `threading` would make a greenlet, and joining it switches.
+    start, lock = (get_original("_thread", name) for name in ("start_new_thread", "allocate_lock"))
+    running = lock()
+    running.acquire()
 
     def elsewhere():
         gevent.sleep(0)
         done.append(True)
+        running.release()
 
     done = []
     with assert_no_switch():
-        thread = threading.Thread(target=elsewhere)
-        thread.start()
-        thread.join(10)
+        start(elsewhere, ())
+        assert running.acquire(True, 10)
     assert done
