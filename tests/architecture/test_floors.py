@@ -70,8 +70,8 @@ def test_optional_packages_stay_where_they_are_adapted():
 
 
 def test_a_scattered_optional_package_is_seen(plant):
-    """Redis in the pool's room, and late at that, is caught."""
+    """Rich in the pool's room, and late at that, is caught."""
     found = rules.scattered_optionals(
-        plant("greenkit/pool/_p.py", "def f():\n    from redis.client import Redis")
+        plant("greenkit/pool/_p.py", "def f():\n    from rich.live import Live")
     )
-    assert found == ["greenkit/pool/_p.py:2 imports redis.client, adapted in greenkit/limits/"]
+    assert found == ["greenkit/pool/_p.py:2 imports rich.live, adapted in greenkit/cli/"]
