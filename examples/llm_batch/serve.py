@@ -9,7 +9,9 @@ import sys
 
 import gevent
 from django.contrib.staticfiles.handlers import StaticFilesHandler
+from django.core.management import call_command
 from django.core.wsgi import get_wsgi_application
+from django.db import connections
 from gevent.pywsgi import WSGIServer
 
 
@@ -18,10 +20,14 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--fd", type=int, help="a listening socket inherited from the parent, instead")
+    parser.add_argument("--migrate", action="store_true", help="bring the database's tables up to date first")
     options = parser.parse_args()
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
     application = StaticFilesHandler(get_wsgi_application())
+    if options.migrate:
+        call_command("migrate", verbosity=0)
+        connections.close_all()  # back into the pool: this greenlet needs none any more
     place = (options.host, options.port) if options.fd is None else socket.socket(fileno=options.fd)
     server = WSGIServer(place, application, log=None)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -62,9 +62,6 @@ class Child:
             raise TroubleError(f"the {self.name} ended with exit code {code}; the end of its log:\n  {log}")
         return code is None
 
-    def finished(self) -> bool:
-        return not self.alive()
-
     def log(self) -> list[str]:
         return list(self._tail)
 

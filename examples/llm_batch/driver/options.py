@@ -96,5 +96,7 @@ def _seconds(text: str) -> float:
 def _quota(text: str) -> Quota:
     try:
         return Quota(parse_rate(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no quota; write "200/s" or "500/min burst 25"'
+        ) from None

@@ -49,36 +49,42 @@ class Run:
         bell.wait(servers.postgres, timeout=START_WITHIN, what="starting Postgres")
         bell.wait(servers.mock, timeout=START_WITHIN, what="starting the mock LLM server")
         bell.wait(servers.broker, timeout=BROKER_WITHIN, what="starting the broker")
-        self.show.say(f"Postgres, {options.broker} broker and mock LLM run; starting the web server and a worker")
+        self.show.say(
+            f"Postgres, {options.broker} broker and mock LLM run; starting the web server and a worker"
+        )
         env = environment(options, servers)
-        migrate = self._child("migration", ["manage.py", "migrate", "--skip-checks"], env)
-        self._child("worker", worker(options), env)
         fd = listener.fileno()
-        self._child("web server", ["serve.py", "--fd", str(fd)], env, pass_fds=(fd,))
+        self._child(
+            "web server", ["serve.py", "--migrate", "--fd", str(fd)], {**env, "DB_POOL": "2"}, pass_fds=(fd,)
+        )
+        self._worker = self._child("worker", worker(options), {**env, "CELERY_SKIP_CHECKS": "true"})
         self._control = Later(bell, Control, servers.broker_url)
         self._connections = Connections(servers.database_url)
-        bell.wait(migrate.finished, timeout=START_WITHIN, what="migrating the database")
         self._api = Api(port)
-        self.show.say(f"the API listens on http://127.0.0.1:{port}/batches/")
-        bell.wait(self._worker_ready, timeout=START_WITHIN, what="starting the worker")
+        first = Later(bell, self._api.ask, "GET", "/batches/?limit=1")
+        bell.wait(lambda: self._alive() and first(), timeout=START_WITHIN, what="starting the web server")
+        self.show.say(f"the API answers on http://127.0.0.1:{port}/batches/")
+        bell.wait(
+            lambda: self._alive() and self._worker.ready, timeout=START_WITHIN, what="starting the worker"
+        )
 
     def _child(self, name: str, arguments: list[str], env: dict[str, str], **popen) -> Child:
         child = Child(self.bell, name, arguments, env=env, **popen)
         self._children.append(child)
         return child
 
-    def _worker_ready(self) -> bool:
-        self._alive()
-        return any(child.ready for child in self._children)
-
-    def _alive(self) -> None:
+    def _alive(self) -> bool:
+        """Tell that the web server and the worker run; raise when one does not."""
         for child in self._children:
-            if not child.alive() and child.name != "migration":
+            if not child.alive():
                 raise TroubleError(f"the {child.name} ended on its own")
+        return True
 
     def _work(self) -> None:
         options, bell = self.options, self.bell
-        self.show.say(f"the worker is ready ({options.pool}, concurrency {options.concurrency}); posting the batch")
+        self.show.say(
+            f"the worker is ready ({options.pool}, concurrency {options.concurrency}); posting the batch"
+        )
         prompts = {"prompts": [f"What is {number} times {number}?" for number in range(options.calls)]}
         post = Later(bell, self._api.ask, "POST", "/batches/", prompts)
         bell.wait(post, timeout=120.0, what="posting the batch")

@@ -24,7 +24,9 @@ class Show:
 
     def say(self, text: str) -> None:
         line = f"{time.monotonic() - self._began:5.1f} s  {text}"
-        print(line, flush=True) if self._rich is None else self._rich.print(line, highlight=False, markup=False)
+        print(line, flush=True) if self._rich is None else self._rich.print(
+            line, highlight=False, markup=False
+        )
 
     def progress(self, found: dict) -> None:
         """Move the bar, or print a line a second."""
@@ -33,7 +35,12 @@ class Show:
         text = f"{found['per_second']:.0f}/s, {found['retries']} retries{eta}"
         if self._rich is not None:
             if self._bar is None:
-                columns = (BarColumn(40), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+                columns = (
+                    BarColumn(40),
+                    MofNCompleteColumn(),
+                    TextColumn("{task.description}"),
+                    TimeElapsedColumn(),
+                )
                 self._bar = Progress(*columns, console=self._rich)
                 self._bar.start()
                 self._bar.add_task("", total=found["total"])

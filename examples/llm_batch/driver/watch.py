@@ -32,7 +32,9 @@ class Api:
             self._connection.close()
             raise TroubleError(f"{method} {path} failed: {error!r}") from None
         if answer.status >= 300:
-            raise TroubleError(f"{method} {path} was answered {answer.status}: {text[:300].decode(errors='replace')}")
+            raise TroubleError(
+                f"{method} {path} was answered {answer.status}: {text[:300].decode(errors='replace')}"
+            )
         return json.loads(text)
 
 

@@ -1,0 +1,272 @@
+"""The main job, run as its user runs it: one command, real servers, a table at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "llm_batch"
+MARK = "LLM_BATCH_TEST"
+PATIENCE = 100.0
+
+pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
+
+
+class Demo:
+    """One run of demo.py, whose every process can be told by its environment."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.mark = uuid.uuid4().hex
+        # Servers of a root-run test run as somebody else, who must be able to walk in.
+        self.tmp = tempfile.mkdtemp(prefix="gk-demo-", dir="/tmp")
+        os.chmod(self.tmp, 0o755)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("GREENKIT", "PG"))}
+        self.process = subprocess.Popen(
+            [sys.executable, "demo.py", *arguments],
+            cwd=EXAMPLE,
+            env={**kept, MARK: self.mark, "TMPDIR": self.tmp, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.out = self.err = ""
+
+    def until(self, text: str) -> None:
+        """Read its output up to a line that holds `text`."""
+        for line in self.process.stdout:
+            self.out += line
+            if text in line:
+                return
+        self.finish()
+        pytest.fail(f"it ended with {self.process.returncode} before it said {text!r}:\n{self.out}{self.err}")
+
+    def finish(self) -> int:
+        out, err = self.process.communicate(timeout=PATIENCE)
+        self.out += out
+        self.err += err
+        return self.process.returncode
+
+    @property
+    def result(self) -> dict:
+        return json.loads(self.out.splitlines()[-1])
+
+    def left(self) -> list[str]:
+        """Return the command lines of its processes that still run."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                if self.mark.encode() in Path("/proc", pid, "environ").read_bytes():
+                    found.append(Path("/proc", pid, "cmdline").read_text().replace("\0", " "))
+        return found
+
+    def gone_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self.left() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return not self.left()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+        self.gone_within(10.0)
+        shutil.rmtree(self.tmp, ignore_errors=True)
+
+
+@pytest.fixture
+def demo():
+    runs: list[Demo] = []
+
+    def start(*arguments: str) -> Demo:
+        runs.append(Demo(*arguments))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        run.close()
+
+
+def whole(run: Demo, calls: int) -> dict:
+    """Wait for the end of a run; check that every prompt has one row and that nothing is left of it."""
+    code = run.finish()
+    assert code == 0, f"exit code {code}\n{run.out}\n{run.err}"
+    assert run.left() == []
+    assert os.listdir(run.tmp) == []
+    found = run.result
+    assert (found["rows"], found["duplicates"], found["lost"]) == (calls, 0, 0), run.out
+    assert found["peak_db_connections"] <= found["max_db_connections"]
+    return found
+
+
+def test_one_command_answers_the_whole_batch(demo):
+    """Through the API, a gevent worker and the quota, every prompt gets one row and no call a 429."""
+    run = demo("--calls", "60", "--rate", "60/s", "--concurrency", "30", "--latency", "0.2", "--json")
+    found = whole(run, 60)
+    assert found["rejected"] == 0
+    assert found["wall_s"] >= 0.9 * found["ideal_s"], "the quota was not kept"
+    assert 0 < found["peak_db_connections"]
+    assert found["hub_lag_max_s"] is not None
+    assert found["limiter_wait_p50_s"] <= found["limiter_wait_p95_s"]
+    assert set(found["versions"]) >= {"python", "greenkit", "gevent", "celery", "django"}
+
+
+def test_a_server_stricter_than_the_limiter_costs_retries_and_loses_nothing(demo):
+    """With a server of half the rate calls are refused, tried again, and all answered."""
+    run = demo("--calls", "60", "--rate", "80/s", "--server-rate", "40/s", "--latency", "0.1", "--json")
+    assert whole(run, 60)["rejected"] > 0
+
+
+@pytest.mark.parametrize(
+    ("pool", "broker"),
+    [("threads", "redis"), ("prefork", "redis"), ("solo", "filesystem"), ("gevent", "filesystem")],
+)
+def test_any_pool_and_broker_does_the_same_job(demo, pool, broker):
+    """Whatever pool and broker are compared, they do the same work with the same outcome."""
+    size = {"threads": "20", "prefork": "3", "solo": "1", "gevent": "20"}[pool]
+    arguments = ["--calls", "20", "--rate", "60/s", "--concurrency", size, "--latency", "0.05", "--json"]
+    found = whole(demo(*arguments, "--pool", pool, "--broker", broker), 20)
+    assert (found["pool"], found["broker"]) == (pool, broker)
+    assert (found["hub_lag_max_s"] is None) == (pool != "gevent")
+
+
+def test_amqp_does_the_same_job(demo):
+    """RabbitMQ carries the batch as Redis does."""
+    if shutil.which("rabbitmq-server") is None and not os.path.isdir("/usr/lib/rabbitmq"):
+        pytest.skip("no rabbitmq-server; apt-get install rabbitmq-server")
+    arguments = ["--calls", "20", "--rate", "60/s", "--concurrency", "20", "--latency", "0.05", "--json"]
+    assert whole(demo(*arguments, "--broker", "amqp"), 20)["broker"] == "amqp"
+
+
+MOMENTS = random.Random(2)
+
+
+@pytest.mark.parametrize("seconds", [MOMENTS.uniform(0.3, 1.0), MOMENTS.uniform(1.0, 3.0)])
+def test_interrupted_start_leaves_nothing(demo, seconds):
+    """Ctrl-C while the parts are starting stops those that are, with exit code 130."""
+    run = demo("--calls", "2000")
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        run.process.wait(seconds)
+    run.process.send_signal(signal.SIGINT)
+    assert run.finish() == 130, run.out + run.err
+    assert "Traceback" not in run.err
+    assert run.left() == []
+    assert os.listdir(run.tmp) == []
+
+
+def test_interrupted_batch_ends_with_the_table_so_far(demo):
+    """Ctrl-C in the middle of the batch stops everything and shows what there is."""
+    run = demo("--calls", "2000", "--rate", "100/s", "--json")
+    run.until("/2000 answers")
+    run.process.send_signal(signal.SIGINT)
+    assert run.finish() == 130, run.out + run.err
+    assert "So far" in run.out
+    found = run.result
+    assert found["interrupted"]
+    assert found["rows"] + found["lost"] == 2000
+    assert found["lost"] > 0, "it was not interrupted in the middle"
+    assert run.left() == []
+    assert os.listdir(run.tmp) == []
+
+
+@pytest.mark.parametrize(
+    "signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGKILL,)], ids=["twice", "killed"]
+)
+def test_a_violent_end_leaves_nothing(demo, signals):
+    """A second Ctrl-C, or SIGKILL, ends the driver at once; its programs and servers follow."""
+    run = demo("--calls", "2000", "--pool", "prefork", "--concurrency", "2")
+    run.until("posting the batch")
+    assert len(run.left()) > 5, "the parts did not run yet"
+    for number in signals:
+        run.process.send_signal(number)
+    run.finish()
+    assert run.gone_within(20.0), run.left()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+WRONG = {
+    "redis": ["--broker-url", "redis://127.0.0.1:{port}/0"],
+    "amqp": ["--broker-url", "amqp://somebody:secret@127.0.0.1:{port}//"],
+    "unknown": ["--broker-url", "carrier-pigeon://127.0.0.1"],
+    "postgres": ["--database-url", "postgresql://somebody:secret@127.0.0.1:{port}/none"],
+    "taken": ["--port", "{taken}"],
+    "rate": ["--rate", "plenty"],
+}
+
+
+@pytest.mark.parametrize("what", sorted(WRONG))
+def test_what_cannot_work_is_said_in_one_line(demo, what):
+    """A wrong address, a taken port, a wrong number: one line, no password in it, exit code 2."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        arguments = [one.format(port=free_port(), taken=taken.getsockname()[1]) for one in WRONG[what]]
+        run = demo("--calls", "5", *arguments)
+        assert run.finish() == 2, run.out + run.err
+    last = run.err.strip().splitlines()[-1]
+    assert last.startswith("demo: ")
+    assert "secret" not in run.err
+    assert "Traceback" not in run.err
+    assert run.left() == []
+
+
+POSTS = """
+import greenkit.auto
+import json, os, django
+os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+os.environ["MAX_PROMPTS"] = "3"
+django.setup()
+from django.test import Client
+for body in json.loads(input()):
+    answer = Client(SERVER_NAME="localhost").post("/batches/", json.dumps(body), content_type="application/json")
+    print(json.dumps([answer.status_code, answer.json()]))
+"""
+
+
+def test_a_wrong_batch_is_refused_with_the_reason():
+    """Not a list, empty, too long, or with something else than text in it: 400, and what to send instead."""
+    bodies = [
+        {},
+        {"prompts": "one"},
+        {"prompts": []},
+        {"prompts": ["a"] * 4},
+        {"prompts": ["a", 7]},
+        {"prompts": [""]},
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", POSTS],
+        cwd=EXAMPLE,
+        input=json.dumps(bodies) + "\n",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [status for status, _ in answers] == [400] * len(bodies)
+    absent, no_list, empty, many, number, blank = [answer["prompts"] for _, answer in answers]
+    assert absent == ["This field is required."]
+    assert "a list of strings, not str" in no_list[0]
+    assert empty == ["Send at least one prompt."]
+    assert many == ["Send at most 3 prompts at once; make several batches of more."]
+    assert number == {"1": ["A prompt is a string, not int."]}
+    assert blank == {"0": ["This field may not be blank."]}
