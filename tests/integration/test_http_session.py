@@ -1,0 +1,158 @@
+"""Sessions against a real server, in a process that gevent has patched."""
+
+from __future__ import annotations
+
+import pytest
+
+from greenkit.testing import run_clean
+
+pytest.importorskip("requests")
+
+PRELUDE = """
+import gevent.monkey; gevent.monkey.patch_all()
+import gevent, requests
+from greenkit.http import session
+from greenkit.testing import MockLLM
+
+ASK = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+
+def ask(client, server, **options):
+    return client.post(server.url + "/v1/chat/completions", json=ASK, **options)
+"""
+
+
+def run(program):
+    """Run a program in a patched interpreter of its own; it must end well and say nothing."""
+    done = run_clean(PRELUDE + program)
+    assert (done.returncode, done.stderr) == (0, ""), str(done)
+    return done.stdout
+
+
+def test_a_session_holds_as_many_connections_as_calls_at_once():
+    """Of 60 calls by 30 greenlets 20 run at once, over 20 connections; plain requests opens more."""
+    run("""
+with MockLLM(latency=0.1) as server:
+    def crowd(client):
+        server.reset()
+        jobs = [gevent.spawn(lambda: [ask(client, server), ask(client, server)]) for _ in range(30)]
+        gevent.joinall(jobs, raise_error=True)
+        return server.reset()
+    with session(20) as client:
+        page = crowd(client)
+    assert (page["ok"], page["peak_in_flight"]) == (60, 20), page
+    assert page["connections"] <= 20 + 2, page  # and those that ask for the counters
+    import logging; logging.getLogger("urllib3").setLevel(logging.ERROR)
+    with requests.Session() as plain:
+        assert crowd(plain)["connections"] > 30  # what the size is for: the default pool throws them away
+""")
+
+
+def test_every_answer_is_reported():
+    """The observer hears of refusals too, with headers it can ask in any case."""
+    run("""
+class Observer:
+    def __init__(self): self.heard = []
+    def observe(self, status, headers):
+        self.heard.append((status, "retry-after" in headers, headers.get("X-RateLimit-Limit-Requests")))
+observer = Observer()
+with MockLLM(requests="1/min") as server, session(5, limiter=observer) as client:
+    assert [ask(client, server).status_code for _ in range(2)] == [200, 429]
+assert observer.heard == [(200, False, "1"), (429, True, "1")], observer.heard
+""")
+
+
+def test_a_limiter_learns_from_a_session():
+    """A 429 of one call pauses the limiter for everybody."""
+    run("""
+from greenkit.limits import Limiter
+limiter = Limiter("llm", requests="1000/s")
+with MockLLM(requests="6/min burst 1") as server, session(5, limiter=limiter) as client:
+    ask(client, server)
+    before = limiter.eta()
+    ask(client, server)
+    assert before < 1 < 5 < limiter.eta() < 11, (before, limiter.eta())
+""")
+
+
+def test_an_observer_that_fails_costs_no_connection():
+    """When reporting raises, the call's connection goes back all the same."""
+    run("""
+class Broken:
+    def observe(self, status, headers): raise RuntimeError("broken")
+with MockLLM() as server, session(1, limiter=Broken(), timeout=2.0) as client:
+    for _ in range(3):
+        try:
+            ask(client, server, stream=True)
+        except RuntimeError:
+            continue
+        raise SystemExit("not raised")
+""")
+
+
+def test_no_call_waits_for_ever():
+    """A call without a time-out has the session's, for an answer and for a free connection."""
+    run("""
+with MockLLM(latency=60) as server, session(1, timeout=(5.0, 0.2)) as client:
+    try:
+        ask(client, server)
+    except requests.exceptions.ReadTimeout:
+        pass
+    else:
+        raise SystemExit("no read time-out")
+with MockLLM() as server, session(1, timeout=(5.0, 0.2)) as client:
+    held = ask(client, server, stream=True)
+    try:
+        ask(client, server)
+    except requests.exceptions.ConnectTimeout as error:
+        assert "all 1 connections" in str(error) and "0.2 s" in str(error), error
+    else:
+        raise SystemExit("no time-out for a connection")
+    held.close()
+    assert ask(client, server).status_code == 200
+""")
+
+
+STORM = """
+import random
+
+def storm(client, server):
+    # Kill callers at many moments: waiting for a connection, sending, waiting for the answer.
+    rng = random.Random(3)
+    killed = 0
+    for _ in range(40):
+        jobs = [gevent.spawn(ask, client, server) for _ in range(8)]
+        gevent.sleep(rng.random() * 0.05)
+        killed += sum(not job.dead for job in jobs)
+        gevent.killall(jobs)
+    assert killed > 40, killed
+    server.reset()
+    gevent.joinall([gevent.spawn(ask, client, server) for _ in range(20)], raise_error=True)
+    return server.stats()
+"""
+
+
+def test_a_killed_call_gives_back_what_it_had_and_no_more():
+    """Greenlets killed at many moments of a call leave the pool neither smaller nor larger."""
+    run(
+        STORM
+        + """
+with MockLLM(latency=0.02) as server, session(4, timeout=5.0) as client:
+    page = storm(client, server)
+assert (page["ok"], page["peak_in_flight"]) == (20, 4), page
+"""
+    )
+
+
+def test_the_storm_breaks_the_pool_of_plain_requests():
+    """The same kills make urllib3's own bounded pool overflow: the reason for ours, and the storm's worth."""
+    done = run_clean(
+        PRELUDE
+        + STORM
+        + """
+from requests.adapters import HTTPAdapter
+with MockLLM(latency=0.02) as server, requests.Session() as client:
+    client.mount("http://", HTTPAdapter(pool_maxsize=4, pool_block=True))
+    storm(client, server)
+"""
+    )
+    assert "FullPoolError" in done.stderr, str(done)
