@@ -18,9 +18,9 @@ from greenkit.findings import Finding, Severity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["evidence", "is_patched"]
+__all__ = ["evidence", "findings_about", "is_patched"]
 
 _FIRST_LINE = 'Make "import greenkit.auto" line 1 of the program, or start it with "greenkit run -- …".'
 
@@ -38,9 +38,14 @@ def evidence() -> tuple[Finding, ...]:
 
     Switches: never.
     """
+    return findings_about(stale_references())
+
+
+def findings_about(references: Iterable[StaleReference]) -> tuple[Finding, ...]:
+    """Return the evidence, given a scan that was made already: it is the costly part."""
     if not is_patched():
         return tuple(_unpatched())
-    return (*_half_patched(), *_undone(), *_stale(), *_early(), *_circumstances())
+    return (*_half_patched(), *_undone(), *_stale(references), *_early(), *_circumstances())
 
 
 def _unpatched() -> Iterator[Finding]:
@@ -88,8 +93,8 @@ def _undone() -> Iterator[Finding]:
             )
 
 
-def _stale() -> Iterator[Finding]:
-    for reference in stale_references():
+def _stale(references: Iterable[StaleReference]) -> Iterator[Finding]:
+    for reference in references:
         severity, effect = EFFECTS[reference.original]
         original = ".".join(reference.original)
         if reference.deliberate:

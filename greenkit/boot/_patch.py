@@ -11,12 +11,13 @@ import sys
 
 from greenkit.boot._caller import early_modules, outside_caller
 from greenkit.boot._events import _now, on_did_patch_all
-from greenkit.boot._evidence import evidence, is_patched
+from greenkit.boot._evidence import findings_about, is_patched
 from greenkit.boot._guard import GUARD
 from greenkit.boot._plan import Step, arguments_for
 from greenkit.boot._record import RECORD, PatchReport
 from greenkit.boot._repair import CELERY_FAMILY
 from greenkit.boot._repair import repair as rebind
+from greenkit.boot._scan import stale_references
 from greenkit.errors import PatchError
 from greenkit.findings import Finding, Severity, render
 
@@ -61,8 +62,9 @@ def patch(
     arguments = arguments_for(plan)
     if not is_patched():
         _patch_now(arguments)
-    repaired = rebind(only=None if repair else CELERY_FAMILY)
-    findings = (*evidence(), *_repairs(repaired))
+    references = stale_references()
+    repaired = rebind(only=None if repair else CELERY_FAMILY, references=references)
+    findings = (*findings_about(stale_references() if repaired else references), *_repairs(repaired))
     RECORD.report = PatchReport(
         patched=is_patched(),
         by=RECORD.by,
