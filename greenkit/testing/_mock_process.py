@@ -47,7 +47,7 @@ class MockLLM:
         host: Address to listen on.
     """
 
-    def __init__(  # noqa: PLR0913 - keyword-only settings, each of one thing
+    def __init__(
         self,
         *,
         requests: str | None = None,
@@ -182,7 +182,7 @@ class MockLLM:
 
     def _ask(self, method: str, path: str) -> dict[str, Any]:
         # Late: http.client loads ssl, which must not be loaded by merely importing this room early.
-        from http.client import HTTPConnection  # noqa: PLC0415
+        from http.client import HTTPConnection
 
         host, _, port = self.url.removeprefix("http://").rpartition(":")
         connection = HTTPConnection(host, int(port), timeout=_ANSWER_WITHIN)

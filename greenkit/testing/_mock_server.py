@@ -59,7 +59,7 @@ class MockServer:
         self.dialect = STYLES[config.style]()
         self.quota = Quota(requests=config.requests, tokens=config.tokens)
         self.stats = Stats()
-        self._rng = random.Random(config.seed)  # noqa: S311 - a mock's dice, seeded on purpose
+        self._rng = random.Random(config.seed)
         self._serial = 0
 
     def headers(self) -> str:
@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self.server.stats.connected()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         """End; a call in flight ends with it."""
         stats = self.server.stats
         stats.open_connections -= 1

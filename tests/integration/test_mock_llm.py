@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import closing
 from http.client import HTTPConnection, RemoteDisconnected
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -57,8 +58,7 @@ def until(true: Callable[[], bool]) -> None:
 def gone(pid: int) -> bool:
     """Tell whether no process has this id, not even an unreaped one that still runs."""
     try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
 
@@ -111,7 +111,7 @@ def test_the_openai_sdk_chats_streams_and_lists_models(openai_sdk: Callable[[Moc
 
 def test_the_openai_sdk_sees_a_rate_limit_error(openai_sdk: Callable[[MockLLM], OpenAI]) -> None:
     """A refusal is the SDK's RateLimitError with every header a limiter can learn from."""
-    import openai  # noqa: PLC0415 - the fixture has skipped when it is absent
+    import openai  # the fixture has skipped when it is absent
 
     with MockLLM(requests="1/min", tokens="60_000/min") as server:
         client = openai_sdk(server)
