@@ -220,24 +220,30 @@ class Budget:
 
     def _wait_for_instant(self, costs: Amounts, until: float) -> None:
         try:
-            while True:
-                with self._lock:
-                    now = self._now()
-                    if now >= self._paused_until:
-                        tats = self._decide(self._tats, costs, now, JITTER_CREDIT)
-                        if tats is not None:
-                            self._tats = tats
-                            self.granted += 1
-                            return
-                    bell = self._bell = Event()
-                    self._head_costs = costs
-                    self._head_at = self._instant(costs)
-                    wait = max(self._head_at - now, _AT_ONCE)
-                if now + wait > until:
-                    raise self._hopeless(wait, until - now)
+            while (wait := self._take_as_head(costs)) > 0.0:
+                bell = self._bell
+                assert bell is not None
+                if self._now() + wait > until:
+                    raise self._hopeless(wait, until - self._now())
                 self.sleep(bell, wait)
         finally:
             self._bell = None
+
+    def _take_as_head(self, costs: Amounts) -> float:
+        """Take `costs` if their instant has come, else hang up a bell and return for how long to sleep."""
+        with self._lock:
+            now = self._now()
+            if now >= self._paused_until:
+                tats = self._decide(self._tats, costs, now, JITTER_CREDIT)
+                if tats is not None:
+                    self._tats = tats
+                    self.granted += 1
+                    return 0.0
+            # A new one each time: what rings from here on is heard, what rang before is dealt with.
+            self._bell = Event()
+            self._head_costs = costs
+            self._head_at = self._instant(costs)
+            return max(self._head_at - now, _AT_ONCE)
 
     def _retime_head(self) -> None:
         """Wake the head if its instant has come nearer. The lock is held."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from greenkit.facts import PermitGranted, emit, listening
 from greenkit.limits._feedback import Ending, ending_of
 
 if TYPE_CHECKING:
@@ -86,8 +87,11 @@ class Permit:
         Switches: may.
         """
         if self._state == NEW:
-            self.waited = self._limiter._enter(self._costs, self._timeout)
+            waited = self._limiter._enter(self._costs, self._timeout)
             self._state = HELD
+            self.waited = waited
+            if listening():
+                emit(PermitGranted(self._limiter.name, waited))
         elif self._state == ENDED:
             msg = f"{self!r} was used before; every call takes its own permit()"
             raise RuntimeError(msg)
