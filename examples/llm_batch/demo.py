@@ -34,9 +34,7 @@ def main(argv: list[str]) -> int:
         return code
     found |= {"total_s": round(time.monotonic() - began, 3), "interrupted": bool(bell.signal)}
     title = "So far" if bell.signal else "The whole job"
-    title += (
-        f" ({options.pool}, {options.broker}), {found['total_s']:.1f} s with starting and stopping it all"
-    )
+    title += f" ({options.pool}, {options.broker}), {found['total_s']:.1f} s with starting and stopping it"
     show.table(title, rows(found, quota=f"{options.rate.per_second:g}/s"))
     if options.json:
         print(json.dumps(found), flush=True)

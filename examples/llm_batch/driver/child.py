@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 from driver.bell import Bell, TroubleError
 
-HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-LAUNCH = os.path.join(HERE, "driver", "launch.py")
+HERE = Path(__file__).resolve().parents[1]
+LAUNCH = str(HERE / "driver" / "launch.py")
 
 
 class Child:

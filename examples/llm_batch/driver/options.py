@@ -13,9 +13,9 @@ BROKERS = ("redis", "amqp", "filesystem")
 CONCURRENCY = {"gevent": 200, "threads": 200, "prefork": 8, "solo": 1}
 DB_POOL = 4  # connections of a worker process at most; one is enough where one task runs at a time
 
-# Calls leave the limiter evenly spaced and arrive bunched: the network, a busy hub, two shared cores. A server
-# that allowed exactly the limiter's burst would punish that; real ones count whole seconds or minutes. Ours
-# allows the burst and a quarter of a second's worth on top. The rate over time is the same to the last call.
+# Calls leave the limiter evenly spaced and arrive bunched: the network, a busy hub, two shared cores. A
+# server that allowed exactly the limiter's burst would punish that; real ones count seconds or minutes. Ours
+# allows the burst and a quarter of a second's worth on top. The rate over time is the same.
 BUNCHING = 0.25
 
 
@@ -39,7 +39,7 @@ class Quota:
         return f"{self.rate.amount:.9f}/{self.rate.period:.0f}s burst {burst}"
 
     def ideal(self, calls: int, latency: float) -> float:
-        """Return the seconds the quota alone asks for: the burst at once, the rest at the rate, one answer."""
+        """Return the seconds the quota alone asks for: the burst at once, the rest at the rate, an answer."""
         return max(0.0, (calls - self.rate.burst) / self.per_second) + latency
 
 

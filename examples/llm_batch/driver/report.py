@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import platform
 from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
 
 PACKAGES = ("greenkit", "gevent", "celery", "django", "djangorestframework", "psycopg2-binary")
 
@@ -55,23 +58,29 @@ def _rounded(value: float | None) -> float | None:
 
 def rows(found: dict, *, quota: str) -> list[tuple[str, str, str]]:
     """Return the table's lines: what, number, remark."""
-    wall, ideal = found["wall_s"], found["ideal_s"]
-    lag = found["hub_lag_max_s"]
-    split = found["processes"] > 1
+    wall, ideal, lag = found["wall_s"], found["ideal_s"], found["hub_lag_max_s"]
+    split = (
+        f"each of {found['processes']} processes has its share of the quota" if found["processes"] > 1 else ""
+    )
+    times = f"{wall / ideal:.2f} x ideal; from the batch's row to the last answer's" if wall else ""
     return [
-        ("rows written", f"{found['rows']}", f"of {found['calls']} prompts, {found['tokens']} tokens"),
+        ("rows written", str(found["rows"]), f"of {found['calls']} prompts, {found['tokens']} tokens"),
         ("calls per second", f"{found['calls_per_s']:.1f}", f"the quota: {quota}"),
-        ("rejected (429)", f"{found['rejected']}", f"counted by the server, in {found['server_calls']} calls"),
-        ("duplicates", f"{found['duplicates']}", "answers given twice for one prompt, counted by the server"),
-        ("lost", f"{found['lost']}", "prompts without a row"),
-        ("limiter wait p50", _seconds(found["limiter_wait_p50_s"]), "a quota for each process" if split else ""),
+        ("rejected (429)", str(found["rejected"]), f"of {found['server_calls']} calls the server counted"),
+        ("duplicates", str(found["duplicates"]), "prompts answered again, counted by the server"),
+        ("lost", str(found["lost"]), "prompts without a row"),
+        ("limiter wait p50", _seconds(found["limiter_wait_p50_s"]), split),
         ("limiter wait p95", _seconds(found["limiter_wait_p95_s"]), ""),
-        ("worst hub lag", _seconds(lag), "" if lag is not None else f"pool {found['pool']} has no hub to watch"),
-        ("peak DB connections", f"{found['peak_db_connections']}", f"of {found['max_db_connections']} allowed"),
-        ("peak calls in flight", f"{found['peak_in_flight']}", f"concurrency {found['concurrency']}"),
-        ("wall", _seconds(wall), f"{wall / ideal:.2f} x ideal, from the batch's row to the last answer's" if wall else ""),
+        ("worst hub lag", _seconds(lag), f"{found['pool']} has no hub" if found["pool"] != "gevent" else ""),
+        (
+            "peak DB connections",
+            str(found["peak_db_connections"]),
+            f"of {found['max_db_connections']} allowed",
+        ),
+        ("peak calls in flight", str(found["peak_in_flight"]), f"concurrency {found['concurrency']}"),
+        ("wall", _seconds(wall), times),
         ("ideal", _seconds(ideal), "(calls - burst) / rate + latency: what the quota alone asks for"),
-    ]  # fmt: skip
+    ]
 
 
 def _seconds(value: float | None) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import socket
+from typing import TYPE_CHECKING
 
-from driver.bell import Bell, Later, StoppedError, TroubleError
+from driver.bell import Bell, Later, TroubleError
 from driver.child import Child
 from driver.report import numbers
 from driver.servers import Servers, environment
-from driver.show import Show
 from driver.watch import Api, Connections, Control, follow, hub_lag
 
-START_WITHIN = 60.0
-BROKER_WITHIN = 120.0  # Erlang
+if TYPE_CHECKING:
+    import argparse
+
+    from driver.show import Show
+
+START_WITHIN = 120.0  # RabbitMQ on a busy machine
 STOP_WITHIN = 6.0
 
 
@@ -46,9 +50,7 @@ class Run:
         port = listener.getsockname()[1]
         options, bell = self.options, self.bell
         servers = self._servers = Servers(bell, options)
-        bell.wait(servers.postgres, timeout=START_WITHIN, what="starting Postgres")
-        bell.wait(servers.mock, timeout=START_WITHIN, what="starting the mock LLM server")
-        bell.wait(servers.broker, timeout=BROKER_WITHIN, what="starting the broker")
+        bell.wait(servers.ready, timeout=START_WITHIN, what="starting the servers")
         self.show.say(
             f"Postgres, {options.broker} broker and mock LLM run; starting the web server and a worker"
         )
@@ -96,7 +98,7 @@ class Run:
     def stop(self) -> None:
         """Count, then stop everything in order, each within its deadline."""
         self.show.end_progress()
-        if self._path:
+        if self._path or self.bell.signal:
             self.result = self._count()
         began = [child for child in self._children if child.process.poll() is None]
         for child in began:
@@ -109,14 +111,15 @@ class Run:
             self._servers.stop()
 
     def _count(self) -> dict:
-        lag = hub_lag(self._control.value.snapshot()) if self._control.done and self._control.value else None
-        try:
-            progress = self._api.ask("GET", self._path)
-            stats = self._servers.llm.stats()
-        except (TroubleError, OSError):
-            progress, stats = {}, {}
-        most = self._servers.max_db_connections
-        return numbers(self.options, progress, stats, peak=self._connections.peak, most=most, lag=lag)
+        lag, progress, stats = None, {}, {}
+        if self._path:
+            lag = hub_lag(self._control.value.snapshot()) if self._control.value else None
+            with contextlib.suppress(TroubleError, OSError):
+                progress = self._api.ask("GET", self._path)
+                stats = self._servers.llm.stats()
+        peak = self._connections.peak if self._connections else 0
+        most = self.options.db_pool * self.options.processes
+        return numbers(self.options, progress, stats, peak=peak, most=most, lag=lag)
 
     def kill(self) -> None:
         for child in self._children:
@@ -143,8 +146,5 @@ def listening(port: int) -> socket.socket:
 def worker(options: argparse.Namespace) -> list[str]:
     """Return the command of the worker, as one would type it after `python`."""
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
-    if options.pool == "gevent":
-        program = ["-m", "greenkit", "celery"]
-    else:
-        program = ["-m", "celery"]
+    program = ["-m", "greenkit", "celery"] if options.pool == "gevent" else ["-m", "celery"]
     return [*program, "-A", "project", "worker", "-P", options.pool, "-c", str(options.concurrency), *quiet]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import shutil
 import tempfile
+from typing import TYPE_CHECKING
 
 import addresses
+
 from driver.bell import Bell, Later, TroubleError
 from greenkit.errors import GreenkitError
 from greenkit.testing import MockLLM, PostgresServer, RabbitServer, ValkeyServer
+
+if TYPE_CHECKING:
+    import argparse
 
 PATIENCE = 4.0  # seconds a server that runs already has to answer
 
@@ -40,6 +44,10 @@ class Servers:
         self.postgres = Later(bell, self._start_postgres)
         self.broker = Later(bell, self._start_broker)
         self.mock = Later(bell, self._start, self.llm)
+
+    def ready(self) -> bool:
+        """Tell whether all of them run; raise what the first failure was."""
+        return all([self.postgres(), self.broker(), self.mock()])  # a list: each is asked every time
 
     def _start(self, server):
         self._running.append(server)  # first: whatever happens from here, it is stopped

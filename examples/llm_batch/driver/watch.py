@@ -7,6 +7,7 @@ import json
 import threading
 
 import addresses
+
 from driver.bell import Bell, TroubleError
 
 LOOK_EVERY = 0.1  # seconds between two looks at the connections
