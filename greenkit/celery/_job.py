@@ -180,7 +180,7 @@ class Job:
             for timer in self._timers:
                 timer.close()
             self._timers.clear()
-            self.hooks = {}
+            self.greenlet = None  # the two hold each other
             done(self)
 
     def _outcome(self) -> tuple[str, Any]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import signals
 from celery.concurrency import get_implementation
-from celery.utils.imports import symbol_by_name
 from celery.utils.log import get_logger
 from gevent import monkey
 from kombu.asynchronous import set_event_loop
@@ -60,16 +59,16 @@ def _fit(worker: Any, options: Options) -> None:
         _check(worker, options)
         _go_green(worker, options)
     elif monkey.is_module_patched("socket"):
-        _logger.warning(
-            "greenkit: this process is patched by gevent but its pool is %s; start it with "
-            "-P gevent, or without the patch",
-            _pool_name(worker),
+        _say(
+            worker,
+            f"this process is patched by gevent but its pool is {_pool_name(worker)}; start it "
+            "with -P gevent, or without the patch",
         )
     else:
-        _logger.info(
-            "greenkit: pool %s keeps Celery's own delivery, limits and shutdown; active here: "
-            "retry on WouldWait and RateLimited, inspect greenkit",
-            _pool_name(worker),
+        _say(
+            worker,
+            f"pool {_pool_name(worker)} keeps Celery's own delivery, limits and shutdown; active "
+            "here: retry on WouldWait and RateLimited, inspect greenkit",
         )
     _body.wrap(worker.app.tasks.values(), edges=green, retry_limited=options.retry_limited)
 
@@ -77,6 +76,15 @@ def _fit(worker: Any, options: Options) -> None:
 def _pool_name(worker: Any) -> str:
     pool = worker.pool_cls
     return pool if isinstance(pool, str) else f"{pool.__module__}:{pool.__name__}"
+
+
+def _say(worker: Any, sentence: str) -> None:
+    """Log once, when the worker is ready: until then it has no logging."""
+
+    def on_ready(**_: Any) -> None:
+        _logger.warning("greenkit: %s", sentence)
+
+    signals.worker_ready.connect(on_ready, weak=False, dispatch_uid=f"greenkit.celery.say:{id(worker)}")
 
 
 def _is_green(worker: Any) -> bool:
@@ -103,7 +111,7 @@ def _check(worker: Any, options: Options) -> None:
         "right after `worker`, or make `import greenkit.auto` the first line of the app module."
     )
     if options.unpatched == "warn":
-        _logger.warning("greenkit: %s", remedy)
+        _say(worker, remedy)
     else:
         _refuse(remedy)
 

@@ -1,0 +1,87 @@
+"""Run a Celery worker as a user does: a process, a command line, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import redis
+from celery import Celery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+class Worker:
+    """Hold one worker process, its app seen from outside, and what its tasks noted."""
+
+    def __init__(self, broker: str, backend: str, notes: str, directory: Path) -> None:
+        self.notes = redis.Redis.from_url(notes)
+        self.app = Celery("celery_app", broker=broker, backend=backend, set_as_current=False)
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "GREENKIT_"))
+        }
+        self.environment = {
+            **inherited,
+            "TEST_BROKER": broker,
+            "TEST_BACKEND": backend,
+            "TEST_NOTES": notes,
+            "TEST_FOLDER": str(directory),
+            "PYTHONWARNINGS": "ignore",
+        }
+        self.log = directory / "worker.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @contextlib.contextmanager
+    def running(self, *arguments: str, **environment: str) -> Iterator[Worker]:
+        """Start the worker, wait until it says it is ready, and end it at the end."""
+        argv = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "celery_app",
+            "worker",
+            "-l",
+            "INFO",
+            "--without-mingle",
+        ]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*argv, "--without-mingle", *(arguments or ("-P", "gevent", "-c", "4"))],
+                cwd=PROGRAMS, env={**self.environment, **environment}, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        try:
+            self.wait(lambda: " ready." in self.text() or self.process.poll() is not None)
+            yield self
+        finally:
+            self.process.kill()
+            self.process.wait(10)
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"waited {seconds} s in vain\n{self.text()[-4000:]}"
+            time.sleep(0.02)
+
+    def end(self, *signals: signal.Signals, pause: float = 0.0) -> int:
+        """Send the signals and return the exit status."""
+        assert self.process is not None
+        for number in signals or (signal.SIGTERM,):
+            self.process.send_signal(number)
+            time.sleep(pause)
+        return self.process.wait(30)
+
+    def send(self, task: str, *arguments: object, **options: object) -> object:
+        return self.app.send_task(f"celery_app.{task}", arguments, **options)

@@ -1,0 +1,212 @@
+"""The pool, driven as Celery's Request drives it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+import pytest
+from billiard.exceptions import SoftTimeLimitExceeded
+from gevent.event import Event
+
+from greenkit.celery import Options, TaskPool
+from greenkit.celery._body import _edged
+
+TICK = 0.01
+
+
+class Request:
+    """Note which of a request's callbacks the pool called, in order."""
+
+    def __init__(self, pool: TaskPool, body: Any, **limits: float) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.ended = Event()
+        edged = _edged(body)
+        self.job = pool.apply_async(
+            lambda: (0, edged(), 0.0),
+            accept_callback=lambda pid, at: self.note("accept", pid),
+            callback=lambda result: self.note("success", result[1]),
+            error_callback=lambda einfo: self.note("failure", einfo.traceback),
+            timeout_callback=lambda soft, limit: self.note("soft" if soft else "hard", limit),
+            **limits,
+        )
+
+    def note(self, what: str, value: Any) -> None:
+        self.calls.append((what, value))
+        if what in ("success", "failure", "hard"):
+            self.ended.set()
+
+    def names(self) -> list[str]:
+        assert self.ended.wait(10)
+        return [name for name, _ in self.calls]
+
+
+@pytest.fixture
+def pool() -> TaskPool:
+    made = TaskPool(2)
+    made.settings = Options(kill_grace=TICK)
+    made.start()
+    return made
+
+
+def forever() -> None:
+    Event().wait()
+
+
+def test_apply_never_waits_and_the_queue_keeps_its_order(pool: TaskPool) -> None:
+    """Five tasks on two slots: all are taken at once, and run first come, first served."""
+    gates = [Event() for _ in range(5)]
+    order: list[int] = []
+
+    def body(number: int) -> Any:
+        return lambda: (order.append(number), gates[number].wait())
+
+    requests = [Request(pool, body(number)) for number in range(5)]
+    gevent.idle()
+    assert (order, pool.statistics().waiting) == ([0, 1], 3)
+    for gate in gates:
+        gate.set()
+    assert [request.names() for request in requests] == [["accept", "success"]] * 5
+    assert order == [0, 1, 2, 3, 4]
+    gevent.idle()
+    assert (pool.statistics().in_use, pool.statistics().ended) == (0, 5)
+
+
+def test_growing_starts_what_waits_and_shrinking_spares_what_runs(pool: TaskPool) -> None:
+    """A slot more starts one task at once; fewer slots end none."""
+    for _ in range(4):
+        Request(pool, forever)
+    pool.grow(1)
+    gevent.idle()
+    assert (pool.statistics().in_use, pool.statistics().waiting) == (3, 1)
+    pool.shrink(2)
+    assert (pool.num_processes, pool.statistics().in_use) == (1, 3)
+    with pytest.raises(ValueError, match="cannot shrink by 1"):
+        pool.shrink(1)
+
+
+def test_pausing_starts_nothing_more(pool: TaskPool) -> None:
+    """After pause() a freed slot stays free; what waits is the broker's again."""
+    gate = Event()
+    first = Request(pool, gate.wait)
+    Request(pool, forever)
+    third = Request(pool, forever)
+    pool.pause()
+    gate.set()
+    first.names()
+    gevent.idle()
+    assert third.calls == []
+    assert pool.statistics().waiting == 1
+
+
+def test_flush_forgets_what_has_not_started(pool: TaskPool) -> None:
+    """Messages of a lost connection come again; the copies here must not run too."""
+    requests = [Request(pool, forever) for _ in range(3)]
+    pool.flush()
+    assert pool.statistics().waiting == 0
+    assert requests[2].calls == []
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), SystemExit(1), gevent.GreenletExit(), gevent.Timeout(3)])
+def test_every_exception_is_reported_and_frees_the_slot(pool: TaskPool, error: BaseException) -> None:
+    """Whatever leaves the tracer becomes a failure callback with an exception in it."""
+
+    def body() -> None:
+        raise error
+
+    request = Request(pool, body)
+    assert request.names() == ["accept", "failure"]
+    assert type(error).__name__ in request.calls[-1][1]
+    gevent.idle()
+    assert pool.statistics().in_use == 0
+
+
+def test_the_hard_limit_beats_a_bare_except(pool: TaskPool) -> None:
+    """A body that swallows its kill and returns is still over its limit."""
+    swallowed = []
+
+    def body() -> str:
+        try:
+            forever()
+        except:  # noqa: E722 - the point
+            swallowed.append(True)
+        return "defeated"
+
+    assert Request(pool, body, timeout=TICK).names() == ["accept", "hard"]
+    assert swallowed, "the kill never arrived"
+
+
+def test_the_hard_limit_beats_a_slow_finally(pool: TaskPool) -> None:
+    """A finally that waits for ever is killed again after the grace."""
+    entered = []
+
+    def body() -> None:
+        try:
+            forever()
+        finally:
+            entered.append(True)
+            forever()
+
+    assert Request(pool, body, timeout=TICK).names() == ["accept", "hard"]
+    assert entered
+
+
+def test_the_hard_limit_never_strikes_after_the_body(pool: TaskPool) -> None:
+    """While Celery writes the result, the limit is over: no task is both succeeded and failed."""
+    struck = []
+
+    def target() -> tuple[int, str, float]:
+        value = _edged(lambda: "in time")()
+        try:
+            Event().wait(10 * TICK)
+        except BaseException:
+            struck.append(True)
+            raise
+        return 0, value, 0.0
+
+    ended = Event()
+    results: list[Any] = []
+    pool.apply_async(
+        target, callback=lambda result: (results.append(result[1]), ended.set()), timeout=3 * TICK
+    )
+    assert ended.wait(10)
+    assert (results, struck) == (["in time"], [])
+
+
+def test_the_soft_limit_lets_the_task_tidy_up(pool: TaskPool) -> None:
+    """SoftTimeLimitExceeded arrives where the task waits; what it returns then is its result."""
+
+    def body() -> str:
+        try:
+            forever()
+        except SoftTimeLimitExceeded:
+            return "tidied"
+        return "never told"
+
+    request = Request(pool, body, soft_timeout=TICK)
+    assert sorted(request.names()) == ["accept", "soft", "success"]
+    assert ("success", "tidied") in request.calls
+
+
+def test_terminate_calls_nothing_back(pool: TaskPool) -> None:
+    """Celery has announced the revoke already; a success after it would be a lie."""
+    request = Request(pool, forever)
+    gevent.idle()
+    pool.terminate_job(request.calls[0][1])
+    pool.on_stop()
+    assert [name for name, _ in request.calls] == ["accept"]
+    assert pool.statistics().in_use == 0
+
+
+def test_a_result_backend_that_fails_costs_no_slot(pool: TaskPool) -> None:
+    """An exception out of Celery's callback is logged; the slot goes on."""
+    called = Event()
+
+    def callback(result: object) -> None:
+        called.set()
+        raise OSError("the backend is away")
+
+    pool.apply_async(lambda: (0, None, 0.0), callback=callback)
+    assert called.wait(10)
+    gevent.idle()
+    assert pool.statistics().in_use == 0
