@@ -2,9 +2,7 @@
 
 `INSTALLED_APPS += ["greenkit.django"]` registers the system checks; `ENGINE =
 "greenkit.django.postgresql"` brings the pool. Nothing here runs in the background. Django is not
-imported until it loads `apps` or the engine by their paths.
+imported until it loads `apps` or the engine by their paths, so this door opens on nothing.
 """
 
 from __future__ import annotations
-
-__all__: list[str] = []

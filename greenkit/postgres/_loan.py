@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gevent import Greenlet, monkey
 from greenlet import getcurrent
@@ -15,9 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType
 
-__all__ = ["Member"]
+__all__ = ["Member", "OwnerEnd"]
 
 _TRAIL = 16
+
+
+class OwnerEnd(Protocol):
+    """Be told that a borrower has ended with a connection."""
+
+    def __call__(self, member: Member, /, *, in_hub: bool) -> None:
+        """Take `member` back; in the hub nothing may wait."""
 
 
 class Member:
@@ -30,21 +37,21 @@ class Member:
         self.expires_at = expires_at
         self.idle_since = 0.0
         self.owner: Any = None
-        self.on_owner_end: Callable[[Member], None] | None = None
+        self.on_owner_end: OwnerEnd | None = None
         self.fd: int = conn.fileno()
         self._poller = _farewell.poller(self.fd)
         self._trail: tuple[tuple[CodeType, int], ...] = ()
 
-    def __call__(self, _owner: object) -> None:
-        """Be the link of the borrowing greenlet: it has ended. Runs in the hub."""
+    def __call__(self, owner: object) -> None:
+        """Be the link of the borrowing greenlet: it has ended. Runs in the hub, or in a dying thread."""
         if self.on_owner_end is not None:
-            self.on_owner_end(self)
+            self.on_owner_end(self, in_hub=isinstance(owner, Greenlet))
 
     def looks_alive(self) -> bool:
         """Tell whether nothing has come from the server since it went idle. Switches: never."""
         return not self.conn.closed and not _farewell.is_readable(self._poller)
 
-    def lend(self, on_owner_end: Callable[[Member], None]) -> None:
+    def lend(self, on_owner_end: OwnerEnd) -> None:
         """Note the borrower, and hear of its end. Switches: never."""
         self._trail = _trail()
         owner = _borrower()
@@ -77,10 +84,19 @@ class _ThreadEnd:
     def unlink(self, link: Callable[[object], None]) -> None:
         self._links.remove(link)
 
-    def __del__(self) -> None:
-        # The last reference is the thread's own local storage: it goes when the thread does.
+    def ended(self) -> None:
         for link in self._links:
             link(self)
+
+
+class _Sentinel:
+    """Die with the thread whose locals alone know it; lent members know `end` only."""
+
+    def __init__(self) -> None:
+        self.end = _ThreadEnd()
+
+    def __del__(self) -> None:
+        self.end.ended()
 
 
 _of_thread = threading.local()
@@ -94,9 +110,9 @@ def _borrower() -> Any:
     # A main greenlet: of a native thread, whose end shows in its locals; the main thread has none.
     if monkey.is_module_patched("threading") or threading.current_thread() is threading.main_thread():
         return None
-    if not hasattr(_of_thread, "end"):
-        _of_thread.end = _ThreadEnd()
-    return _of_thread.end
+    if not hasattr(_of_thread, "sentinel"):
+        _of_thread.sentinel = _Sentinel()
+    return _of_thread.sentinel.end
 
 
 def _trail() -> tuple[tuple[CodeType, int], ...]:

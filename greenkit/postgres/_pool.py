@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import gevent
-from gevent.hub import Hub
-from greenlet import getcurrent
 
 from greenkit import facts
 from greenkit._clock import MONOTONIC, Clock
@@ -239,7 +237,7 @@ class ConnectionPool(Generic[_Conn]):
             f"{seen.waiting} still waiting. Give connections back sooner, raise max_size, or send less."
         )
 
-    def _owner_ended(self, member: Member) -> None:
+    def _owner_ended(self, member: Member, /, *, in_hub: bool) -> None:
         """Take back what a finished greenlet or thread still had."""
         line = self._line
         if self._lent.pop(id(member.conn), None) is None:
@@ -250,7 +248,7 @@ class ConnectionPool(Generic[_Conn]):
             where = member.borrowed_at()
             facts.emit(facts.ConnectionLeaked(self.name, where))
             _log.warning("%s: a borrower ended without giving its connection back:\n%s", self.name, where)
-        if isinstance(getcurrent(), Hub):
+        if in_hub:
             gevent.spawn(self._bring_home, member, line)  # the hub may not wait
         else:
             self._bring_home(member, line)

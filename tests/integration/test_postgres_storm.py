@@ -19,9 +19,11 @@ def run(program: str, *arguments: str):
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_kills_and_timeouts_cost_no_connection_and_exceed_no_bound(greenkit_database: str, driver: str) -> None:
+def test_kills_and_timeouts_cost_no_connection_and_exceed_no_bound(
+    greenkit_database: str, driver: str
+) -> None:
     """After a storm of kills every connection is usable, and the server never saw one too many."""
-    seen = run("pg_storm.py", greenkit_database, driver, "7", "3")
+    seen = run("pg_storm.py", greenkit_database, driver, "7", "2")
     assert min(seen["killed"]["in_flight"], seen["killed"]["waiting"]) > 10, "too few kills hit: no storm"
     assert seen["done"]["timed out"] > 100
     assert seen["usable"] == seen["size"], seen
@@ -32,7 +34,7 @@ def test_kills_and_timeouts_cost_no_connection_and_exceed_no_bound(greenkit_data
 
 def test_the_storm_sees_a_pool_that_forgets_base_exceptions(greenkit_database: str) -> None:
     """The same storm leaves a pool that undoes on `Exception` only with dead slots."""
-    seen = run("pg_storm.py", greenkit_database, "psycopg2", "7", "3", "twin")
+    seen = run("pg_storm.py", greenkit_database, "psycopg2", "7", "2", "twin")
     assert seen["usable"] < seen["size"], seen
 
 

@@ -1,6 +1,6 @@
 """Interrupt one query in each way and look at the connection, the server and the clock."""
 
-from pg_world import APPLICATION, DRIVER, Eye, answer, connect, driver, gevent, postgres, time, until
+from pg_world import DRIVER, Eye, answer, connect, driver, gevent, postgres, time, until
 
 results = {}
 
@@ -9,22 +9,25 @@ def slow(conn):
     conn.cursor().execute("select pg_sleep(30)")
 
 
+def borrow():
+    with pool.connection() as conn:
+        slow(conn)
+
+
 def running():
     return eye.count("state = 'active'")
 
 
 def judge(name, outcome, started):
     results[name] = {
-        "outcome": outcome, "seconds": time.monotonic() - started, "orphans": running(),
+        "outcome": outcome,
+        "seconds": time.monotonic() - started,
+        "orphans": running(),
         "in_use": pool.statistics().in_use,
     }
 
 
 def by_kill():
-    def borrow():
-        with pool.connection() as conn:
-            slow(conn)
-
     one = gevent.spawn(borrow)
     assert until(running)
     started = time.monotonic()
@@ -42,8 +45,8 @@ def by_timeout():
 def by_deadline():
     started = time.monotonic()
     try:
-        with postgres.deadline(60.0), postgres.deadline(0.1), postgres.deadline(60.0), pool.connection() as conn:
-            slow(conn)
+        with postgres.deadline(60.0), postgres.deadline(0.1), postgres.deadline(60.0):
+            borrow()
     except driver.OperationalError as error:
         judge("deadline", "QueryTimeout" * isinstance(error, postgres.QueryTimeout), started)
 
@@ -68,7 +71,7 @@ def by_server():
     one = gevent.spawn(borrow)
     assert until(running)
     started = time.monotonic()
-    eye.run(f"select pg_terminate_backend(pid) from pg_stat_activity where application_name = '{APPLICATION}'")
+    eye.terminate()
     one.join()
     judge("server", "OperationalError" * isinstance(one.exception, driver.OperationalError), started)
 

@@ -1,8 +1,8 @@
 """Live through what a pool lives through: waiting, leaking, a dead server, a fork, the end."""
 
-from pg_world import APPLICATION, Eye, answer, connect, driver, gevent, postgres, time, until
-
 import os
+
+from pg_world import Eye, answer, connect, driver, gevent, postgres, time, until
 
 from greenkit import facts
 
@@ -35,12 +35,13 @@ def leaked():
     gevent.spawn(forget).join()
     said["leak heals"] = use(pool)
     end()
-    said["leak"] = [pool.statistics().taken_back, "in forget" in seen[0].borrowed_at, pool.statistics().in_use]
+    now = pool.statistics()
+    said["leak"] = [now.taken_back, "in forget" in seen[0].borrowed_at, now.in_use]
 
 
 def stale():
     use(pool)
-    eye.run(f"select pg_terminate_backend(pid) from pg_stat_activity where application_name = '{APPLICATION}'")
+    eye.terminate()
     until(lambda: eye.count() == 0)
     before = pool.statistics().thrown_away
     said["stale"] = [use(pool), pool.statistics().thrown_away - before]
@@ -92,7 +93,11 @@ def closed():
     other.putconn(held)
     closer.join(timeout=5)
     until(lambda: eye.count() == pool.statistics().size)
-    said["close"] = [type(waiter.exception).__name__, eye.count() - pool.statistics().size, other.statistics().size]
+    said["close"] = [
+        type(waiter.exception).__name__,
+        eye.count() - pool.statistics().size,
+        other.statistics().size,
+    ]
 
 
 with Eye() as eye:

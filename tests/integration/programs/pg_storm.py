@@ -3,9 +3,10 @@
 `MORE`: seed, seconds, and "twin" for a pool that undoes its reservation on `Exception` only.
 """
 
-from pg_world import DRIVER, MORE, Counter, Eye, answer, connect, driver, gevent, postgres, time
-
 import random
+from collections import Counter
+
+from pg_world import DRIVER, MORE, Eye, answer, connect, driver, gevent, postgres, time
 
 SIZE, GREENLETS = 8, 40
 seed, seconds, twin = int(MORE[0]), float(MORE[1]), "twin" in MORE
@@ -80,6 +81,14 @@ with Eye() as eye:
     except driver.OperationalError:
         pass
     answer(
-        driver=DRIVER, usable=usable, size=SIZE, peak=eye.peak, killed=killed, done=done, errors=errors, hung=hung,
-        orphans=eye.count("state = 'active'"), statistics=repr(pool.statistics()),
+        driver=DRIVER,
+        usable=usable,
+        size=SIZE,
+        peak=eye.peak,
+        killed=killed,
+        done=done,
+        errors=errors,
+        hung=hung,
+        orphans=eye.count("state = 'active'"),
+        statistics=repr(pool.statistics()),
     )

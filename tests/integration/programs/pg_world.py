@@ -11,7 +11,6 @@ import importlib
 import json
 import sys
 import time
-from collections import Counter
 
 import gevent
 
@@ -20,6 +19,7 @@ from greenkit import postgres
 DSN, DRIVER, *MORE = sys.argv[1:]
 driver = importlib.import_module(DRIVER)
 APPLICATION = "greenkit_under_test"
+THEIRS = f"from pg_stat_activity where application_name = '{APPLICATION}'"
 postgres.install()
 
 
@@ -38,11 +38,11 @@ class Eye:
 
     def count(self, where="true"):
         cursor = self._conn.cursor()
-        cursor.execute(f"select count(*) from pg_stat_activity where application_name = '{APPLICATION}' and {where}")
+        cursor.execute(f"select count(*) {THEIRS} and {where}")
         return cursor.fetchone()[0]
 
-    def run(self, statement):
-        self._conn.cursor().execute(statement)
+    def terminate(self):
+        self._conn.cursor().execute(f"select pg_terminate_backend(pid) {THEIRS}")
 
     def __enter__(self):
         self._watcher = gevent.spawn(self._watch)
@@ -58,7 +58,7 @@ class Eye:
         conn.autocommit = True
         cursor = conn.cursor()
         while True:
-            cursor.execute(f"select count(*) from pg_stat_activity where application_name = '{APPLICATION}'")
+            cursor.execute(f"select count(*) {THEIRS}")
             self.peak = max(self.peak, cursor.fetchone()[0])
             gevent.sleep(0.001)
 
@@ -74,4 +74,4 @@ def until(condition, seconds=5.0):
 
 
 def answer(**facts):
-    print(json.dumps({key: dict(value) if isinstance(value, Counter) else value for key, value in facts.items()}))
+    print(json.dumps(facts))  # a Counter is a dict

@@ -1,0 +1,91 @@
+"""Many units of work over few connections: closing, forgetting, failing, two databases' worth of set-up."""
+
+from dj_world import DRIVER, SIZE, WORLD, answer, set_up
+
+# isort: split
+import threading
+import time
+
+set_up()
+
+from django.core import signals
+from django.db import close_old_connections, connection, connections, transaction
+from django.db.utils import OperationalError, ProgrammingError
+
+from greenkit import postgres
+
+peaks, errors = [], []
+
+
+def unit(number):
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("select count(*) from pg_stat_activity where application_name = 'dj'")
+            peaks.append(cursor.fetchone()[0])
+            cursor.execute("select pg_sleep(0.005)")
+        if number % 3 == 0:
+            connection.close()
+        elif number % 3 == 1:
+            close_old_connections()
+        # else: forget it; the end of the greenlet or thread brings it back
+    except Exception as error:
+        errors.append(repr(error))
+
+
+def run(count):
+    threads = [threading.Thread(target=unit, args=(number,)) for number in range(count)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+
+
+run(60 if WORLD == "green" else 8)
+pool = connections["default"].pool
+for _ in range(200):  # the last greenlets' connections are on their way home
+    if pool.statistics().in_use == 0:
+        break
+    time.sleep(0.01)
+seen = pool.statistics()
+
+
+def fail_and_go_on():
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("select nonsense")
+    except ProgrammingError:
+        pass
+    with connection.cursor() as cursor:
+        cursor.execute("select current_setting('TimeZone')")
+        return cursor.fetchone()[0]
+
+
+def exhaust():
+    held = [pool.getconn() for _ in range(SIZE)]
+    pool._timeout = 0.05
+    try:
+        connection.ensure_connection()
+    except OperationalError as error:
+        return type(error.__cause__).__name__
+    finally:
+        for one in held:
+            pool.putconn(one)
+
+
+time_zone = fail_and_go_on()
+borrowed = pool.statistics().in_use
+signals.request_finished.send(sender=None)
+answer(
+    errors=errors,
+    peak=max(peaks),
+    done=len(peaks),
+    size=SIZE,
+    in_use=seen.in_use,
+    taken_back=seen.taken_back,
+    created=seen.created,
+    time_zone=time_zone,
+    borrowed=borrowed,
+    after_request=pool.statistics().in_use,
+    exhausted=exhaust(),
+    installed=postgres.installed() if DRIVER == "psycopg2" else None,
+)

@@ -1,0 +1,86 @@
+"""Django over greenkit's engine: every driver, patched and not, each in a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from greenkit.testing import run_clean
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+def run(program: str, *arguments: str):
+    run = run_clean([str(PROGRAMS / program), *arguments])
+    assert run.returncode == 0, str(run)
+    return run.json
+
+
+@pytest.fixture(scope="module", params=["psycopg2 green", "psycopg green", "psycopg2 plain", "psycopg plain"])
+def seen(greenkit_postgres, request):
+    """What one Django process saw, and how it was started."""
+    driver, world = request.param.split()
+    return {**run("dj_engine.py", greenkit_postgres.dsn, driver, world), "driver": driver, "world": world}
+
+
+def test_units_of_work_share_the_pools_connections(seen) -> None:
+    """Sixty greenlets (eight threads) are all served, by never more than `max_size` connections."""
+    assert seen["errors"] == []
+    assert seen["done"] == (60 if seen["world"] == "green" else 8)
+    assert 0 < seen["peak"] <= seen["size"]
+    assert seen["created"] <= seen["size"]
+
+
+def test_what_nobody_closes_comes_back(seen) -> None:
+    """Greenlets and threads that end without closing give their connections back."""
+    assert seen["taken_back"] > 0
+    assert seen["in_use"] == 0
+
+
+def test_the_end_of_a_request_gives_the_connection_back(seen) -> None:
+    """After `request_finished` nothing is lent."""
+    assert (seen["borrowed"], seen["after_request"]) == (1, 0)
+
+
+def test_connections_are_set_up_as_django_wants_them(seen) -> None:
+    """The session's time zone is Django's, also on the connection a failed transaction used before."""
+    assert seen["time_zone"] == "UTC"
+
+
+def test_an_exhausted_pool_is_an_operational_error_to_django(seen) -> None:
+    """Django wraps `PoolTimeout` as it wraps the driver's errors."""
+    assert seen["exhausted"] == "PoolTimeout"
+
+
+def test_a_green_process_gets_the_wait_callback_by_itself(seen) -> None:
+    """The engine installs psycopg2's callback when the process is patched, and only then."""
+    if seen["driver"] == "psycopg2":
+        assert seen["installed"] == (seen["world"] == "green")
+
+
+@pytest.mark.parametrize("world", ["green", "plain"])
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_djangos_test_runner_can_drop_its_database(greenkit_database: str, driver: str, world: str) -> None:
+    """Tests run in the test database although a pool was open before, and it is dropped after them."""
+    seen = run("dj_test_run.py", greenkit_database, driver, world)
+    assert seen["successful"]
+    assert seen["ran"] == ["test_" + seen["before"]] * 2
+    assert seen["left"] == 0
+
+
+def test_checks_name_what_is_wrong_and_how_to_mend_it(greenkit_postgres) -> None:
+    """Each misconfiguration has its id and a hint; a good configuration has none."""
+    seen = run("dj_checks.py", greenkit_postgres.dsn, "psycopg2", "green")
+    assert seen == {
+        "good": [],
+        "settings": [["GK601", 40, True]],
+        "kind": [["GK601", 40, True]],
+        "options": [["GK602", 40, True]],
+        "age": [["GK603", 40, True]],
+        "lenient": [["GK603", 30, True]],
+        "as_set_up": [],
+        "room": [["GK605", 30, True]],
+    }
+    stock = run("dj_checks.py", greenkit_postgres.dsn, "psycopg2", "green", "stock")
+    assert stock["as_set_up"] == [["GK301", 40, True], ["GK604", 30, True]]

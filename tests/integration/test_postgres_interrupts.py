@@ -1,0 +1,31 @@
+"""What an interrupted query leaves behind: nothing, neither here nor in the server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from greenkit.testing import run_clean
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+OUTCOMES = {
+    "kill": "GreenletExit",
+    "timeout": "swallowed",
+    "deadline": "QueryTimeout",
+    "error": "DivisionByZero",
+    "server": "OperationalError",
+}
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_every_interrupt_ends_the_query_in_the_server_too(greenkit_database: str, driver: str) -> None:
+    """Kill, time-out, deadline, error and a dead server: the error is the caller's, no query runs on."""
+    run = run_clean([str(PROGRAMS / "pg_interrupts.py"), greenkit_database, driver])
+    assert run.returncode == 0, str(run)
+    results = run.json["results"]
+    assert {name: seen["outcome"] for name, seen in results.items()} == OUTCOMES
+    for name, seen in results.items():
+        assert seen["orphans"] == seen["in_use"] == 0, f"{name}: {seen}"
+        assert seen["seconds"] < 5, f"{name} waited for its 30 second query: {seen}"

@@ -1,0 +1,90 @@
+"""A pool's days: waiting, leaks, a dead server, a fork, native threads, the end."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import psycopg
+import psycopg2
+import pytest
+
+from greenkit.postgres import ConnectionPool
+from greenkit.testing import run_clean
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+@pytest.fixture(scope="module", params=["psycopg2", "psycopg"])
+def life(greenkit_postgres, request):
+    """What one patched process with a pool of one connection lived through."""
+    run = run_clean([str(PROGRAMS / "pg_life.py"), greenkit_postgres.dsn, request.param])
+    assert run.returncode == 0, str(run)
+    return run.json
+
+
+def test_an_exhausted_pool_answers_with_the_drivers_error(life) -> None:
+    """The error is `PoolTimeout` and the driver's `OperationalError`, and says how full the pool is."""
+    ours, message, _ = life["exhausted"]
+    assert ours
+    assert "1 of 1 in use" in message
+
+
+def test_a_leaked_connection_is_taken_back_and_reported(life) -> None:
+    """A greenlet that ends with a connection loses it; the fact names the line that borrowed it."""
+    taken_back, named, in_use = life["leak"]
+    assert (taken_back, named, in_use) == (1, True, 0)
+    assert life["leak heals"] == 1
+
+
+def test_a_dead_idle_connection_is_replaced_before_it_is_lent(life) -> None:
+    """The borrower after a server restart gets a working connection, not an error."""
+    assert life["stale"] == [1, 1]
+
+
+def test_waiters_are_served_in_order(life) -> None:
+    """Twenty waiters for one connection get it in the order they came."""
+    assert life["waiting"] == 20
+    assert life["in order"]
+
+
+def test_a_forked_child_has_connections_of_its_own(life) -> None:
+    """The child connects anew, and the parent's connection works on after the child is gone."""
+    assert life["fork"] == [True, True]
+
+
+def test_a_closed_pool_turns_waiters_away_and_leaves_no_connection(life) -> None:
+    """Waiters get `PoolClosedError`; what was lent is closed when it comes back."""
+    assert life["close"] == ["PoolClosedError", 0, 0]
+
+
+@pytest.mark.parametrize("driver", [psycopg2, psycopg])
+def test_native_threads_share_a_pool(greenkit_database: str, driver) -> None:
+    """Eight native threads use three connections, and one that forgets to give back costs nothing."""
+    pool = ConnectionPool(lambda: driver.connect(greenkit_database), max_size=3, timeout=30.0)
+    done, met = [], threading.Barrier(8)
+
+    def work() -> None:
+        met.wait()
+        for _ in range(5):
+            with pool.connection() as conn:
+                conn.cursor().execute("select pg_sleep(0.002)")
+        done.append(True)
+
+    def forget() -> None:
+        pool.getconn()
+
+    for target, count in ((work, 8), (forget, 1)):
+        threads = [threading.Thread(target=target) for _ in range(count)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+    assert len(done) == 8
+    for conn in [pool.getconn() for _ in range(3)]:  # the third waits for the end of the thread
+        pool.putconn(conn)
+    seen = pool.statistics()
+    assert 0 < seen.peak <= 3
+    assert (seen.taken_back, seen.in_use) == (1, 0)
+    pool.close()
+    assert pool.statistics().size == 0
