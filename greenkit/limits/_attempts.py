@@ -8,9 +8,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from gevent.event import Event
-
 from greenkit.errors import LimitTimeout
+from greenkit.limits._bell import Bell
 from greenkit.limits._feedback import worth_another
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class Attempts:
             if attempt.backoff is None:
                 return
             error = attempt.error
-            limiter._budget.sleep(Event(), attempt.backoff)
+            limiter._budget.sleep(Bell(), attempt.backoff)
 
 
 class Attempt:

@@ -15,9 +15,9 @@ from _thread import RLock  # native also after patching; never held across a swi
 from typing import TYPE_CHECKING, Any
 
 from gevent import get_hub
-from gevent.event import Event
 
 from greenkit.errors import LimitTimeout, WaitTimeout
+from greenkit.limits._bell import Bell
 from greenkit.limits._rules import JITTER_CREDIT
 from greenkit.wait import WaitLine
 
@@ -82,7 +82,7 @@ class Budget:
         self._turn = WaitLine(1, name=name)
         self._ahead: list[float] = [0.0] * len(rules.rules)
         self._hubs: dict[object, tuple[Any, Amounts]] = {}
-        self._bell: Event | None = None
+        self._bell: Bell | None = None
         self._head_at = math.inf
         self._head_costs: Amounts = ()
         self.granted = 0
@@ -162,7 +162,7 @@ class Budget:
         with self._lock:
             self._paused_until = max(self._paused_until, self._now() + seconds)
             if self._bell is not None:
-                self._bell.set()  # it may have become hopeless, which is to be said at once
+                self._bell.ring()  # it may have become hopeless, which is to be said at once
 
     def paused_for(self) -> float:
         """Return the seconds the pause in force still lasts.
@@ -181,7 +181,7 @@ class Budget:
             rule.name: rule.available(tat, now) for rule, tat in zip(self._rules.rules, tats, strict=True)
         }
 
-    def sleep(self, bell: Event, seconds: float) -> None:
+    def sleep(self, bell: Bell, seconds: float) -> None:
         """Sleep until `bell` rings or `seconds` have passed: the only sleep of this room.
 
         Switches: may.
@@ -240,7 +240,7 @@ class Budget:
                     self.granted += 1
                     return 0.0
             # A new one each time: what rings from here on is heard, what rang before is dealt with.
-            self._bell = Event()
+            self._bell = Bell()
             self._head_costs = costs
             self._head_at = self._instant(costs)
             return max(self._head_at - now, _AT_ONCE)
@@ -248,7 +248,7 @@ class Budget:
     def _retime_head(self) -> None:
         """Wake the head if its instant has come nearer. The lock is held."""
         if self._bell is not None and self._instant(self._head_costs) < self._head_at - _WORTH_WAKING:
-            self._bell.set()
+            self._bell.ring()
 
     def _instant(self, costs: Amounts) -> float:
         """Return from when `costs` may go, were nobody ahead."""

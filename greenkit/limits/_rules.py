@@ -105,12 +105,14 @@ class Rules:
             counted from `credit` seconds ago. Switches: never.
     """
 
-    __slots__ = ("_free", "_places", "decide", "names", "rules")
+    __slots__ = ("_bursts", "_free", "_intervals", "_places", "decide", "names", "rules")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
         self.names = tuple(rule.name for rule in self.rules)
         self._free = tuple(1.0 if name == "requests" else 0.0 for name in self.names)
+        self._bursts = tuple(rule.burst for rule in self.rules)
+        self._intervals = tuple(rule.interval for rule in self.rules)
         self._places = {name: place for place, name in enumerate(self.names)}
         self.decide: Decide = _unrolled(self.rules)
 
@@ -131,14 +133,16 @@ class Rules:
 
         Switches: never.
         """
-        priced = self._free
+        priced = list(self._free)
         for name, cost in costs.items():
-            place = self._place(name)
+            place = self._places.get(name)
+            if place is None:
+                raise self._no_dimension(name)
             # Written so that a NaN fails it too.
-            if not 0 <= cost <= self.rules[place].burst:
+            if not 0 <= cost <= self._bursts[place]:
                 raise _bad_cost(self.rules[place], cost)
-            priced = (*priced[:place], cost, *priced[place + 1 :])
-        return priced
+            priced[place] = cost
+        return tuple(priced)
 
     def settle(
         self, tats: Amounts, before: Amounts, costs: Mapping[str, float], now: float
@@ -157,18 +161,19 @@ class Rules:
 
         Switches: never.
         """
-        after = before
+        instants, after = list(tats), list(before)
         for name, cost in costs.items():
-            place = self._place(name)
+            place = self._places.get(name)
+            if place is None:
+                raise self._no_dimension(name)
             if not 0 <= cost < math.inf:
                 raise _bad_cost(self.rules[place], cost)
             units = cost - after[place]
-            tat = tats[place]
-            if units > 0 and tat < now:
-                tat = now
-            tats = (*tats[:place], tat + units * self.rules[place].interval, *tats[place + 1 :])
-            after = (*after[:place], cost, *after[place + 1 :])
-        return tats, after
+            if units > 0 and instants[place] < now:
+                instants[place] = now
+            instants[place] += units * self._intervals[place]
+            after[place] = cost
+        return tuple(instants), tuple(after)
 
     def earliest(self, tats: Amounts, costs: Amounts) -> float:
         """Return the instant from which all of `costs` may go.
@@ -182,12 +187,8 @@ class Rules:
         ]
         return max(instants, default=-math.inf)
 
-    def _place(self, name: str) -> int:
-        try:
-            return self._places[name]
-        except KeyError:
-            msg = f"no dimension named {name!r}; this limiter has {', '.join(self.names) or 'none'}"
-            raise TypeError(msg) from None
+    def _no_dimension(self, name: str) -> TypeError:
+        return TypeError(f"no dimension named {name!r}; this limiter has {', '.join(self.names) or 'none'}")
 
 
 def _bad_cost(rule: Rule, cost: float) -> ValueError:
