@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from types import BuiltinFunctionType
 
 from greenkit.boot._caller import imports_of
 from greenkit.boot._launch import decide
@@ -67,13 +68,12 @@ def _unpatched() -> Iterator[Finding]:
 def _half_patched() -> Iterator[Finding]:
     saved = sys.modules["gevent.monkey"].saved
     for step in PLAN:
-        # _threading_local, logging and dns have no entry of their own to rely on.
-        missing = [name for name in step.modules[:1] if name not in saved]
-        if missing:
+        module = step.modules[0]
+        if step.proof not in saved.get(module, ()):
             yield Finding(
                 "GK105",
                 Severity.ERROR,
-                f"{missing[0]} is not patched although others are; {step.reason}",
+                f"{module}.{step.proof} is not patched although others are; {step.reason}",
                 hint="Call patch_all() without arguments, or let greenkit.boot.patch() do it.",
                 where=RECORD.by,
             )
@@ -83,8 +83,11 @@ def _undone() -> Iterator[Finding]:
     for (module, attribute), installed in RECORD.installed.items():
         if (module, attribute) not in EFFECTS or installed is None:
             continue
+        live = getattr(sys.modules.get(module), attribute, installed)
         original = sys.modules["gevent.monkey"].saved.get(module, {}).get(attribute)
-        if getattr(sys.modules.get(module), attribute, installed) is original:
+        # A mock started before the patch makes gevent save the mock; what it puts back is C code.
+        native = type(live) is BuiltinFunctionType and type(installed) is not BuiltinFunctionType
+        if live is not installed and (live is original or native):
             yield Finding(
                 "GK106",
                 Severity.ERROR,

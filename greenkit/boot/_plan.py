@@ -23,29 +23,37 @@ class Step:
     Attributes:
         name: The argument of `gevent.monkey.patch_all` that switches it.
         modules: The modules whose attributes it replaces.
+        proof: An attribute of the first of them that is replaced whenever the step is done.
         reason: Why it is done, and why at this place in the order.
     """
 
     name: str
     modules: tuple[str, ...]
+    proof: str
     reason: str
 
 
 PLAN: tuple[Step, ...] = (
-    Step("os", ("os",), "First: signal needs the patched fork and waitpid to see children die."),
+    Step("os", ("os",), "fork", "First: signal needs the patched fork and waitpid to see children die."),
     Step(
         "thread",
         ("_thread", "threading", "_threading_local", "logging"),
+        "start_new_thread",
         "Before everything that makes locks: a native lock held across a switch stops the process.",
     ),
-    Step("time", ("time",), "After thread, whose start-up still needs the native sleep."),
-    Step("socket", ("socket",), "Before ssl and select, which build on the socket class."),
-    Step("dns", ("socket",), "With socket: a native getaddrinfo stops every greenlet for a lookup."),
-    Step("select", ("select", "selectors"), "Libraries that poll must give way while they wait."),
-    Step("ssl", ("ssl",), "After socket; a context class captured before recurses for ever."),
-    Step("subprocess", ("subprocess",), "After os, select and thread, out of which it is built."),
-    Step("signal", ("signal",), "After os: SIGCHLD is shared with gevent's child watchers."),
-    Step("queue", ("queue",), "Last: SimpleQueue is C and would stop the hub in get()."),
+    Step("time", ("time",), "sleep", "After thread, whose start-up still needs the native sleep."),
+    Step("socket", ("socket",), "socket", "Before ssl and select, which build on the socket class."),
+    Step(
+        "dns",
+        ("socket",),
+        "getaddrinfo",
+        "With socket: a native getaddrinfo stops every greenlet for a lookup.",
+    ),
+    Step("select", ("select", "selectors"), "select", "Libraries that poll must give way while they wait."),
+    Step("ssl", ("ssl",), "SSLContext", "After socket; a context class captured before recurses for ever."),
+    Step("subprocess", ("subprocess",), "Popen", "After os, select and thread, out of which it is built."),
+    Step("signal", ("signal",), "signal", "After os: SIGCHLD is shared with gevent's child watchers."),
+    Step("queue", ("queue",), "SimpleQueue", "Last: SimpleQueue is C and would stop the hub in get()."),
 )
 
 PATCHABLE: frozenset[str] = frozenset(

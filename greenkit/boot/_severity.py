@@ -62,6 +62,7 @@ BASELINE: frozenset[str] = frozenset({
     "asyncio.events._Local", "asyncio.events._RunningLoop",
     "asyncio.events.BaseDefaultEventLoopPolicy._Local",
     "multiprocessing.util.ForkAwareLocal", "ssl.create_connection", "ssl.socket", "subprocess._waitpid",
+    "subprocess._del_safe.waitpid",
     "threading.Timer", "threading._CRLock", "threading._DummyThread",
 })  # fmt: skip
 """Holders in the standard library that a well-ordered process has too; they do no harm."""

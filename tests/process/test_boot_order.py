@@ -162,14 +162,22 @@ print(json.dumps([f.severity.value for f in boot.evidence() if "native_on_purpos
     assert run_clean(program).json == ["info"]
 
 
-def test_a_patch_undone_later_is_noticed():
-    """Putting an original back behind gevent's records is an error."""
-    program = """
+@pytest.mark.parametrize(
+    ("before", "undo"),
+    [
+        ("", "from gevent.monkey import get_original; time.sleep = get_original('time', 'sleep')"),
+        ("from unittest import mock; m = mock.patch('time.sleep', lambda s: None); m.start()", "m.stop()"),
+    ],
+    ids=["original", "mock"],
+)
+def test_a_patch_undone_later_is_noticed(before, undo):
+    """Putting native code back behind gevent's records is an error, also when gevent saved a mock."""
+    program = f"""
+{before}
 from greenkit import boot
-boot.patch()
+boot.patch(strict="off")
 import time, json
-from gevent.monkey import get_original
-time.sleep = get_original("time", "sleep")
+{undo}
 print(json.dumps([f.message for f in boot.evidence() if f.id == "GK106"]))
 """
     assert run_clean(program).json[0].startswith("time.sleep was put back after the patch")
@@ -205,13 +213,13 @@ def test_a_half_patched_process_is_an_error():
     """Options switched off are named by module and reason."""
     program = """
 from gevent import monkey
-monkey.patch_all(thread=True, time=False)
+monkey.patch_all(time=False, dns=False)
 from greenkit import boot
 import json
 print(json.dumps([f.message for f in boot.patch(strict="off").findings if f.id == "GK105"]))
 """
     messages = run_clean(program).json
-    assert [message.split()[0] for message in messages] == ["time"]
+    assert [message.split()[0] for message in messages] == ["time.sleep", "socket.getaddrinfo"]
 
 
 def test_psycopg2_is_hooked_when_it_is_imported_and_not_before():
