@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -39,6 +40,18 @@ class Worker:
         }
         self.log = directory / "worker.log"
         self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close what this side opened; a socket left to the collector is a warning, so an error."""
+        self.app.backend.result_consumer.stop()
+        self.app.backend.client.close()
+        self.app.pool.force_close_all()
+        self.app.close()
+        self.notes.close()
+        gc.collect()
 
     @contextlib.contextmanager
     def running(self, *arguments: str, **environment: str) -> Iterator[Worker]:

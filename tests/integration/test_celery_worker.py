@@ -10,6 +10,7 @@ import pytest
 from tests.integration.celery_worker import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from greenkit.testing import ValkeyServer
@@ -18,11 +19,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture
-def worker(greenkit_valkey: ValkeyServer, tmp_path: Path) -> Worker:
+def worker(greenkit_valkey: ValkeyServer, tmp_path: Path) -> Iterator[Worker]:
     """Give a worker on empty databases, not started."""
-    made = Worker(greenkit_valkey.broker_url, greenkit_valkey.broker_url, greenkit_valkey.url, tmp_path)
-    made.notes.flushdb()
-    return made
+    url = greenkit_valkey.broker_url
+    with Worker(url, url, greenkit_valkey.url, tmp_path) as made:
+        made.notes.flushdb()
+        yield made
 
 
 def unacked(worker: Worker) -> int:
@@ -157,9 +159,9 @@ def test_other_pools_keep_working_and_say_what_is_not_active(worker: Worker, poo
 
 def test_filesystem_broker(greenkit_valkey: ValkeyServer, tmp_path: Path) -> None:
     """A transport without an asynchronous side runs too, on Celery's blocking loop."""
-    worker = Worker("filesystem://", greenkit_valkey.broker_url, greenkit_valkey.url, tmp_path)
-    worker.app.conf.broker_transport_options = {
-        "data_folder_in": str(tmp_path), "data_folder_out": str(tmp_path), "control_folder": str(tmp_path)
-    }  # fmt: skip
-    with worker.running():
-        assert worker.send("nap", 0.01).get(timeout=20) == "done"
+    folders = {name: str(tmp_path) for name in ("data_folder_in", "data_folder_out", "control_folder")}
+    url = greenkit_valkey.broker_url
+    with Worker("filesystem://", url, greenkit_valkey.url, tmp_path) as worker:
+        worker.app.conf.broker_transport_options = folders
+        with worker.running():
+            assert worker.send("nap", 0.01).get(timeout=20) == "done"

@@ -1,0 +1,54 @@
+"""A greenkit worker when the broker is another one, or goes away and comes back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from greenkit.testing import ValkeyServer
+from tests.integration.celery_worker import Worker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from greenkit.testing import RabbitServer
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_rabbitmq_runs_each_late_ack_task_once(
+    greenkit_rabbitmq: RabbitServer, greenkit_valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    """300 late-ack tasks at concurrency 100 over AMQP: each ran once."""
+    urls = greenkit_rabbitmq.broker_url, greenkit_valkey.broker_url, greenkit_valkey.url
+    with Worker(*urls, tmp_path) as worker, worker.running("-P", "gevent", "-c", "100"):
+        worker.notes.flushdb()
+        for number in range(300):
+            worker.send("count", number, 0.2)
+        worker.wait(lambda: int(worker.notes.get("ended") or 0) >= 300)
+        assert {int(count) for count in worker.notes.hvals("runs")} == {1}
+        assert worker.app.control.inspect(timeout=3).ping()
+        assert worker.end() == 0
+
+
+def test_tcp_valkey_with_a_password(tmp_path: Path) -> None:
+    """A broker over TCP with a password works as one on a socket."""
+    with ValkeyServer(tcp=True, own=True) as server:
+        urls = server.broker_url, server.broker_url, server.url
+        with Worker(*urls, tmp_path) as worker, worker.running():
+            assert worker.send("nap", 0.01).get(timeout=10) == "done"
+            assert worker.end() == 0
+
+
+def test_a_broker_that_restarts_is_consumed_from_again(tmp_path: Path) -> None:
+    """After the broker is back, what was queued runs, and remote control answers."""
+    with ValkeyServer(own=True) as server:
+        urls = server.broker_url, server.broker_url, server.url
+        with Worker(*urls, tmp_path) as worker, worker.running():
+            assert worker.send("nap", 0.01).get(timeout=10) == "done"
+            server.restart()
+            worker.wait(lambda: "Connection to broker lost" in worker.text())
+            assert worker.send("nap", 0.01).get(timeout=20) == "done"
+            worker.wait(lambda: worker.app.control.inspect(timeout=1).ping())
+            assert worker.end() == 0

@@ -1,0 +1,51 @@
+"""Say when Celery or kombu no longer needs what `greenkit/celery/_upstream.py` does, or lost its footing."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+
+from celery import Celery, platforms
+from celery.apps import worker as worker_program
+from celery.worker import loops
+from kombu.asynchronous import Hub
+from kombu.transport import redis as redis_transport
+
+
+def test_celery_still_installs_handlers_through_one_object() -> None:
+    """The signal handlers of a worker pass through `platforms.signals`, which we exchange."""
+    assert "platforms.signals[sig] = " in inspect.getsource(worker_program)
+    assert type(platforms.signals).__setitem__ is not None
+
+
+def test_celery_still_picks_the_blocking_loop_under_gevent() -> None:
+    """`should_use_eventloop` asks for the default environment; once it does not, ours is not needed."""
+    from celery.worker.worker import WorkController
+
+    assert "detect_environment() == 'default'" in inspect.getsource(WorkController.should_use_eventloop)
+    assert "drain_events(timeout=2.0)" in inspect.getsource(loops.synloop)
+
+
+def test_kombu_still_acks_one_by_one() -> None:
+    """Redis acks are a pipeline each; once kombu batches them, `batch_acks` goes."""
+    source = inspect.getsource(redis_transport.QoS.ack)
+    assert "_remove_from_indices(delivery_tag).execute()" in source
+    assert hasattr(redis_transport.QoS, "pipe_or_acquire")
+
+
+def test_the_hub_still_has_the_parts_we_exchange() -> None:
+    """`GreenHub` overrides these two, and adds to `_ready`."""
+    hub = Hub()
+    assert callable(hub._create_poller)
+    assert isinstance(hub._ready, set)
+    hub.close()
+
+
+def test_the_backend_is_still_bound_to_a_thread() -> None:
+    """Each thread, so each greenlet, gets a backend of its own; once shared, `share_results` goes."""
+    app = Celery("canary", backend="cache+memory://", set_as_current=False)
+    seen = [app.backend]
+    thread = threading.Thread(target=lambda: seen.append(app.backend))
+    thread.start()
+    thread.join()
+    assert seen[0] is not seen[1]
