@@ -43,6 +43,8 @@ def check_databases(**_options: Any) -> list[checks.CheckMessage]:
     found: list[Finding] = []
     for alias, database in settings.DATABASES.items():
         found.extend(find_in_database(alias, database, patched=patched))
+        if patched and database.get("ENGINE") in _STOCK:
+            connections[alias]  # imports the driver, so that there is something to look at
     engines = {database.get("ENGINE") for database in settings.DATABASES.values()}
     # Our engine installs the callback when it first connects: its absence before is no fault.
     found.extend(one for one in postgres.check() if one.id == "GK302" or not engines <= {_OURS})

@@ -1,7 +1,7 @@
 """By when the queries of this greenlet must be done.
 
-A context variable, so that it follows the greenlet (and the greenlets it spawns) and nobody
-else. Read by the wait functions of both drivers.
+A context variable, so that it belongs to the greenlet and goes wherever its context is copied to
+(`gevent.spawn` copies none). Read by the wait functions of both drivers.
 """
 
 from __future__ import annotations
