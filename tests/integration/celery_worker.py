@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import redis
 from celery import Celery
+from kombu import pools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,7 +49,7 @@ class Worker:
         """Close what this side opened; a socket left to the collector is a warning, so an error."""
         self.app.backend.result_consumer.stop()
         self.app.backend.client.close()
-        self.app.pool.force_close_all()
+        pools.reset()
         self.app.close()
         self.notes.close()
         gc.collect()
