@@ -8,9 +8,15 @@ arguments cannot work, 128 + n after signal n (Ctrl-C: 130).
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 
+if __name__ == "__main__":  # until there is something to stop in order, Ctrl-C needs no order
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+# isort: split
 from driver import options as arguments
 from driver.bell import Bell, StoppedError, TroubleError
 from driver.report import rows

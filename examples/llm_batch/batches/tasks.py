@@ -20,7 +20,9 @@ def send(batch):
     """Send a task per prompt, all through one connection."""
     with ask.app.producer_or_acquire() as producer:
         for position, prompt in enumerate(batch.prompts):
-            ask.apply_async((batch.pk, position, prompt), producer=producer)
+            # What logs and events show of the arguments: prompts are nobody's business there.
+            shown = f"({batch.pk}, {position}, ...)"
+            ask.apply_async((batch.pk, position, prompt), producer=producer, argsrepr=shown)
 
 
 @shared_task(bind=True)

@@ -59,27 +59,25 @@ def _rounded(value: float | None) -> float | None:
 def rows(found: dict, *, quota: str) -> list[tuple[str, str, str]]:
     """Return the table's lines: what, number, remark."""
     wall, ideal, lag = found["wall_s"], found["ideal_s"], found["hub_lag_max_s"]
-    split = (
-        f"each of {found['processes']} processes has its share of the quota" if found["processes"] > 1 else ""
-    )
-    times = f"{wall / ideal:.2f} x ideal; from the batch's row to the last answer's" if wall else ""
+    split = f"{found['processes']} processes with a share each" if found["processes"] > 1 else ""
+    times = f"{wall / ideal:.2f} x ideal, batch's row to last answer" if wall else ""
     return [
         ("rows written", str(found["rows"]), f"of {found['calls']} prompts, {found['tokens']} tokens"),
         ("calls per second", f"{found['calls_per_s']:.1f}", f"the quota: {quota}"),
         ("rejected (429)", str(found["rejected"]), f"of {found['server_calls']} calls the server counted"),
-        ("duplicates", str(found["duplicates"]), "prompts answered again, counted by the server"),
+        ("duplicates", str(found["duplicates"]), "answered again, counted by the server"),
         ("lost", str(found["lost"]), "prompts without a row"),
         ("limiter wait p50", _seconds(found["limiter_wait_p50_s"]), split),
         ("limiter wait p95", _seconds(found["limiter_wait_p95_s"]), ""),
         ("worst hub lag", _seconds(lag), f"{found['pool']} has no hub" if found["pool"] != "gevent" else ""),
         (
-            "peak DB connections",
+            "peak connections",
             str(found["peak_db_connections"]),
-            f"of {found['max_db_connections']} allowed",
+            f"of {found['max_db_connections']} to Postgres",
         ),
         ("peak calls in flight", str(found["peak_in_flight"]), f"concurrency {found['concurrency']}"),
         ("wall", _seconds(wall), times),
-        ("ideal", _seconds(ideal), "(calls - burst) / rate + latency: what the quota alone asks for"),
+        ("ideal", _seconds(ideal), "(calls - burst) / rate + latency"),
     ]
 
 

@@ -51,9 +51,7 @@ class Run:
         options, bell = self.options, self.bell
         servers = self._servers = Servers(bell, options)
         bell.wait(servers.ready, timeout=START_WITHIN, what="starting the servers")
-        self.show.say(
-            f"Postgres, {options.broker} broker and mock LLM run; starting the web server and a worker"
-        )
+        self.show.say(f"Postgres, {options.broker} and mock LLM run; starting the web server and a worker")
         env = environment(options, servers)
         fd = listener.fileno()
         self._child(
@@ -104,7 +102,8 @@ class Run:
         for child in began:
             child.terminate()
         for child in began:
-            child.join(STOP_WITHIN)
+            if not child.join(STOP_WITHIN):
+                self.show.say(f"the {child.name} did not stop within {STOP_WITHIN:g} s and was killed")
         if self._connections is not None:
             self._connections.stop()
         if self._servers is not None:

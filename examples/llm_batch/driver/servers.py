@@ -35,10 +35,12 @@ class Servers:
         self.database_url = options.database_url
         self.broker_url = options.broker_url
         self.max_db_connections = options.db_pool * options.processes
-        # Spoken for by name, so that no worker on the same quota is left without its tokens.
+        # Real on both sides, and wide: this demo is about requests.
         per_second = options.server_rate.per_second
-        self.tokens = f"{100 * per_second:.0f}/s burst {100 * max(options.concurrency, per_second):.0f}"
-        self.llm = MockLLM(requests=options.server_rate.server(), tokens=self.tokens, latency=options.latency)
+        wide = 100 * max(options.concurrency, per_second)
+        self.tokens = f"{max(1.0, 100 * per_second):.0f}/s burst {wide:.0f}"
+        quota = options.server_rate.server()
+        self.llm = MockLLM(requests=quota, tokens=self.tokens, latency=options.latency)
         self._running: list[object] = []
         self._folder = ""
         self.postgres = Later(bell, self._start_postgres)
