@@ -20,7 +20,12 @@ from greenkit.errors import ConfigError, PatchError
 
 __all__ = ["DRIVER_HOOKS", "decision", "report"]
 
-DRIVER_HOOKS = (("psycopg2", "greenkit.postgres:install"),)
+DRIVER_HOOKS = (
+    ("psycopg2", "greenkit.postgres:install"),
+    ("psycopg", "greenkit.postgres:install"),
+    ("httpcore2._backends.sync", "greenkit.http:tune_httpx"),
+    ("httpcore._backends.sync", "greenkit.http:tune_httpx"),
+)
 """(package, "module:function" called once the package is imported), for patched processes."""
 
 _MODES = ("off", "report", "strict", "repair")

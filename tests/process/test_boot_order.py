@@ -233,3 +233,30 @@ import psycopg2.extensions
 print(json.dumps([before, psycopg2.extensions.get_wait_callback() is not None]))
 """
     assert run_clean(program).json == [False, True]
+
+
+def test_httpx2_is_tuned_when_it_is_imported_and_not_before():
+    """An SDK that brings httpx2 late gets the cheap look at idle connections; nobody loads it for that."""
+    pytest.importorskip("httpcore2")
+    program = """
+import greenkit.auto
+import sys, json
+before = "httpcore2" in sys.modules
+import httpcore2._backends.sync as backend
+print(json.dumps([before, getattr(backend.is_socket_readable, "greenkit_tuned", False)]))
+"""
+    assert run_clean(program).json == [False, True]
+
+
+def test_psycopg_is_hooked_when_it_is_imported_and_not_before():
+    """Psycopg 3 gets the room's waiting by its import alone."""
+    pytest.importorskip("psycopg")
+    program = """
+import greenkit.auto
+import sys, json
+before = "psycopg" in sys.modules
+import psycopg
+from greenkit import postgres
+print(json.dumps([before, [one.message for one in postgres.check()]]))
+"""
+    assert run_clean(program).json == [False, []]
