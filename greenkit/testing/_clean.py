@@ -24,7 +24,7 @@ __all__ = ["CleanRun", "run_clean"]
 
 # What would make the child differ from a fresh one: our settings, and tools that hook into start-up.
 _NOT_INHERITED = (
-    "GREENKIT_",
+    "GREENKIT",
     "GEVENT_",
     "COV_CORE_",
     "PYTEST_",
