@@ -17,12 +17,15 @@ import uuid
 from pathlib import Path
 
 import pytest
+import redis
+
+from greenkit.testing import PostgresServer, ValkeyServer
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "llm_batch"
 MARK = "LLM_BATCH_TEST"
 PATIENCE = 100.0
 
-pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
+pytestmark = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="looks for processes in /proc")
 
 
 class Demo:
@@ -32,7 +35,7 @@ class Demo:
         self.mark = uuid.uuid4().hex
         # Servers of a root-run test run as somebody else, who must be able to walk in.
         self.tmp = tempfile.mkdtemp(prefix="gk-demo-", dir="/tmp")
-        os.chmod(self.tmp, 0o755)
+        Path(self.tmp).chmod(0o755)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("GREENKIT", "PG"))}
         self.process = subprocess.Popen(
             [sys.executable, "demo.py", *arguments],
@@ -67,10 +70,10 @@ class Demo:
     def left(self) -> list[str]:
         """Return the command lines of its processes that still run."""
         found = []
-        for pid in filter(str.isdigit, os.listdir("/proc")):
+        for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if self.mark.encode() in Path("/proc", pid, "environ").read_bytes():
-                    found.append(Path("/proc", pid, "cmdline").read_text().replace("\0", " "))
+                if self.mark.encode() in (process / "environ").read_bytes():
+                    found.append((process / "cmdline").read_text().replace("\0", " "))
         return found
 
     def gone_within(self, seconds: float) -> bool:
@@ -105,7 +108,7 @@ def whole(run: Demo, calls: int) -> dict:
     code = run.finish()
     assert code == 0, f"exit code {code}\n{run.out}\n{run.err}"
     assert run.left() == []
-    assert os.listdir(run.tmp) == []
+    assert list(Path(run.tmp).iterdir()) == []
     found = run.result
     assert (found["rows"], found["duplicates"], found["lost"]) == (calls, 0, 0), run.out
     assert found["peak_db_connections"] <= found["max_db_connections"]
@@ -118,7 +121,7 @@ def test_one_command_answers_the_whole_batch(demo):
     found = whole(run, 60)
     assert found["rejected"] == 0
     assert found["wall_s"] >= 0.9 * found["ideal_s"], "the quota was not kept"
-    assert 0 < found["peak_db_connections"]
+    assert found["peak_db_connections"] > 0
     assert found["hub_lag_max_s"] is not None
     assert found["limiter_wait_p50_s"] <= found["limiter_wait_p95_s"]
     assert set(found["versions"]) >= {"python", "greenkit", "gevent", "celery", "django"}
@@ -132,7 +135,7 @@ def test_a_server_stricter_than_the_limiter_costs_retries_and_loses_nothing(demo
 
 @pytest.mark.parametrize(
     ("pool", "broker"),
-    [("threads", "redis"), ("prefork", "redis"), ("solo", "filesystem"), ("gevent", "filesystem")],
+    [("threads", "redis"), ("prefork", "redis"), ("solo", "redis"), ("gevent", "filesystem")],
 )
 def test_any_pool_and_broker_does_the_same_job(demo, pool, broker):
     """Whatever pool and broker are compared, they do the same work with the same outcome."""
@@ -145,10 +148,20 @@ def test_any_pool_and_broker_does_the_same_job(demo, pool, broker):
 
 def test_amqp_does_the_same_job(demo):
     """RabbitMQ carries the batch as Redis does."""
-    if shutil.which("rabbitmq-server") is None and not os.path.isdir("/usr/lib/rabbitmq"):
+    if shutil.which("rabbitmq-server") is None and not Path("/usr/lib/rabbitmq").is_dir():
         pytest.skip("no rabbitmq-server; apt-get install rabbitmq-server")
     arguments = ["--calls", "20", "--rate", "60/s", "--concurrency", "20", "--latency", "0.05", "--json"]
     assert whole(demo(*arguments, "--broker", "amqp"), 20)["broker"] == "amqp"
+
+
+def test_servers_that_run_already_are_used_and_left_as_they_were(demo):
+    """With a database and a broker given, only tables stay behind; no queue, no task."""
+    with PostgresServer(own=True) as postgres, ValkeyServer(own=True) as valkey:
+        given = ["--database-url", postgres.dsn, "--broker-url", valkey.broker_url]
+        run = demo(*given, "--calls", "30", "--rate", "100/s", "--latency", "0.1", "--json")
+        whole(run, 30)
+        with contextlib.closing(redis.Redis.from_url(valkey.url)) as client:
+            assert not [key for key in client.keys() if b"llm_batch" in key]
 
 
 MOMENTS = random.Random(2)
@@ -164,7 +177,7 @@ def test_interrupted_start_leaves_nothing(demo, seconds):
     assert run.finish() == 130, run.out + run.err
     assert "Traceback" not in run.err
     assert run.left() == []
-    assert os.listdir(run.tmp) == []
+    assert list(Path(run.tmp).iterdir()) == []
 
 
 def test_interrupted_batch_ends_with_the_table_so_far(demo):
@@ -179,7 +192,7 @@ def test_interrupted_batch_ends_with_the_table_so_far(demo):
     assert found["rows"] + found["lost"] == 2000
     assert found["lost"] > 0, "it was not interrupted in the middle"
     assert run.left() == []
-    assert os.listdir(run.tmp) == []
+    assert list(Path(run.tmp).iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -236,13 +249,14 @@ os.environ["MAX_PROMPTS"] = "3"
 django.setup()
 from django.test import Client
 for body in json.loads(input()):
-    answer = Client(SERVER_NAME="localhost").post("/batches/", json.dumps(body), content_type="application/json")
+    client = Client(SERVER_NAME="localhost")
+    answer = client.post("/batches/", json.dumps(body), content_type="application/json")
     print(json.dumps([answer.status_code, answer.json()]))
 """
 
 
 def test_a_wrong_batch_is_refused_with_the_reason():
-    """Not a list, empty, too long, or with something else than text in it: 400, and what to send instead."""
+    """Not a list, empty, too long, or with something else than text: 400, and what to send instead."""
     bodies = [
         {},
         {"prompts": "one"},

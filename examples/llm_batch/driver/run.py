@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from driver.bell import Bell, Later, TroubleError
 from driver.child import Child
 from driver.report import numbers
-from driver.servers import Servers, environment
+from driver.servers import QUEUE, Servers, environment
 from driver.watch import Api, Connections, Control, follow, hub_lag
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ class Run:
         for child in began:
             if not child.join(STOP_WITHIN):
                 self.show.say(f"the {child.name} did not stop within {STOP_WITHIN:g} s and was killed")
+        if self.options.broker_url and self._control is not None and self._control.value:
+            self._control.value.forget(QUEUE)
         if self._connections is not None:
             self._connections.stop()
         if self._servers is not None:

@@ -17,6 +17,7 @@ from greenkit.testing import MockLLM, PostgresServer, RabbitServer, ValkeyServer
 if TYPE_CHECKING:
     import argparse
 
+QUEUE = f"llm_batch_{os.getpid()}"  # a broker that was given may hold other people's tasks
 PATIENCE = 4.0  # seconds a server that runs already has to answer
 
 
@@ -132,7 +133,7 @@ def environment(options: argparse.Namespace, servers: Servers) -> dict[str, str]
         "DATABASE_URL": servers.database_url,
         "DB_POOL": str(options.db_pool),
         "BROKER_URL": servers.broker_url,
-        "QUEUE": f"llm_batch_{os.getpid()}",  # what an earlier run left in a broker is not ours
+        "QUEUE": QUEUE,
         "LLM_URL": servers.llm.url,
         "LLM_REQUESTS": options.rate.limiter(options.processes),
         "LLM_TOKENS": servers.tokens,

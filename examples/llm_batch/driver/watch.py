@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import threading
@@ -84,6 +85,17 @@ class Control:
         except Exception:  # every transport has its own
             return {}
         return next(iter(answers[0].values())) if answers else {}
+
+    def forget(self, queue: str) -> None:
+        """Remove the run's queue, and what is in it, from a broker that goes on without us."""
+        from kombu import Exchange, Queue
+
+        exchange = Exchange(queue, type="direct")
+        with contextlib.suppress(Exception), self._app.connection_for_write() as connection:
+            ours = Queue(queue, exchange, routing_key=queue)(connection.default_channel)
+            ours.declare()  # a transport knows the bindings it has declared, and deletes those
+            ours.delete()
+            exchange(connection.default_channel).delete()
 
 
 def hub_lag(snapshot: dict) -> float | None:
