@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from greenkit.testing import PostgresServer, ValkeyServer
+from greenkit.testing import MockLLM, PostgresServer, ValkeyServer
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "llm_batch"
 MARK = "LLM_BATCH_TEST"
@@ -161,7 +161,7 @@ def test_servers_that_run_already_are_used_and_left_as_they_were(demo):
         run = demo(*given, "--calls", "30", "--rate", "100/s", "--latency", "0.1", "--json")
         whole(run, 30)
         with contextlib.closing(redis.Redis.from_url(valkey.url)) as client:
-            assert not [key for key in client.keys() if b"llm_batch" in key]
+            assert not [key for key in client.scan_iter() if b"llm_batch" in key]
 
 
 MOMENTS = random.Random(2)
@@ -284,3 +284,38 @@ def test_a_wrong_batch_is_refused_with_the_reason():
     assert many == ["Send at most 3 prompts at once; make several batches of more."]
     assert number == {"1": ["A prompt is a string, not int."]}
     assert blank == {"0": ["This field may not be blank."]}
+
+
+TWICE_DELIVERED = """
+import greenkit.auto
+import json, os, django
+os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+django.setup()
+from django.core.management import call_command
+from batches.models import Answer, Batch
+from batches.tasks import ask
+call_command("migrate", verbosity=0)
+batch = Batch.objects.create(prompts=["What is 6 times 7?"])
+for redelivered in (False, False, True):
+    ask.push_request(delivery_info={"redelivered": redelivered})
+    ask.run(batch.pk, 0, batch.prompts[0])
+    ask.pop_request()
+print(json.dumps({"rows": Answer.objects.count(), "left": batch.progress()["left"]}))
+"""
+
+
+def test_a_task_delivered_again_makes_no_second_row():
+    """However often a task is delivered there is one row; marked as redelivered it costs no call either."""
+    with PostgresServer(own=True) as postgres, MockLLM() as llm:
+        done = subprocess.run(
+            [sys.executable, "-c", TWICE_DELIVERED],
+            cwd=EXAMPLE,
+            env={**os.environ, "DATABASE_URL": postgres.dsn, "LLM_URL": llm.url},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1]) == {"rows": 1, "left": 0}
+        assert llm.stats()["ok"] == 2, "unmarked, the second delivery had to call; marked, the third had not"
