@@ -26,6 +26,8 @@ def numbers(
     """
     rows = progress.get("answered", 0)
     wall = progress.get("seconds", 0.0)
+    # Whichever quota is the slower one, the limiter's or the server's.
+    ideal = max(one.ideal(options.calls, options.latency) for one in (options.rate, options.server_rate))
     return {
         "calls": options.calls,
         "rows": rows,
@@ -33,7 +35,7 @@ def numbers(
         "lost": options.calls - rows,
         "rejected": stats.get("rejected", 0),
         "wall_s": round(wall, 3),
-        "ideal_s": round(options.rate.ideal(options.calls, options.latency), 3),
+        "ideal_s": round(ideal, 3),
         "calls_per_s": round(rows / wall, 2) if wall else 0.0,
         "limiter_wait_p50_s": _rounded(progress.get("waited_p50")),
         "limiter_wait_p95_s": _rounded(progress.get("waited_p95")),
