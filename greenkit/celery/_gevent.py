@@ -183,7 +183,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
                 len(self._jobs),
             )
             self.on_terminate()
-        self._serve_acks()
+        self._turn(0.0)  # the acks of the last to end; there is nothing left to wait for
 
     def on_terminate(self) -> None:
         """Kill what runs, and give it its grace to clean up."""
@@ -198,14 +198,10 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         if self.loop is not None and self.loop.owner is gevent.getcurrent():
             # The consumer has stopped and this is its greenlet: heartbeats and the acks of
             # the tasks that end now have nobody else.
-            self.loop.run_once()
+            self.loop.turn(timeout)
         else:
             self._change.clear()
-            self._change.wait(min(timeout, 1.0))
-
-    def _serve_acks(self) -> None:
-        if self.loop is not None and self.loop.owner is gevent.getcurrent():
-            self.loop.run_once()
+            self._change.wait(timeout)
 
     # -- slots ----------------------------------------------------------------
 

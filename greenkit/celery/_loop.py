@@ -136,3 +136,19 @@ class GreenHub(Hub):  # type: ignore[misc]  # kombu ships no types
         """
         if self._poller is not None:
             self._poller.wake()
+
+    def turn(self, timeout: float) -> None:
+        """Go round once, waiting at most `timeout` seconds for something to do.
+
+        `run_once()` alone waits until the next timer is due, which on AMQP is the heartbeat's.
+
+        Switches: may.
+        """
+        if timeout <= 0:
+            self.wake()
+        alarm = gevent.get_hub().loop.timer(max(timeout, 0.0))
+        alarm.start(self.wake)
+        try:
+            self.run_once()
+        finally:
+            alarm.close()
