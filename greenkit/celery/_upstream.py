@@ -95,12 +95,13 @@ def batch_acks(channel: Any, loop: GreenHub, owed: list[str]) -> None:
         return
 
     def flush() -> None:
-        tags = owed[:]
-        with qos.pipe_or_acquire() as pipe:
-            for tag in tags:
-                qos._remove_from_indices(tag, pipe)
-            pipe.execute()
-        del owed[: len(tags)]
+        while owed:  # again for what comes while execute() waits: nobody else would look
+            tags = owed[:]
+            with qos.pipe_or_acquire() as pipe:
+                for tag in tags:
+                    qos._remove_from_indices(tag, pipe)
+                pipe.execute()
+            del owed[: len(tags)]
 
     def ack(delivery_tag: str) -> None:
         if not owed:
