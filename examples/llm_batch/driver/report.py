@@ -62,13 +62,17 @@ def rows(found: dict, *, quota: str) -> list[tuple[str, str, str]]:
     """Return the table's lines: what, number, remark."""
     wall, ideal, lag = found["wall_s"], found["ideal_s"], found["hub_lag_max_s"]
     split = f"{found['processes']} processes with a share each" if found["processes"] > 1 else ""
-    times = f"{wall / ideal:.2f} x ideal, batch's row to last answer" if wall else ""
+    whole = wall and not found["lost"]
+    times = f"{wall / ideal:.2f} x ideal, batch's row to last answer" if whole else ""
+    lost = ("lost", "prompts without a row")
+    if found["interrupted"]:
+        lost = ("not answered", "the demo was stopped")
     return [
         ("rows written", str(found["rows"]), f"of {found['calls']} prompts, {found['tokens']} tokens"),
         ("calls per second", f"{found['calls_per_s']:.1f}", f"the quota: {quota}"),
         ("rejected (429)", str(found["rejected"]), f"of {found['server_calls']} calls the server counted"),
         ("duplicates", str(found["duplicates"]), "answered again, counted by the server"),
-        ("lost", str(found["lost"]), "prompts without a row"),
+        (lost[0], str(found["lost"]), lost[1]),
         ("limiter wait p50", _seconds(found["limiter_wait_p50_s"]), split),
         ("limiter wait p95", _seconds(found["limiter_wait_p95_s"]), ""),
         ("worst hub lag", _seconds(lag), f"{found['pool']} has no hub" if found["pool"] != "gevent" else ""),
