@@ -27,8 +27,12 @@ class GreenkitError(Exception):
     """Stand above every error greenkit raises on purpose."""
 
 
-class WaitTimeout(GreenkitError, TimeoutError):  # noqa: N818 - a timeout is the field's word
-    """Say that a wait reached its deadline; nothing is held, trying again is safe."""
+class WaitTimeout(GreenkitError):  # noqa: N818 - a timeout is the field's word
+    """Say that a wait reached its deadline; nothing is held, trying again is safe.
+
+    Not a `TimeoutError`: that is an `OSError`, whose C layout no class can share with
+    psycopg2's errors, and a connection pool's timeout must be an `OperationalError` too.
+    """
 
 
 class LimitTimeout(WaitTimeout):

@@ -10,31 +10,30 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, TypeVar
 
-from greenkit.errors import GreenkitError, WaitTimeout
+from greenkit.errors import WaitTimeout
 
 __all__ = ["PoolTimeout", "QueryTimeout", "for_driver"]
 
 
-class PoolTimeout(GreenkitError):  # noqa: N818 - a timeout is the field's word
+class PoolTimeout(WaitTimeout):
     """Say that no connection came free in time; nothing is held.
 
-    What is raised is also the driver's `OperationalError`, and a `WaitTimeout` where the driver's
-    classes allow it (psycopg 3; psycopg2's cannot be mixed with Python's `TimeoutError`).
+    What is raised is also the driver's `OperationalError`.
     """
 
 
-class QueryTimeout(GreenkitError):  # noqa: N818
+class QueryTimeout(WaitTimeout):
     """Say that a query or a connect passed its deadline; the connection is gone.
 
     Also the driver's `OperationalError`, as `PoolTimeout` is.
     """
 
 
-_T = TypeVar("_T", bound=GreenkitError)
+_T = TypeVar("_T", bound=WaitTimeout)
 
 
 def for_driver(kind: type[_T], operational_error: type[Exception] | None) -> type[_T]:
-    """Return the subclass of `kind` that is also `operational_error` and `WaitTimeout`.
+    """Return the subclass of `kind` that is also `operational_error`, or `kind` without a driver.
 
     Switches: never.
     """
@@ -45,17 +44,7 @@ def for_driver(kind: type[_T], operational_error: type[Exception] | None) -> typ
 
 @cache
 def _combined(kind: Any, operational_error: Any) -> Any:
-    bases = [kind, WaitTimeout]
-    if operational_error is not None:
-        bases.append(operational_error)
-    try:
-        return _build(kind, bases)
-    except TypeError:
-        # psycopg2.Error and OSError (behind TimeoutError) both have a C layout of their own:
-        # one class cannot carry the two.
-        bases.remove(WaitTimeout)
-        return _build(kind, bases)
-
-
-def _build(kind: type, bases: list[type]) -> type:
-    return type(kind.__name__, tuple(bases), {"__module__": "greenkit.postgres", "__doc__": kind.__doc__})
+    if operational_error is None:
+        return kind
+    names = {"__module__": "greenkit.postgres", "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind, operational_error), names)

@@ -25,7 +25,7 @@ def errors_carry_facts(late: LimitTimeout, refused: WouldWait, patch: PatchError
     assert_type(refused.eta, float)
     assert_type(patch.findings, tuple[object, ...])
     error: GreenkitError = late
-    timeout: TimeoutError = WaitTimeout("late")
+    timeout: WaitTimeout = late
     LimitTimeout("no retry_after")  # type: ignore[call-arg]
     emit((error, timeout))
 
