@@ -140,7 +140,8 @@ class GreenHub(Hub):  # type: ignore[misc]  # kombu ships no types
     def turn(self, timeout: float) -> None:
         """Go round once, waiting at most `timeout` seconds for something to do.
 
-        `run_once()` alone waits until the next timer is due, which on AMQP is the heartbeat's.
+        `run_once()` alone waits until the next timer is due, up to 10 s (kombu 5.7,
+        `Hub.fire_timers`).
 
         Switches: may.
         """
