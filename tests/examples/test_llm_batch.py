@@ -187,6 +187,7 @@ def test_interrupted_batch_ends_with_the_table_so_far(demo):
     run.process.send_signal(signal.SIGINT)
     assert run.finish() == 130, run.out + run.err
     assert "So far" in run.out
+    assert "not answered" in run.out  # stopped is not lost
     found = run.result
     assert found["interrupted"]
     assert found["rows"] + found["lost"] == 2000
