@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     show.table(title, rows(found, quota=f"{options.rate.per_second:g}/s"))
     if options.json:
         print(json.dumps(found), flush=True)
-    return code or int(found["lost"] > 0)
+    return code or int(found["lost"] != 0)
 
 
 def attempt(run: Run, bell: Bell) -> int:

@@ -320,3 +320,21 @@ def test_a_task_delivered_again_makes_no_second_row():
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1]) == {"rows": 1, "left": 0}
         assert llm.stats()["ok"] == 2, "unmarked, the second delivery had to call; marked, the third had not"
+
+
+def test_what_could_not_be_counted_is_unknown_and_not_zero():
+    """An API or a model server that does not answer at the end is no proof of zero duplicates."""
+    program = """
+import json
+from driver import options, report
+found = report.numbers(options.read(["--calls", "5"]), None, None, peak=None, most=4, lag=None)
+print(json.dumps([found, report.rows(found | {"interrupted": False}, quota="1/s")]))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=EXAMPLE, capture_output=True, text=True, check=True, timeout=60
+    )
+    found, table = json.loads(run.stdout)
+    unknown = ("rows", "duplicates", "lost", "rejected", "peak_db_connections", "server_calls")
+    assert [found[name] for name in unknown] == [None] * len(unknown)
+    shown = {what: number for what, number, _ in table}
+    assert {shown[what] for what in ("rows written", "duplicates", "lost", "rejected (429)")} == {"unknown"}

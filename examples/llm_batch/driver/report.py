@@ -13,45 +13,59 @@ PACKAGES = ("greenkit", "gevent", "celery", "django", "djangorestframework", "ps
 
 
 def numbers(
-    options: argparse.Namespace, progress: dict, stats: dict, *, peak: int, most: int, lag: float | None
+    options: argparse.Namespace,
+    progress: dict | None,
+    stats: dict | None,
+    *,
+    peak: int | None,
+    most: int,
+    lag: float | None,
 ) -> dict:
-    """Return the result as plain data.
+    """Return the result as plain data. What could not be counted is None: it is not zero.
 
     Args:
-        progress: What the API said last.
-        stats: What the mock server counted.
+        progress: What the API said last; None when it did not answer, empty when nothing was posted.
+        stats: What the mock server counted; None and empty likewise.
         peak: Database connections of the worker, the most seen at once.
         most: How many it was allowed.
         lag: Seconds the worker's hub stood still at worst.
     """
-    rows = progress.get("answered", 0)
-    wall = progress.get("seconds", 0.0)
+    rows = _counted(progress, "answered")
+    wall = (progress or {}).get("seconds", 0.0)
     # Whichever quota is the slower one, the limiter's or the server's.
     ideal = max(one.ideal(options.calls, options.latency) for one in (options.rate, options.server_rate))
     return {
         "calls": options.calls,
         "rows": rows,
-        "duplicates": stats.get("repeats", 0),
-        "lost": options.calls - rows,
-        "rejected": stats.get("rejected", 0),
+        "duplicates": _counted(stats, "repeats"),
+        "lost": None if rows is None else options.calls - rows,
+        "rejected": _counted(stats, "rejected"),
         "wall_s": round(wall, 3),
         "ideal_s": round(ideal, 3),
-        "calls_per_s": round(rows / wall, 2) if wall else 0.0,
-        "limiter_wait_p50_s": _rounded(progress.get("waited_p50")),
-        "limiter_wait_p95_s": _rounded(progress.get("waited_p95")),
+        "calls_per_s": round((rows or 0) / wall, 2) if wall else 0.0,
+        "limiter_wait_p50_s": _rounded((progress or {}).get("waited_p50")),
+        "limiter_wait_p95_s": _rounded((progress or {}).get("waited_p95")),
         "hub_lag_max_s": _rounded(lag),
         "peak_db_connections": peak,
         "max_db_connections": most,
-        "peak_in_flight": stats.get("peak_in_flight", 0),
-        "worst_second": stats.get("worst_second", 0),
-        "server_calls": stats.get("calls", 0),
-        "tokens": progress.get("tokens", 0),
+        "peak_in_flight": _counted(stats, "peak_in_flight"),
+        "worst_second": _counted(stats, "worst_second"),
+        "server_calls": _counted(stats, "calls"),
+        "tokens": _counted(progress, "tokens"),
         "pool": options.pool,
         "broker": options.broker,
         "concurrency": options.concurrency,
         "processes": options.processes,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
+
+
+def _counted(source: dict | None, name: str) -> int | None:
+    return None if source is None else source.get(name, 0)
+
+
+def _number(value: int | None) -> str:
+    return "unknown" if value is None else str(value)
 
 
 def _rounded(value: float | None) -> float | None:
@@ -68,20 +82,28 @@ def rows(found: dict, *, quota: str) -> list[tuple[str, str, str]]:
     if found["interrupted"]:
         lost = ("not answered", "the demo was stopped")
     return [
-        ("rows written", str(found["rows"]), f"of {found['calls']} prompts, {found['tokens']} tokens"),
+        (
+            "rows written",
+            _number(found["rows"]),
+            f"of {found['calls']} prompts, {_number(found['tokens'])} tokens",
+        ),
         ("calls per second", f"{found['calls_per_s']:.1f}", f"the quota: {quota}"),
-        ("rejected (429)", str(found["rejected"]), f"of {found['server_calls']} calls the server counted"),
-        ("duplicates", str(found["duplicates"]), "answered again, counted by the server"),
-        (lost[0], str(found["lost"]), lost[1]),
+        (
+            "rejected (429)",
+            _number(found["rejected"]),
+            f"of {_number(found['server_calls'])} calls the server counted",
+        ),
+        ("duplicates", _number(found["duplicates"]), "answered again, counted by the server"),
+        (lost[0], _number(found["lost"]), lost[1]),
         ("limiter wait p50", _seconds(found["limiter_wait_p50_s"]), split),
         ("limiter wait p95", _seconds(found["limiter_wait_p95_s"]), ""),
         ("worst hub lag", _seconds(lag), f"{found['pool']} has no hub" if found["pool"] != "gevent" else ""),
         (
             "peak connections",
-            str(found["peak_db_connections"]),
+            _number(found["peak_db_connections"]),
             f"of {found['max_db_connections']} to Postgres",
         ),
-        ("peak calls in flight", str(found["peak_in_flight"]), f"concurrency {found['concurrency']}"),
+        ("peak calls in flight", _number(found["peak_in_flight"]), f"concurrency {found['concurrency']}"),
         ("wall", _seconds(wall), times),
         ("ideal", _seconds(ideal), "(calls - burst) / rate + latency"),
     ]

@@ -11,6 +11,7 @@ from driver.child import Child
 from driver.report import numbers
 from driver.servers import QUEUE, Servers, environment
 from driver.watch import Api, Connections, Control, follow, hub_lag
+from greenkit.errors import GreenkitError
 
 if TYPE_CHECKING:
     import argparse
@@ -115,10 +116,12 @@ class Run:
         lag, progress, stats = None, {}, {}
         if self._path:
             lag = hub_lag(self._control.value.snapshot()) if self._control.value else None
+            progress = stats = None
             with contextlib.suppress(TroubleError, OSError):
                 progress = self._api.ask("GET", self._path)
+            with contextlib.suppress(GreenkitError, OSError):
                 stats = self._servers.llm.stats()
-        peak = self._connections.peak if self._connections else 0
+        peak = self._connections.peak if self._connections else None
         most = self.options.db_pool * self.options.processes
         return numbers(self.options, progress, stats, peak=peak, most=most, lag=lag)
 

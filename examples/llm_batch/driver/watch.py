@@ -44,7 +44,7 @@ class Connections:
     """Count the worker's database connections all the while, and remember the most."""
 
     def __init__(self, url: str) -> None:
-        self.peak = 0
+        self.peak: int | None = None  # until the first look nobody knows
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, args=(url,), daemon=True)
         self._thread.start()
@@ -58,7 +58,7 @@ class Connections:
             with connection.cursor() as cursor:
                 while not self._stop.wait(LOOK_EVERY):
                     cursor.execute(COUNT, (WORKER,))
-                    self.peak = max(self.peak, cursor.fetchone()[0])
+                    self.peak = max(self.peak or 0, cursor.fetchone()[0])
             connection.close()
         except psycopg2.Error:
             return  # the server is gone, and with it all there was to count
