@@ -63,11 +63,29 @@ class ConnectionLeaked:
 
 @dataclass(frozen=True, slots=True)
 class HubBlocked:
-    """The hub stood still for `seconds`, last seen in `where` (file:line)."""
+    """The hub stood still for `seconds`.
+
+    Attributes:
+        seconds: How long, so far when `over` is false.
+        where: `file:line function` of the innermost frame of the user's code, "" when unknown.
+        stack: `file:line function`, innermost first.
+        over: The block has ended.
+        module: Module of the frame `where` names.
+        function: Qualified name of its function.
+        call: The blocking C function as `module.name`, "" when it could not be told.
+        greenlet: What the blocking greenlet runs, as its repr; "" when unknown.
+        task: `name[id]` of the Celery task it runs, "" when it runs none.
+    """
 
     seconds: float
     where: str
     stack: tuple[str, ...] = ()
+    over: bool = True
+    module: str = ""
+    function: str = ""
+    call: str = ""
+    greenlet: str = ""
+    task: str = ""
 
 
 _listeners: tuple[Callable[[object], None], ...] = ()

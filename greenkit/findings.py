@@ -37,6 +37,16 @@ class Finding:
         hint: The next step, ready to paste.
         where: `file:line` of the user's code that caused it, or "" when unknown.
         evidence: Further lines, such as a chain of importers.
+        rule: The kind of mistake, a word that never changes: "stale-reference", "native-lock".
+        effect: What it will do: "blocks-hub", "deadlocks", "hangs", "crashes", "leaks-state",
+            "no-exclusion", "wrong-identity"; "" when the rule has no such effect.
+        holder: The module that holds it, or whose function blocks.
+        attribute: Dotted path of the holder inside its module, or the name of the function.
+        original: What is held or called: `time.sleep`, `_thread.lock`.
+        form: How it is held: "module global", "closure cell", "base class".
+        captured_at: `file:line` where the reference was taken, the object made or the call is.
+        imported_at: `file:line` of the user's import that brought the holder too early.
+        patched_at: `file:line` that asked for the patch.
     """
 
     id: str
@@ -45,6 +55,15 @@ class Finding:
     hint: str = field(default="", kw_only=True)
     where: str = field(default="", kw_only=True)
     evidence: tuple[str, ...] = field(default=(), kw_only=True)
+    rule: str = field(default="", kw_only=True)
+    effect: str = field(default="", kw_only=True)
+    holder: str = field(default="", kw_only=True)
+    attribute: str = field(default="", kw_only=True)
+    original: str = field(default="", kw_only=True)
+    form: str = field(default="", kw_only=True)
+    captured_at: str = field(default="", kw_only=True)
+    imported_at: str = field(default="", kw_only=True)
+    patched_at: str = field(default="", kw_only=True)
 
 
 _RANK = {Severity.INFO: 0, Severity.WARNING: 1, Severity.ERROR: 2}
