@@ -7,6 +7,7 @@ by gevent itself through the two entry points `on_will_patch_all` and `on_did_pa
 
 from __future__ import annotations
 
+from greenkit.boot._caller import user_frame
 from greenkit.boot._events import on_did_patch_all, on_will_patch_all
 from greenkit.boot._evidence import evidence
 from greenkit.boot._imports import on_import
@@ -16,6 +17,7 @@ from greenkit.boot._plan import PLAN, Step
 from greenkit.boot._record import EarlyModule, PatchReport
 from greenkit.boot._repair import repair
 from greenkit.boot._scan import StaleReference, stale_references
+from greenkit.boot._shown import called, shown
 
 __all__ = [
     "PLAN",
@@ -24,6 +26,7 @@ __all__ = [
     "PatchReport",
     "StaleReference",
     "Step",
+    "called",
     "decide",
     "evidence",
     "on_did_patch_all",
@@ -33,5 +36,7 @@ __all__ = [
     "patched",
     "repair",
     "report",
+    "shown",
     "stale_references",
+    "user_frame",
 ]

@@ -7,62 +7,108 @@ else's patch, hence they never raise.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+import weakref
+from types import FunctionType, MethodType
 
-from greenkit.boot._caller import early_modules, outside_caller
+from greenkit.boot._caller import PatchCall, note_call
 from greenkit.boot._guard import GUARD
-from greenkit.boot._record import RECORD
+from greenkit.boot._imports import call
+from greenkit.boot._natives import native_objects
+from greenkit.boot._plan import PATCHABLE
+from greenkit.boot._record import RECORD, NativeThread
 
-__all__ = ["on_did_patch_all", "on_will_patch_all"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
+__all__ = ["begin", "loaded_early", "on_did_patch_all", "on_will_patch_all"]
+
+# By name, as the hooks of drivers are: the doctor stands floors above, and only an observed process
+# loads it.
+_OBSERVER = "greenkit.doctor:report"
 # Bound at import, before the patch: it is not a wait, and stays the same function.
 _now = time.perf_counter
 
 
-def on_will_patch_all(_event: object, /) -> None:
+def begin() -> None:
+    """Note who patches and what was there before; our own `patch()` can do it before gevent is loaded.
+
+    Switches: never.
+    """
+    RECORD.calls = (note_call(),)
+    RECORD.early = loaded_early()
+    RECORD.started = _now()
+
+
+def loaded_early() -> tuple[str, ...]:
+    """Return the patchable modules loaded by now; those that gevent itself loaded are left out.
+
+    Switches: never.
+    """
+    order = list(sys.modules)
+    first_gevent = next((at for at, name in enumerate(order) if name.split(".")[0] == "gevent"), len(order))
+    return tuple(name for name in order[:first_gevent] if name in PATCHABLE)
+
+
+def on_will_patch_all(event: Any, /) -> None:
     """Arm the guard and note who patches; gevent calls it before it touches anything.
 
     Switches: never.
     """
     try:
         GUARD.arm()
-        if RECORD.started is None:  # else our own patch() noted more, and earlier
-            RECORD.started = _now()
-            RECORD.by = outside_caller()
-            RECORD.early = early_modules()
-        RECORD.native_threads = _other_threads()
+        settings = getattr(event, "patch_all_arguments", {})
+        if RECORD.started is None:
+            begin()
+            RECORD.calls = ()
+        if not RECORD.calls or RECORD.modules:  # the first patch that gevent announces, or a second one
+            RECORD.calls = (*RECORD.calls, note_call(settings, main_thread=_in_main_thread()))
+        else:  # our own patch() noted the stack, and earlier
+            RECORD.calls = (PatchCall(RECORD.calls[0].frames, dict(settings), _in_main_thread()),)
+        if RECORD.modules or not RECORD.natives:  # once for each patch, however often it is announced
+            RECORD.natives += tuple(weakref.ref(one) for one in native_objects())
+        RECORD.native_threads = RECORD.native_threads or _other_threads()
     except Exception:  # noqa: S110 - a guard that fails must not stop the patch it guards
         pass
 
 
 def on_did_patch_all(_event: object, /) -> None:
-    """Disarm the guard and note what the patch installed; gevent calls it when it is done.
+    """Disarm the guard and note who was there; gevent calls it when it is done.
 
     Switches: never.
     """
     try:
         GUARD.disarm()
-        if RECORD.started is not None:
+        if RECORD.started is not None and not RECORD.modules:
             RECORD.seconds = _now() - RECORD.started
         RECORD.modules = frozenset(sys.modules)
-        RECORD.installed = _installed()
+        if os.environ.get("GREENKIT_REPORT"):
+            call(_OBSERVER)
     except Exception:  # noqa: S110 - see above
         pass
 
 
-def _other_threads() -> tuple[str, ...]:
-    # Late: gevent has loaded threading; not patched yet, so this lists native threads.
+def _in_main_thread() -> bool:
+    # Late: gevent has loaded threading; it is not patched yet.
     import threading
 
-    return tuple(t.name for t in threading.enumerate() if t is not threading.main_thread())
+    return threading.current_thread() is threading.main_thread()
 
 
-def _installed() -> dict[tuple[str, str], object]:
-    saved = sys.modules["gevent.monkey"].saved
-    return {
-        (module, attribute): getattr(sys.modules[module], attribute, None)
-        for module, items in saved.items()
-        if module in sys.modules
-        for attribute in items
-    }
+def _other_threads() -> tuple[NativeThread, ...]:
+    import threading
+
+    return tuple(_described(t) for t in threading.enumerate() if t is not threading.main_thread())
+
+
+def _described(thread: Any) -> NativeThread:
+    fields: Mapping[str, Any] = object.__getattribute__(thread, "__dict__")
+    target = fields.get("_target")
+    if type(target) is MethodType:
+        target = target.__func__
+    runs = target if type(target) is FunctionType else type(thread)
+    return NativeThread(str(fields.get("_name", "?")), str(runs.__module__), str(runs.__qualname__))

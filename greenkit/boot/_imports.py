@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-__all__ = ["on_import"]
+__all__ = ["call", "on_import"]
 
 
 def on_import(name: str, callback: Callable[[], object] | str) -> None:
@@ -31,14 +31,15 @@ def on_import(name: str, callback: Callable[[], object] | str) -> None:
     """
     module = sys.modules.get(name)
     if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
-        _call(callback)
+        call(callback)
         return
     _FINDER.wanted.setdefault(name, []).append(callback)
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
 
 
-def _call(callback: Callable[[], object] | str) -> None:
+def call(callback: Callable[[], object] | str) -> None:
+    """Call a function, or the one that "package.module:function" names, imported now."""
     if isinstance(callback, str):
         # Late: the room named here may need gevent, or an optional package.
         from importlib import import_module
@@ -87,7 +88,7 @@ class _Finder:
         if not self.wanted and self in sys.meta_path:
             sys.meta_path.remove(self)
         for callback in callbacks:
-            _call(callback)
+            call(callback)
 
 
 class _Loader:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import sys
 
-from greenkit.boot._caller import early_modules, outside_caller
-from greenkit.boot._events import _now, on_did_patch_all
+from greenkit.boot._events import begin, on_did_patch_all, on_will_patch_all
 from greenkit.boot._evidence import findings_about, is_patched
 from greenkit.boot._guard import GUARD
 from greenkit.boot._plan import Step, arguments_for
-from greenkit.boot._record import RECORD, PatchReport
+from greenkit.boot._record import RECORD, EarlyModule, PatchReport
 from greenkit.boot._repair import CELERY_FAMILY
 from greenkit.boot._repair import repair as rebind
-from greenkit.boot._scan import stale_references
+from greenkit.boot._scan import survey
 from greenkit.errors import PatchError
 from greenkit.findings import Finding, Severity, render
 
@@ -62,13 +61,13 @@ def patch(
     arguments = arguments_for(plan)
     if not is_patched():
         _patch_now(arguments)
-    references = stale_references()
-    repaired = rebind(only=None if repair else CELERY_FAMILY, references=references)
-    findings = (*findings_about(stale_references() if repaired else references), *_repairs(repaired))
+    seen = survey()
+    repaired = rebind(only=None if repair else CELERY_FAMILY, seen=seen)
+    findings = (*findings_about(*(survey() if repaired else seen)), *_repairs(repaired))
     RECORD.report = PatchReport(
         patched=is_patched(),
         by=RECORD.by,
-        early=RECORD.early,
+        early=_early(),
         findings=findings,
         repaired=repaired,
         seconds=RECORD.seconds,
@@ -87,10 +86,17 @@ def report() -> PatchReport | None:
     return RECORD.report
 
 
+def _early() -> tuple[EarlyModule, ...]:
+    if not RECORD.early:
+        return ()
+    # Late: it reads source files, which only a process with something to explain pays for.
+    from greenkit.boot._blame import early_modules
+
+    return early_modules()
+
+
 def _patch_now(arguments: dict[str, bool]) -> None:
-    RECORD.by = outside_caller()
-    RECORD.early = early_modules()
-    RECORD.started = _now()
+    begin()
     # Late: only now may anything patchable be loaded. `warnings` comes with it.
     import warnings
 
@@ -98,8 +104,9 @@ def _patch_now(arguments: dict[str, bool]) -> None:
 
     with GUARD, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        on_will_patch_all(None)  # greenkit may run from a checkout, where gevent finds no entry points
         _have_gevent_patch(arguments)
-    if not RECORD.installed:  # greenkit runs from a checkout: gevent found no entry points
+    if not RECORD.modules:  # see above
         on_did_patch_all(None)
     RECORD.warnings = tuple(
         str(one.message) for one in caught if issubclass(one.category, MonkeyPatchWarning)

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+    from weakref import ref
+
+    from greenkit.boot._caller import PatchCall
     from greenkit.findings import Finding
 
-__all__ = ["RECORD", "EarlyModule", "PatchReport", "Record"]
+__all__ = ["RECORD", "EarlyModule", "NativeThread", "PatchReport", "Record"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +52,42 @@ class PatchReport:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class NativeThread:
+    """Name a thread that ran before the patch.
+
+    Attributes:
+        name: The thread's name.
+        module: Module of what it runs, or of its class; "" when unknown.
+        function: Qualified name of what it runs, or of its class.
+    """
+
+    name: str
+    module: str = ""
+    function: str = ""
+
+
 class Record:
-    """Hold what is known about the patch of this process."""
+    """Hold what is known about the patch of this process.
+
+    Attributes:
+        calls: Every `patch_all()` that was announced, the first one first.
+        early: Patchable modules that were loaded before the first of them.
+        started: Clock reading when the first began, None before it.
+        seconds: How long patching took.
+        modules: Who was loaded when the patch was done: a later holder of an original asked for it.
+        natives: Weak references to the native objects that were alive when a patch began.
+        native_threads: Threads that ran when the patch began.
+        warnings: What gevent warned about.
+        report: What `patch()` returned.
+    """
 
     __slots__ = (
-        "by",
+        "calls",
         "early",
-        "installed",
         "modules",
         "native_threads",
+        "natives",
         "report",
         "seconds",
         "started",
@@ -64,17 +95,20 @@ class Record:
     )
 
     def __init__(self) -> None:
-        self.by = ""
-        self.early: tuple[EarlyModule, ...] = ()
+        self.calls: tuple[PatchCall, ...] = ()
+        self.early: tuple[str, ...] = ()
         self.started: float | None = None
         self.seconds = 0.0
-        # (module, attribute) -> what the patch put there; tells later who undid it.
-        self.installed: dict[tuple[str, str], object] = {}
-        # Who was loaded when the patch was done: a later holder of an original asked for it.
         self.modules: frozenset[str] = frozenset()
-        self.native_threads: tuple[str, ...] = ()
+        self.natives: tuple[ref[Any], ...] = ()
+        self.native_threads: tuple[NativeThread, ...] = ()
         self.warnings: tuple[str, ...] = ()
         self.report: PatchReport | None = None
+
+    @property
+    def by(self) -> str:
+        """Return `file:line` of whoever asked first, "" when nobody was seen."""
+        return self.calls[0].place if self.calls else ""
 
 
 RECORD = Record()

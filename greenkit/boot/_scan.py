@@ -1,30 +1,29 @@
-"""Who still holds an original: an identity scan of modules, classes and defaults.
+"""Who still holds an original, in whatever form: the stale references of a patched process.
 
-Never reads an attribute of an object it does not know: `type(o)`, `type.__dict__` descriptors and
-module dictionaries only. Reading `o.anything` on a lazy proxy would import half of Celery, which is
-the very fault this room exists to cure.
+Evaluates nothing and changes nothing; `_graph` says how. What an original does to its holder is
+data in `_severity`.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from types import FunctionType, ModuleType
+from dataclasses import dataclass, field
 
+from greenkit.boot._graph import Hold, holds, namespace_of
+from greenkit.boot._natives import native_objects
 from greenkit.boot._record import RECORD
-from greenkit.boot._severity import BASELINE, EFFECTS, HARMLESS, NATIVE_HOMES
+from greenkit.boot._severity import EFFECTS, HARMLESS
+from greenkit.boot._shown import file_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["StaleReference", "stale_references"]
+__all__ = ["SKIP", "StaleReference", "came_late", "is_standard", "stale_references", "survey"]
 
-_FINE = BASELINE | HARMLESS.keys()
-_SKIP = ("gevent", "greenlet", "greenkit")
-_dict_of_class: Any = type.__dict__["__dict__"].__get__
-_bases_of_class: Any = type.__dict__["__bases__"].__get__
+SKIP = frozenset({"gevent", "greenlet", "greenkit"})
+"""Packages that hold originals because that is their work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +32,11 @@ class StaleReference:
 
     Attributes:
         module: The module the holder lives in.
-        attribute: Dotted path of the holder inside it.
-        original: `module.attribute` of what it holds.
-        form: "global", "class attribute", "default" or "base class".
+        attribute: Path of the holder inside it: `Wire._wait`, `HANDLERS[wait]`.
+        original: (module, attribute) of what it holds.
+        form: "module global", "class attribute", "function default", "closure cell", "base class", …
         deliberate: The holder was imported after the patch, so somebody asked for the original.
+        hold: The route to it.
     """
 
     module: str
@@ -44,6 +44,7 @@ class StaleReference:
     original: tuple[str, str]
     form: str
     deliberate: bool = False
+    hold: Hold | None = field(default=None, compare=False, repr=False)
 
     @property
     def holder(self) -> str:
@@ -54,86 +55,100 @@ class StaleReference:
 def stale_references() -> tuple[StaleReference, ...]:
     """Return every place that holds a harmful original; () in a process that is not patched.
 
-    Changes nothing and evaluates nothing. Takes some 50 ms in a process of 500 modules.
+    Changes nothing and evaluates nothing. Takes some 50 ms in a process of 500 modules. The
+    standard library's own holders are left out: they are the same in every well-ordered process, and work.
+
+    Switches: never.
+    """
+    return survey()[0]
+
+
+def survey() -> tuple[tuple[StaleReference, ...], tuple[Hold, ...]]:
+    """Return the stale references, and who holds native objects from before the patch.
+
+    One walk through the process for both: the walk is what costs.
 
     Switches: never.
     """
     originals = _originals()
     if not originals:
-        return ()
-    seen: set[int] = set()
-    found: list[StaleReference] = []
-    for name, module in list(sys.modules.items()):
-        if name in NATIVE_HOMES or name.split(".")[0] in _SKIP or not issubclass(type(module), ModuleType):
+        return (), ()
+    known = {id(thing): key for key, thing in reversed(originals.items())}
+    natives = {id(one): one for one in _early_natives() if id(one) not in known}
+    stale, early = [], []
+    for hold in holds([*originals.values(), *natives.values()], skip=SKIP):
+        if is_standard(hold.module) or f"{hold.module}.{hold.path}" in HARMLESS or _is_generated(hold):
             continue
-        if id(module) in seen:
-            continue
-        seen.add(id(module))
-        late = bool(RECORD.modules) and name not in RECORD.modules
-        namespace = object.__getattribute__(module, "__dict__")
-        for attribute, key, form in _in_namespace(namespace, originals, seen, name):
-            hit = StaleReference(name, attribute, key, form, deliberate=late)
-            if hit.holder not in _FINE and (name, attribute) != key:
-                found.append(hit)
-    return tuple(found)
+        if id(hold.thing) in natives:
+            early.append(hold)
+        else:
+            key, late = known[id(hold.thing)], came_late(hold.module)
+            stale.append(StaleReference(hold.module, hold.path, key, hold.form, late, hold))
+    return tuple(_without_heirs(stale)), tuple(early)
 
 
-def _originals() -> dict[int, tuple[str, str]]:
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is None:
-        return {}
-    saved: Mapping[str, Mapping[str, object]] = monkey.saved
+def _early_natives() -> list[Any]:
+    if RECORD.natives:
+        return [one for one in (reference() for reference in RECORD.natives) if one is not None]
+    # Nobody looked before the patch; the owner's age must do.
+    return [] if RECORD.modules else native_objects()
+
+
+def came_late(module: str) -> bool:
+    """Tell whether a module was imported after the patch.
+
+    Switches: never.
+    """
+    if RECORD.modules:
+        return module not in RECORD.modules
+    # Nobody told us of the patch (greenkit was not installed then). gevent's last step loads this module.
+    order = list(sys.modules)
+    if "gevent.signal" not in order or module not in order:
+        return False
+    return module != "__main__" and order.index(module) > order.index("gevent.signal")
+
+
+def is_standard(module: str) -> bool:
+    """Tell whether a module belongs to the standard library.
+
+    Switches: never.
+    """
+    root = module.partition(".")[0]
+    return root in sys.stdlib_module_names and root != "__main__"
+
+
+def _originals() -> dict[tuple[str, str], Any]:
+    monkey = namespace_of(sys.modules.get("gevent.monkey"))
+    saved: Mapping[str, Mapping[str, object]] = monkey.get("saved", {}) if monkey is not None else {}
     return {
-        id(saved[module][attribute]): (module, attribute)
-        for module, attribute in reversed(EFFECTS)
+        (module, attribute): saved[module][attribute]
+        for module, attribute in EFFECTS
         if attribute in saved.get(module, ())
     }
 
 
-_Hit = tuple[str, tuple[str, str], str]
+def _is_generated(hold: Hold) -> bool:
+    # A dataclass's `__init__` holds what its field holds; the field is the one people wrote.
+    return hold.form == "closure cell" and "<closure _dflt_" in hold.path.replace("__dataclass", "_")
 
 
-def _in_namespace(
-    namespace: Mapping[str, object], originals: Mapping[int, tuple[str, str]], seen: set[int], module: str
-) -> Iterator[_Hit]:
-    for name, value in list(namespace.items()):
-        key = originals.get(id(value))
-        if key is not None:
-            yield name, key, "global"
-        elif type(value) is FunctionType:
-            yield from _in_function(name, value, originals, seen)
-        elif issubclass(type(value), type) and id(value) not in seen:
-            inside: Mapping[str, object] = _dict_of_class(value)
-            if inside.get("__module__") == module:
-                seen.add(id(value))
-                yield from _in_class(name, value, originals, seen)
+def _without_heirs(found: list[StaleReference]) -> list[StaleReference]:
+    """Call a late holder stale when it took the name from an early one: it asked for nothing."""
+    early = {(one.original, one.hold.module) for one in found if not one.deliberate and one.hold}
+    return [
+        one
+        if not one.deliberate or not _is_heir(one, early)
+        else StaleReference(one.module, one.attribute, one.original, one.form, hold=one.hold)
+        for one in found
+    ]
 
 
-def _in_class(
-    name: str, owner: object, originals: Mapping[int, tuple[str, str]], seen: set[int]
-) -> Iterator[_Hit]:
-    for base in _bases_of_class(owner):
-        key = originals.get(id(base))
-        if key is not None:
-            yield name, key, "base class"
-    for attribute, value in list(_dict_of_class(owner).items()):
-        if type(value) is staticmethod or type(value) is classmethod:
-            value = value.__func__  # noqa: PLW2901 - look at what it wraps
-        key = originals.get(id(value))
-        if key is not None:
-            yield f"{name}.{attribute}", key, "class attribute"
-        elif type(value) is FunctionType:
-            yield from _in_function(f"{name}.{attribute}", value, originals, seen)
+def _is_heir(one: StaleReference, early: set[tuple[tuple[str, str], str]]) -> bool:
+    if one.form != "module global" or not any(original == one.original for original, _ in early):
+        return False
+    # Late: reads the holder's source, and only when an early holder has the same original.
+    from greenkit.boot._source import imports_of
 
-
-def _in_function(
-    name: str, function: FunctionType, originals: Mapping[int, tuple[str, str]], seen: set[int]
-) -> Iterator[_Hit]:
-    if id(function) in seen:
-        return
-    seen.add(id(function))
-    defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-    for value in defaults:
-        key = originals.get(id(value))
-        if key is not None:
-            yield name, key, "default"
+    package = one.module.rpartition(".")[0]
+    wanted = {module for original, module in early if original == one.original}
+    return any(name in wanted for _, name in imports_of(file_of(one.module), package=package))

@@ -7,65 +7,78 @@ when they are called, and keep working.
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
+
 from greenkit.findings import Severity
 
-__all__ = ["BASELINE", "EFFECTS", "HARMLESS", "NATIVE_HOMES"]
+__all__ = ["EFFECTS", "HARMLESS", "Effect"]
 
-_BLOCKS = "stops every greenlet for the whole wait"
-_DEADLOCKS = "locks the process up as soon as a holder switches"
-_LEAKS = "is one object for all greenlets, so requests see each other's state"
-_THREAD = "runs as a greenlet whose join() never returns (before Python 3.13)"
-_LOOKUP = "stops every greenlet for a name lookup"
 
-EFFECTS: dict[tuple[str, str], tuple[Severity, str]] = {
-    ("time", "sleep"): (Severity.ERROR, _BLOCKS),
-    ("socket", "socket"): (Severity.ERROR, _BLOCKS),
-    ("socket", "socketpair"): (Severity.ERROR, _BLOCKS),
-    ("socket", "fromfd"): (Severity.ERROR, _BLOCKS),
-    ("socket", "getaddrinfo"): (Severity.ERROR, _LOOKUP),
-    ("socket", "gethostbyname"): (Severity.ERROR, _LOOKUP),
-    ("socket", "gethostbyname_ex"): (Severity.ERROR, _LOOKUP),
-    ("socket", "gethostbyaddr"): (Severity.ERROR, _LOOKUP),
-    ("socket", "getnameinfo"): (Severity.ERROR, _LOOKUP),
-    ("select", "select"): (Severity.ERROR, _BLOCKS),
-    ("select", "poll"): (Severity.ERROR, _BLOCKS),
-    ("select", "epoll"): (Severity.ERROR, _BLOCKS),
-    ("selectors", "DefaultSelector"): (Severity.ERROR, _BLOCKS),
-    ("selectors", "EpollSelector"): (Severity.ERROR, _BLOCKS),
-    ("queue", "SimpleQueue"): (Severity.ERROR, _BLOCKS),
-    ("os", "waitpid"): (Severity.ERROR, _BLOCKS),
-    ("os", "fork"): (Severity.WARNING, "stops every greenlet while the process forks"),
-    ("ssl", "SSLContext"): (Severity.ERROR, "ends in RecursionError on first use"),
-    ("ssl", "SSLSocket"): (Severity.ERROR, _BLOCKS),
-    ("subprocess", "Popen"): (Severity.ERROR, "fails with 'NoneType' object is not callable"),
-    ("_thread", "allocate_lock"): (Severity.WARNING, _DEADLOCKS),
-    ("threading", "Lock"): (Severity.WARNING, _DEADLOCKS),
-    ("threading", "_allocate_lock"): (Severity.WARNING, _DEADLOCKS),
-    ("_thread", "_local"): (Severity.ERROR, _LEAKS),
-    ("threading", "local"): (Severity.ERROR, _LEAKS),
-    ("threading", "Thread"): (Severity.WARNING, _THREAD),
-    ("threading", "Timer"): (Severity.WARNING, _THREAD),
-    ("threading", "_start_new_thread"): (Severity.WARNING, "starts a native thread"),
-    ("_thread", "start_new_thread"): (Severity.WARNING, "starts a native thread"),
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """Say what using an original does in a patched process.
+
+    Attributes:
+        severity: How bad that is in the user's code.
+        word: The kind: "blocks-hub", "deadlocks", "hangs", "crashes", "leaks-state", "no-exclusion".
+        text: The same as a clause.
+    """
+
+    severity: Severity
+    word: str
+    text: str
+
+
+_BLOCKS = Effect(Severity.ERROR, "blocks-hub", "stops every greenlet for the whole wait")
+_LOOKUP = Effect(Severity.ERROR, "blocks-hub", "stops every greenlet for a name lookup")
+_FORKS = Effect(Severity.WARNING, "blocks-hub", "stops every greenlet while the process forks")
+_DEADLOCKS = Effect(Severity.WARNING, "deadlocks", "locks the process up as soon as a holder switches")
+_LEAKS = Effect(
+    Severity.ERROR, "leaks-state", "is one object for all greenlets, so requests see each other's state"
+)
+_RECURSION = Effect(Severity.ERROR, "crashes", "ends in RecursionError on first use")
+_POPEN = Effect(Severity.ERROR, "crashes", "fails with 'NoneType' object is not callable")
+# Python 3.13 waits for the handle of a thread, which gevent replaces; before it, for a native lock.
+_THREAD = Effect(
+    Severity.INFO if sys.version_info >= (3, 13) else Severity.WARNING,
+    "" if sys.version_info >= (3, 13) else "hangs",
+    "runs as a greenlet whose join() never returns (before Python 3.13)",
+)
+_STARTS = Effect(Severity.WARNING, "blocks-hub", "starts a native thread, whose waits no greenlet sees")
+
+EFFECTS: dict[tuple[str, str], Effect] = {
+    ("time", "sleep"): _BLOCKS,
+    ("socket", "socket"): _BLOCKS,
+    ("socket", "socketpair"): _BLOCKS,
+    ("socket", "fromfd"): _BLOCKS,
+    ("socket", "getaddrinfo"): _LOOKUP,
+    ("socket", "gethostbyname"): _LOOKUP,
+    ("socket", "gethostbyname_ex"): _LOOKUP,
+    ("socket", "gethostbyaddr"): _LOOKUP,
+    ("socket", "getnameinfo"): _LOOKUP,
+    ("select", "select"): _BLOCKS,
+    ("select", "poll"): _BLOCKS,
+    ("select", "epoll"): _BLOCKS,
+    ("selectors", "DefaultSelector"): _BLOCKS,
+    ("selectors", "EpollSelector"): _BLOCKS,
+    ("queue", "SimpleQueue"): _BLOCKS,
+    ("os", "waitpid"): _BLOCKS,
+    ("os", "fork"): _FORKS,
+    ("ssl", "SSLContext"): _RECURSION,
+    ("ssl", "SSLSocket"): _BLOCKS,
+    ("subprocess", "Popen"): _POPEN,
+    ("_thread", "allocate_lock"): _DEADLOCKS,
+    ("threading", "Lock"): _DEADLOCKS,
+    ("threading", "_allocate_lock"): _DEADLOCKS,
+    ("_thread", "_local"): _LEAKS,
+    ("threading", "local"): _LEAKS,
+    ("threading", "Thread"): _THREAD,
+    ("threading", "Timer"): _THREAD,
+    ("threading", "_start_new_thread"): _STARTS,
+    ("_thread", "start_new_thread"): _STARTS,
 }
-"""(module, attribute) of the original → (severity, what it does in a patched process)."""
-
-NATIVE_HOMES = frozenset({
-    "_multiprocessing", "_posixsubprocess", "_queue", "_signal", "_socket", "_ssl", "_thread", "posix",
-    "select", "time",
-})  # fmt: skip
-"""C modules an original lives in: not captures of it."""
-
-BASELINE: frozenset[str] = frozenset({
-    "_thread.RLock", "functools.RLock", "reprlib.get_ident", "tempfile._allocate_lock", "tempfile._once_lock",
-    "threading._LockType", "threading._MainThread", "threading.stack_size", "_threading_local._CRLock",
-    "asyncio.events._Local", "asyncio.events._RunningLoop",
-    "asyncio.events.BaseDefaultEventLoopPolicy._Local",
-    "multiprocessing.util.ForkAwareLocal", "ssl.create_connection", "ssl.socket", "subprocess._waitpid",
-    "subprocess._del_safe.waitpid",
-    "threading.Timer", "threading._CRLock", "threading._DummyThread",
-})  # fmt: skip
-"""Holders in the standard library that a well-ordered process has too; they do no harm."""
+"""(module, attribute) of the original → what it does to whoever still uses it."""
 
 HARMLESS: dict[str, str] = {
     "celery._state._TLS": "it holds the current app, which is one for the process anyway",

@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from greenkit.doctor._collect import Diagnosis, collect
 from greenkit.doctor._render import to_json, to_text
+from greenkit.doctor._report import report
 
-__all__ = ["Diagnosis", "collect", "to_json", "to_text"]
+__all__ = ["Diagnosis", "collect", "report", "to_json", "to_text"]

@@ -84,11 +84,11 @@ def test_a_name_captured_before_is_found_with_its_line():
     file = told["file"]
     assert [one[0] for one in told["stale"]] == ["error"]
     assert (
-        "__main__.sleep (global) holds the original time.sleep: it stops every greenlet"
+        "__main__.sleep (module global) holds the original time.sleep: it stops every greenlet"
         in told["stale"][0][1]
     )
     assert told["stale"][0][2] == f"{file}:2"
-    assert told["early"]["ssl"] == f"{file}:3 (import ssl)"
+    assert told["early"]["ssl"] == "program.py:3 (import ssl)"
     assert told["sleep"] == "time"
     assert run.stderr.count("GK101") == 1
 
@@ -115,35 +115,92 @@ user = types.ModuleType("user_code")
 user.__file__ = "/srv/user_code.py"
 sys.modules["user_code"] = user
 exec('''
-import time, threading, socket
+import dataclasses, functools, select, socket, threading, time
+from time import sleep as pause
 def nap(seconds, sleep=time.sleep): sleep(seconds)
 class Retry:
     pause = staticmethod(time.sleep)
     def wait(self, *, sleep=time.sleep): sleep(0)
 class State(threading.local): pass
 class Socket(socket.socket): pass
+HANDLERS = {"wait": time.sleep, "deep": [1, (time.sleep, 2)]}
+NAP, EACH = functools.partial(time.sleep, 1), functools.partial(map, time.sleep)
+def slowly(function):
+    wait = time.sleep
+    @functools.wraps(function)
+    def wrapper(): wait(1)
+    return wrapper
+@slowly
+def send(): pass
+@dataclasses.dataclass
+class Wire:
+    end: socket.socket = dataclasses.field(default_factory=socket.socket)
+class Slot: __slots__ = ("poll",)
+slot = Slot(); slot.poll = select.select
+class Client: pass
+client = Client(); client.sleep = time.sleep; client.inner = Client(); client.inner.waits = [time.sleep]
+EVERY = {time.sleep}
+LOCK, SHARED, STATE = threading.Lock(), threading.RLock(), threading.local()
+fine = socket.create_connection, threading.Event, threading.Condition()
+KINDS = (socket.socket, int)
+BY_KIND = {socket.socket: 1}
+def typed(end: socket.socket) -> socket.socket: return end
 class Lazy:
     def __getattribute__(self, name): raise RuntimeError("a proxy was evaluated: " + name)
     @property
     def __class__(self): raise RuntimeError("a proxy was evaluated")
+    def __eq__(self, other): raise RuntimeError("compared")
+    def __hash__(self): raise RuntimeError("hashed")
 lazy = Lazy()
-fine = socket.create_connection, threading.Event
+lazies = {"one": lazy, "more": [lazy]}
 ''', user.__dict__)
 from greenkit import boot
 boot.patch(strict="off")
 import json
-print(json.dumps(sorted([r.attribute, r.form] for r in boot.stale_references() if r.module == "user_code")))
+found = [f for f in boot.evidence() if f.holder == "user_code"]
+print(json.dumps(sorted([f.attribute, f.form, f.rule] for f in found)))
 """
 
 
 def test_every_form_of_holding_is_found_and_no_proxy_woken():
-    """Defaults, class attributes and base classes are found; a lazy proxy is never asked anything."""
+    """Whatever form a name or a native object is held in it is found; a lazy proxy is never asked anything.
+
+    What only looks at a class (annotations, what isinstance() is given, keys) is left alone.
+    """
     assert run_clean(FORMS).json == [
-        ["Retry.pause", "class attribute"],
-        ["Retry.wait", "default"],
-        ["Socket", "base class"],
-        ["State", "base class"],
-        ["nap", "default"],
+        ["EACH", "partial", "stale-reference"],
+        ["EVERY[…]", "set item", "stale-reference"],
+        ["HANDLERS[deep][1][0]", "tuple item", "stale-reference"],
+        ["HANDLERS[wait]", "dict value", "stale-reference"],
+        ["LOCK", "module global", "native-lock"],
+        ["NAP", "partial", "stale-reference"],
+        ["Retry.pause", "class attribute (staticmethod)", "stale-reference"],
+        ["Retry.wait <default sleep>", "keyword default", "stale-reference"],
+        ["SHARED", "module global", "native-rlock"],
+        ["STATE", "module global", "native-local"],
+        ["Socket", "base class", "stale-subclass"],
+        ["State", "base class", "stale-subclass"],
+        ["Wire.__dataclass_fields__[end].default_factory", "dataclass default_factory", "stale-reference"],
+        ["client.inner.waits[0]", "list item", "stale-reference"],
+        ["client.sleep", "instance attribute", "stale-reference"],
+        ["nap <default sleep>", "function default", "stale-reference"],
+        ["pause", "module global", "stale-reference"],
+        ["send <closure wait>", "closure cell", "stale-reference"],
+        ["slot.poll", "instance attribute", "stale-reference"],
+    ]
+
+
+REPAIRED = FORMS.replace('boot.patch(strict="off")', 'done = boot.patch(strict="off", repair=True).repaired')
+
+
+def test_repair_binds_every_form_that_can_be_bound_again():
+    """After a repair only the layouts that cannot follow and what is in a tuple or set are left."""
+    run = run_clean(REPAIRED)
+    assert [attribute for attribute, _, _ in run.json] == [
+        "EVERY[…]",
+        "HANDLERS[deep][1][0]",
+        "Socket",
+        "State",
     ]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from greenkit.boot._caller import imports_of, outside_caller
+from greenkit.boot._caller import outside_caller
+from greenkit.boot._source import imports_of
 
 
 def test_imports_are_read_without_running_them(tmp_path):

@@ -1,0 +1,136 @@
+"""Whose import brought a module in too early: the chain from the user's own line down to it.
+
+No import has to be watched for it. CPython moves a module to the end of `sys.modules` when its
+import *finishes*, so the order there is the order of completion; of the statements that ran one
+after the other, the first whose modules had finished at or after the early one brought it.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+from dataclasses import dataclass
+
+from greenkit.boot._record import RECORD, EarlyModule
+from greenkit.boot._shown import file_of, shown
+from greenkit.boot._source import imports_of, resolve, statements
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import CodeType
+
+__all__ = ["early_modules", "imported_at", "importers"]
+
+_START_UP = ("sitecustomize", "usercustomize")
+_LONGEST = 12
+
+
+@dataclass(frozen=True, slots=True)
+class _Script:
+    """A run of statements: a file, or one function of it, up to a line."""
+
+    module: str
+    file: str
+    package: str = ""
+    code: CodeType | None = None
+    before: int | None = None
+
+
+def importers(module: str) -> tuple[str, ...]:
+    """Return who brought `module` in: `file:line (import x)`, the user's own line first; () when unknown.
+
+    Switches: never.
+    """
+    order = {name: at for at, name in enumerate(list(sys.modules))}
+    at = order.get(module)
+    if at is None:
+        return ()
+    for script in (*_pth_files(order, at), *_scripts()):
+        chain = _follow(script, module, at, order)
+        if chain:
+            return tuple(chain)
+    return ()
+
+
+def imported_at(module: str) -> str:
+    """Return `file:line` of the user's import that brought `module`, "" when unknown.
+
+    Switches: never.
+    """
+    chain = importers(module)
+    return chain[0].partition(" ")[0] if chain else ""
+
+
+def early_modules() -> tuple[EarlyModule, ...]:
+    """Return the patchable modules that were there before the patch, each with the import that brought it.
+
+    Switches: never.
+    """
+    return tuple(EarlyModule(name, next(iter(importers(name)), "")) for name in RECORD.early)
+
+
+def _scripts() -> Iterator[_Script]:
+    for name in _START_UP:
+        if file_of(name):
+            yield _Script(name, file_of(name), name)
+    frames = RECORD.calls[0].frames if RECORD.calls else ()
+    for frame in reversed(frames):
+        yield _Script(frame.module, frame.code.co_filename, frame.package, frame.code, frame.line)
+    # Somebody patched before we could look, or the module came after the patch.
+    if file_of("__main__"):
+        yield _Script("__main__", file_of("__main__"))
+
+
+def _follow(script: _Script, module: str, at: int, order: dict[str, int]) -> list[str]:
+    chain: list[str] = []
+    visited = {script.file}
+    while len(chain) < _LONGEST:
+        hit = _statement(script, at, order)
+        if hit is None:
+            break
+        line, name = hit
+        chain.append(f"{shown(script.file)}:{line} (import {name})")
+        file = file_of(name)
+        if name == module or not file or file in visited:
+            break
+        visited.add(file)
+        package = name if file.endswith("__init__.py") else name.rpartition(".")[0]
+        script = _Script(name, file, package)
+    return chain
+
+
+def _statement(script: _Script, at: int, order: dict[str, int]) -> tuple[int, str] | None:
+    for line, names, called in statements(script.file, package=script.package, code=script.code):
+        if script.before is not None and line >= script.before:
+            return None
+        loaded = [name for name in (names or _imports_inside(script.module, called)) if name in order]
+        last = max(loaded, key=order.__getitem__, default="")
+        if last and order[last] >= at and not last.startswith(("gevent", "greenkit")):
+            return line, last
+    return None
+
+
+def _imports_inside(module: str, called: str) -> list[str]:
+    """Return what a function imports in its body: `django.setup()` brings more than `import django`."""
+    function = resolve(module, called) if called else None
+    if function is None:
+        return []
+    code = function.__code__
+    package = str(function.__globals__.get("__package__") or "")
+    inside = statements(code.co_filename, package=package, code=code)
+    return [name for _, names, _ in inside for name in names]
+
+
+def _pth_files(order: dict[str, int], at: int) -> Iterator[_Script]:
+    """Yield the `.pth` files whose import lines brought a module that ended at `at` or later."""
+    for folder in {*site.getsitepackages(), *[one for one in sys.path if one.endswith("-packages")]}:
+        try:
+            names = sorted(os.listdir(folder))  # noqa: PTH208 - pathlib loads more
+        except OSError:
+            continue
+        for name in names:
+            file = os.path.join(folder, name)  # noqa: PTH118
+            if name.endswith(".pth") and any(order.get(one, -1) >= at for _, one in imports_of(file)):
+                yield _Script("", file)

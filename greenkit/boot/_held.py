@@ -1,0 +1,167 @@
+"""Findings about what is held from before the patch: stale references and native objects.
+
+Severity is decided here, from the effect, the form and the holder: what a library keeps for itself
+and holds for microseconds is information; the same in the user's own code is not.
+"""
+
+from __future__ import annotations
+
+from greenkit.boot._natives import Kind, kind_of, owner_of
+from greenkit.boot._record import RECORD
+from greenkit.boot._scan import StaleReference, came_late, is_standard
+from greenkit.boot._severity import EFFECTS, Effect
+from greenkit.boot._shown import called, file_of, is_library, shown
+from greenkit.boot._steps import CLASS_DICT
+from greenkit.findings import Finding, Severity
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from greenkit.boot._graph import Hold
+
+__all__ = ["native_findings", "stale_findings"]
+
+_FIRST_LINE = 'Make "import greenkit.auto" line 1 of the program, or start it with "greenkit run -- …".'
+_TAILS = {
+    "allocate_lock": ("Lock", "allocate_lock"),
+    "_allocate_lock": ("Lock", "_allocate_lock"),
+    "_local": ("local",),
+    "DefaultSelector": ("DefaultSelector", "EpollSelector"),
+    "EpollSelector": ("DefaultSelector", "EpollSelector"),
+}
+# Owners in the standard library whose waiting is not made anew: they are the finding, not their part.
+_EXECUTOR = Effect(
+    Severity.WARNING,
+    "hangs",
+    "hangs in its native queue, or works on native threads no greenlet can wait for",
+)
+_LOOP = Effect(Severity.WARNING, "blocks-hub", "waits in its native selector, which stops every greenlet")
+_OWNERS = {"ThreadPoolExecutor": ("native-executor", _EXECUTOR), "EventLoop": ("native-instance", _LOOP)}
+
+
+def stale_findings(references: Iterable[StaleReference]) -> Iterator[Finding]:
+    """Yield a finding for every reference to an original.
+
+    Switches: never.
+    """
+    # Late, here and below: source is only read when there is something to explain.
+    from greenkit.boot._blame import imported_at
+    from greenkit.boot._places import captured_at
+
+    for one in references:
+        severity, effect, does = _graded(one)
+        original, name = ".".join(one.original), one.original[1]
+        place = captured_at(one.hold, _TAILS.get(name, (name,))) if one.hold else ""
+        yield Finding(
+            "GK101",
+            severity,
+            f"{one.holder} ({one.form}) holds the original {original}: it {does}",
+            hint=_FIRST_LINE + f" Until then write {original}() where it is used, not the imported name.",
+            where=place,
+            rule="stale-subclass" if one.form == "base class" else "stale-reference",
+            effect=effect,
+            holder=called(one.module),
+            attribute=one.attribute,
+            original=original,
+            form=one.form,
+            captured_at=shown(place),
+            imported_at="" if severity is Severity.INFO else imported_at(one.module),
+            patched_at=shown(RECORD.by),
+        )
+
+
+def _graded(one: StaleReference) -> tuple[Severity, str, str]:
+    """Return (severity, effect, clause) of a reference: by what it holds, how, and who holds it."""
+    effect = EFFECTS[one.original]
+    if one.deliberate:
+        return Severity.INFO, "", "was asked for after the patch, so it is taken as meant"
+    if is_library(one.module) and effect.word not in {"blocks-hub", "crashes"}:
+        return Severity.INFO, effect.word, effect.text
+    if one.form == "base class":
+        return effect.severity, effect.word, f"is a subclass of the unpatched class and {effect.text}"
+    return effect.severity, effect.word, effect.text
+
+
+def native_findings(holds: Iterable[Hold]) -> Iterator[Finding]:
+    """Yield a finding for every native object from before the patch that somebody holds.
+
+    Switches: never.
+    """
+    quiet = 0
+    for hold in _first_holders(holds):
+        kind = kind_of(hold.thing)
+        if kind is None or hold.form in {"bound method", "base class"}:
+            continue
+        owner = owner_of(hold)
+        made_by = str(CLASS_DICT(type(owner)).get("__module__")) if owner is not None else hold.module
+        if is_standard(made_by):
+            special = next((v for k, v in _OWNERS.items() if type(owner).__name__.endswith(k)), None)
+            if special is not None and not is_library(hold.module):
+                yield _native(hold, kind, special[1], rule=special[0], owner=owner)
+            continue
+        if not is_library(made_by) or _keeps_requests_apart(owner):
+            yield _native(hold, kind, kind.effect)
+        else:
+            quiet += 1
+    if quiet:
+        yield Finding(
+            "GK111",
+            Severity.INFO,
+            f"{quiet} native objects of installed packages are from before the patch; packages hold"
+            " them for microseconds, and never across a switch",
+            hint=_FIRST_LINE,
+        )
+
+
+def _first_holders(holds: Iterable[Hold]) -> list[Hold]:
+    """Return one hold of each thing: whoever made it, not who imported it from there."""
+    from greenkit.boot._source import imports_of
+
+    first: dict[int, Hold] = {}
+    for hold in holds:
+        if came_late(hold.module):
+            continue
+        before = first.get(id(hold.thing))
+        if before is not None and before.form != "bound method":
+            names = {name for _, name in imports_of(file_of(before.module))}
+            if hold.form != "module global" or f"{hold.module}.{before.path}" not in names:
+                continue
+        first[id(hold.thing)] = hold
+    return list(first.values())
+
+
+def _keeps_requests_apart(owner: object) -> bool:
+    # asgiref keeps what must not be shared between threads in it: Django's connections.
+    return type(owner).__name__ == "_ThreadCriticalLocal"
+
+
+def _native(hold: Hold, kind: Kind, effect: Effect, *, rule: str = "", owner: object = None) -> Finding:
+    from greenkit.boot._blame import imported_at
+    from greenkit.boot._places import captured_at
+
+    name = kind.name if owner is None else _class_name(owner)
+    attribute = hold.path if owner is None else hold.path.rpartition(".")[0] or hold.path
+    tails = kind.tails if owner is None else (type(owner).__name__, "new_event_loop")
+    place = captured_at(hold, tails)
+    return Finding(
+        "GK114" if rule == "native-executor" else kind.id,
+        effect.severity,
+        f"{hold.module}.{attribute} is a {name} from before the patch: it {effect.text}",
+        hint=_FIRST_LINE + f" Or make {hold.module}.{attribute} anew once the process is patched.",
+        where=place,
+        rule=rule or kind.rule,
+        effect=effect.word,
+        holder=called(hold.module),
+        attribute=attribute,
+        original=name,
+        form=hold.form,
+        captured_at=shown(place),
+        imported_at=imported_at(hold.module),
+        patched_at=shown(RECORD.by),
+    )
+
+
+def _class_name(thing: object) -> str:
+    module = CLASS_DICT(type(thing)).get("__module__")
+    return f"{module}.{type(thing).__name__}"

@@ -1,0 +1,274 @@
+"""Findings about the patch itself: half done, undone, done twice, at a wrong place, or bypassed."""
+
+from __future__ import annotations
+
+import sys
+from types import BuiltinFunctionType, FunctionType, ModuleType
+
+from greenkit.boot._graph import namespace_of
+from greenkit.boot._plan import PATCHABLE, PLAN, Step
+from greenkit.boot._record import RECORD, NativeThread
+from greenkit.boot._scan import SKIP, is_standard
+from greenkit.boot._severity import EFFECTS
+from greenkit.boot._shown import called, is_library, shown
+from greenkit.boot._steps import CLASS_DICT, is_class
+from greenkit.findings import Finding, Severity
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from greenkit.boot._caller import PatchCall
+
+__all__ = ["saved", "state_findings"]
+
+_FIRST_LINE = 'Make "import greenkit.auto" line 1 of the program, or start it with "greenkit run -- …".'
+_ALL = "Call patch_all() without arguments, once, or let greenkit.boot.patch() do it."
+
+
+def saved() -> Mapping[str, Mapping[str, Any]]:
+    """Return gevent's record of originals, {} when nothing is patched.
+
+    Switches: never.
+    """
+    monkey = namespace_of(sys.modules.get("gevent.monkey"))
+    found: Mapping[str, Mapping[str, Any]] = monkey.get("saved", {}) if monkey is not None else {}
+    return found
+
+
+def state_findings() -> Iterator[Finding]:
+    """Yield what is wrong with the patch of this process.
+
+    Switches: never.
+    """
+    yield from _half_patched()
+    yield from _undone()
+    yield from _calls()
+    yield from _clones()
+    yield from _early()
+    yield from (_thread(one) for one in RECORD.native_threads)
+    for text in RECORD.warnings:
+        yield Finding("GK108", Severity.WARNING, f"gevent says: {text}", hint=_FIRST_LINE, where=RECORD.by)
+
+
+def _half_patched() -> Iterator[Finding]:
+    for step in PLAN:
+        module = step.modules[0]
+        if step.proof in saved().get(module, ()):
+            continue
+        effect = EFFECTS.get((module, step.proof))
+        call = next((one for one in _known_calls() if one.settings.get(step.name) is False), None)
+        attribute = f"patch_all({step.name}=False)" if call else f"{module}.{step.proof}"
+        yield Finding(
+            "GK105",
+            Severity.ERROR,
+            f"{module}.{step.proof} is not patched although others are; {step.reason}",
+            hint=_ALL,
+            where=call.place if call else RECORD.by,
+            rule="option-off" if call else "half-patched",
+            effect=effect.word if effect else "blocks-hub",
+            attribute=attribute,
+            original=f"{module}.{step.proof}",
+            holder=_asker(call),
+            captured_at=shown(call.place) if call else "",
+            patched_at=shown(RECORD.by),
+        )
+
+
+def _asker(call: PatchCall | None) -> str:
+    return called(call.frames[0].module) if call is not None and call.frames else ""
+
+
+def _known_calls() -> tuple[PatchCall, ...]:
+    """Return the calls that were announced; without an announcement, what gevent and the source say."""
+    if RECORD.calls:
+        return RECORD.calls
+    from greenkit.boot._search import calls_in_source
+
+    return calls_in_source(saved().get("_gevent_saved_patch_all_module_settings", {}))
+
+
+def _undone() -> Iterator[Finding]:
+    for (module, attribute), effect in EFFECTS.items():
+        if attribute not in saved().get(module, ()):
+            continue
+        namespace = namespace_of(sys.modules.get(module)) or {}
+        if attribute not in namespace or not _is_native(namespace[attribute], module):
+            continue
+        from greenkit.boot._search import who_restores
+
+        place, caller = who_restores(module, attribute)
+        yield Finding(
+            "GK106",
+            Severity.ERROR,
+            f"{module}.{attribute} was put back after the patch and {effect.text}",
+            hint="Look for a mock or a library that saves and restores it around the patch.",
+            where=place,
+            rule="patch-undone",
+            effect=effect.word,
+            holder=module,
+            attribute=attribute,
+            original=f"{module}.{attribute}",
+            captured_at=shown(place),
+            imported_at=shown(caller),
+            patched_at=shown(RECORD.by),
+        )
+
+
+def _is_native(live: Any, home: str) -> bool:
+    # A mock started before the patch makes gevent save the mock; what comes back is never what was saved.
+    if is_class(live):
+        owner = CLASS_DICT(live).get("__module__")
+    elif type(live) in {BuiltinFunctionType, FunctionType}:
+        owner = live.__module__
+    else:
+        return False
+    return owner in {home, f"_{home}", "posix"}
+
+
+def _calls() -> Iterator[Finding]:
+    for at, call in enumerate(RECORD.calls):
+        off = [name for name, on in call.settings.items() if on is False and _is_step(name)]
+        if off and at + 1 < len(RECORD.calls):
+            yield _call_finding(
+                call,
+                ("GK115", "patched-twice", "deadlocks"),
+                "patched a part first and the rest later; what was made in between is native",
+                hint="Patch everything once, first.",
+                attribute=f"patch_all({', '.join(f'{name}=False' for name in off)})",
+            )
+        if not call.main_thread:
+            yield _call_finding(
+                call,
+                ("GK116", "patched-off-main-thread", "wrong-identity"),
+                "patched off the main thread; the main thread is not main_thread() any more",
+                hint="Patch in the main thread, before a thread is started.",
+            )
+        if lazy := _lazy_frame(call):
+            yield _call_finding(
+                call,
+                ("GK117", "patch-inside-import", "hangs"),
+                f"patched while {lazy} was being evaluated; without greenkit's guard the process would hang",
+                hint="Patch on line 1 of manage.py and of the WSGI module.",
+            )
+
+
+def _is_step(name: str) -> bool:
+    return any(step.name == name for step in PLAN)
+
+
+def _lazy_frame(call: PatchCall) -> str:
+    for frame in call.frames[1:]:
+        # A method, not a module's own `__getattr__` (PEP 562), which guards nothing.
+        if frame.code.co_name in {"__getattr__", "__getattribute__", "__get__", "__class__"} and (
+            frame.code.co_argcount > 1
+        ):
+            return f"a lazy object of {frame.module}"
+    return ""
+
+
+def _call_finding(
+    call: PatchCall, kind: tuple[str, str, str], text: str, *, hint: str, attribute: str = ""
+) -> Finding:
+    from greenkit.boot._search import call_text
+
+    finding_id, rule, effect = kind
+    return Finding(
+        finding_id,
+        Severity.WARNING,
+        f"{call.place or 'somebody'} {text}",
+        hint=hint,
+        where=call.place,
+        rule=rule,
+        effect=effect,
+        attribute=attribute or call_text(call, "patch_all"),
+        holder=_asker(call),
+        captured_at=shown(call.place),
+        patched_at=shown(RECORD.by),
+    )
+
+
+def _clones() -> Iterator[Finding]:
+    """Yield private copies of patchable modules: nobody patches those."""
+    proofs: dict[str, Step] = {step.modules[0]: step for step in PLAN}
+    for holder, module in list(sys.modules.items()):
+        if holder.partition(".")[0] in SKIP or is_standard(holder):
+            continue
+        for attribute, value in list((namespace_of(module) or {}).items()):
+            if type(value) is not ModuleType:
+                continue
+            inside = namespace_of(value) or {}
+            name = str(inside.get("__name__"))
+            step = proofs.get(name) if name in PATCHABLE else None
+            if (
+                step is not None
+                and sys.modules.get(name) is not value
+                and _is_native(inside.get(step.proof), name)
+            ):
+                yield _clone(holder, attribute, name)
+
+
+def _clone(holder: str, attribute: str, name: str) -> Finding:
+    from greenkit.boot._blame import imported_at
+    from greenkit.boot._places import bound_at
+
+    place = bound_at(holder, attribute)
+    return Finding(
+        "GK118",
+        Severity.INFO if is_library(holder) else Severity.ERROR,
+        f"{holder}.{attribute} is a private copy of {name}, which the patch does not reach; its waits stop"
+        " every greenlet",
+        hint=f"Use the module in sys.modules: import {name}.",
+        where=place,
+        rule="module-clone",
+        effect="blocks-hub",
+        holder=called(holder),
+        attribute=attribute,
+        original=name,
+        form="module global",
+        captured_at=shown(place),
+        imported_at=imported_at(holder),
+        patched_at=shown(RECORD.by),
+    )
+
+
+def _early() -> Iterator[Finding]:
+    if RECORD.early:
+        from greenkit.boot._blame import early_modules, importers
+
+        chain = tuple(
+            f"{one.name}: {' > '.join(importers(one.name)) or 'importer unknown'}" for one in early_modules()
+        )
+        yield Finding(
+            "GK102",
+            Severity.INFO,
+            f"{len(chain)} patchable modules were imported before the patch: {', '.join(RECORD.early)}",
+            hint=_FIRST_LINE,
+            where=RECORD.by,
+            evidence=chain,
+            rule="early-import",
+        )
+
+
+def _thread(thread: NativeThread) -> Finding:
+    from greenkit.boot._blame import imported_at
+    from greenkit.boot._search import thread_started_at
+
+    place = thread_started_at(thread.module, thread.function)
+    return Finding(
+        "GK107",
+        Severity.WARNING,
+        f"the native thread {thread.name!r} ran during the patch; gevent then leaves the existing locks"
+        " as they are, and a greenlet that waits for it waits for ever",
+        hint="Patch before anything starts a thread.",
+        where=place or RECORD.by,
+        rule="native-thread",
+        effect="deadlocks",
+        holder=called(thread.module),
+        attribute=thread.function,
+        original="threading.Thread",
+        captured_at=shown(place),
+        imported_at=imported_at(thread.module) if thread.module else "",
+        patched_at=shown(RECORD.by),
+    )

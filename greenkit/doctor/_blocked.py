@@ -1,0 +1,111 @@
+"""What a block of the hub means: a call in C, a driver without its hook, a foreign loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from greenkit import boot
+from greenkit.findings import Finding, Severity
+
+if TYPE_CHECKING:
+    from greenkit.facts import HubBlocked
+
+__all__ = ["about_block", "explains"]
+
+_STUCK = 1.0
+"""Seconds after which a block that is not over may never be."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    """Say what a package in the blocked stack, or in the call, gives away."""
+
+    package: str
+    id: str
+    rule: str
+    holder: str
+    attribute: str
+    hint: str
+
+
+_THREAD = "Run it in a native thread: gevent.get_hub().threadpool.apply(…)."
+_MEANINGS = (
+    _Meaning(
+        "psycopg2",
+        "GK120",
+        "no-wait-callback",
+        "psycopg2.extensions",
+        "set_wait_callback",
+        "Call greenkit.postgres.install(), or import greenkit.auto first; it does.",
+    ),
+    _Meaning(
+        "grpc",
+        "GK120",
+        "no-grpc-hook",
+        "grpc.experimental.gevent",
+        "init_gevent",
+        "Before the first channel: import grpc.experimental.gevent as g; g.init_gevent()",
+    ),
+    _Meaning("uvloop", "GK123", "foreign-loop", "uvloop", "run", _THREAD),
+    _Meaning("asyncio", "GK123", "foreign-loop", "asyncio", "run", _THREAD),
+    _Meaning(
+        "multiprocessing",
+        "GK124",
+        "multiprocessing",
+        "multiprocessing.pool",
+        "Pool",
+        "Use gevent's threadpool, concurrent.futures.ProcessPoolExecutor, or a prefork worker.",
+    ),
+)
+
+
+def explains(one: Finding, block: HubBlocked) -> bool:
+    """Tell whether a finding that is known already is why the hub stood still.
+
+    Switches: never.
+    """
+    if one.effect not in {"blocks-hub", "deadlocks", "hangs"} or one.severity is Severity.INFO:
+        return False
+    if one.rule in {"no-wait-callback", "no-grpc-hook", "multiprocessing"}:
+        return False  # a block says it better: with the line of the call
+    if one.rule == "decided-at-import":
+        return "psycopg" in _packages(block)
+    tail = one.original.rpartition(".")[2]
+    same_call = bool(tail) and block.call.rpartition(".")[2] == tail
+    return one.holder == boot.called(block.module) or (one.rule.startswith(("patch", "option")) and same_call)
+
+
+def about_block(block: HubBlocked) -> Finding:
+    """Return the finding about a block nothing else explains.
+
+    Switches: never.
+    """
+    where = block.where.rpartition(" ")[0]
+    place = boot.shown(where)
+    forever = not block.over and block.seconds >= _STUCK
+    packages = _packages(block)
+    meaning = next((one for one in _MEANINGS if one.package in packages), None)
+    call = block.call or "a call in C"
+    said = f"the hub stood still for {block.seconds:.2f} s in {block.where}: {call} let no greenlet run"
+    task = (f"task {block.task}",) if block.task else ()
+    return Finding(
+        meaning.id if meaning else "GK401",
+        Severity.ERROR,
+        said,
+        hint=meaning.hint if meaning else _THREAD,
+        where=where,
+        evidence=(*task, *block.stack[:12]),
+        rule=meaning.rule if meaning else "blocking-call",
+        effect="deadlocks" if forever else "blocks-hub",
+        holder=meaning.holder if meaning else boot.called(block.module),
+        attribute=meaning.attribute if meaning else block.function,
+        original=block.call,
+        captured_at=place,
+    )
+
+
+def _packages(block: HubBlocked) -> set[str]:
+    """Return the packages in the blocked stack and in the call."""
+    parts = {part for line in block.stack for part in line.rpartition(":")[0].split("/")}
+    return parts | {block.call.partition(".")[0]}
