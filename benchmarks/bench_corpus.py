@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import sys
 import tempfile
 from collections import Counter
@@ -78,6 +79,8 @@ def _run(runner: Any, servers: Any, case: Path, *, repair: bool) -> dict[str, An
         env = {"GREENKIT_REPORT": str(report), "GREENKIT_CORPUS_HOOK": "greenkit.doctor:report"}
         if repair:
             env = {"GREENKIT_CORPUS_HOOK": "greenkit.boot:repair"}
+        if "PYTHONPATH" in os.environ:
+            env["PYTHONPATH"] = os.environ["PYTHONPATH"]
         run = runner.run_case(case.name, config, sys.executable, servers, env)
         told = json.loads(report.read_text())["findings"] if report.exists() else []
     as_described = runner.judge(config, run)

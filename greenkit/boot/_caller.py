@@ -94,6 +94,4 @@ def user_frame() -> str:
 
     Switches: never.
     """
-    # Late: it belongs to the part of the room that reads files.
-
     return next((frame.place for frame in _outside_frames() if not is_library(frame.module)), "")

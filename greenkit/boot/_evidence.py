@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from greenkit.boot._held import native_findings, stale_findings
 from greenkit.boot._scan import survey
-from greenkit.boot._state import state_findings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,9 +41,11 @@ def findings_about(references: Iterable[StaleReference], natives: Iterable[Hold]
 
     Switches: never.
     """
-    # Late: both read source files, which only a process with something to explain pays for.
+    # Late: these read source files with `ast`, and only a process that was patched has something to explain.
+    from greenkit.boot._held import native_findings, stale_findings
     from greenkit.boot._libraries import library_findings
     from greenkit.boot._process import mismatches, unpatched
+    from greenkit.boot._state import state_findings
 
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.saved.keys() & {"socket", "time"}:

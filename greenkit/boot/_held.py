@@ -6,11 +6,14 @@ and holds for microseconds is information; the same in the user's own code is no
 
 from __future__ import annotations
 
+from greenkit.boot._blame import imported_at
 from greenkit.boot._natives import Kind, kind_of, owner_of
-from greenkit.boot._record import RECORD
+from greenkit.boot._places import captured_at
 from greenkit.boot._scan import StaleReference, came_late, is_standard
+from greenkit.boot._search import patched_at
 from greenkit.boot._severity import EFFECTS, Effect
 from greenkit.boot._shown import called, file_of, is_library, shown
+from greenkit.boot._source import imports_of
 from greenkit.boot._steps import CLASS_DICT
 from greenkit.findings import Finding, Severity
 
@@ -45,10 +48,6 @@ def stale_findings(references: Iterable[StaleReference]) -> Iterator[Finding]:
 
     Switches: never.
     """
-    # Late, here and below: source is only read when there is something to explain.
-    from greenkit.boot._blame import imported_at
-    from greenkit.boot._places import captured_at
-
     for one in references:
         severity, effect, does = _graded(one)
         original, name = ".".join(one.original), one.original[1]
@@ -67,7 +66,7 @@ def stale_findings(references: Iterable[StaleReference]) -> Iterator[Finding]:
             form=one.form,
             captured_at=shown(place),
             imported_at="" if severity is Severity.INFO else imported_at(one.module),
-            patched_at=shown(RECORD.by),
+            patched_at=patched_at(),
         )
 
 
@@ -91,7 +90,7 @@ def native_findings(holds: Iterable[Hold]) -> Iterator[Finding]:
     quiet = 0
     for hold in _first_holders(holds):
         kind = kind_of(hold.thing)
-        if kind is None or hold.form in {"bound method", "base class"}:
+        if kind is None:
             continue
         owner = owner_of(hold)
         made_by = str(CLASS_DICT(type(owner)).get("__module__")) if owner is not None else hold.module
@@ -115,15 +114,13 @@ def native_findings(holds: Iterable[Hold]) -> Iterator[Finding]:
 
 
 def _first_holders(holds: Iterable[Hold]) -> list[Hold]:
-    """Return one hold of each thing: whoever made it, not who imported it from there."""
-    from greenkit.boot._source import imports_of
-
+    """Return one hold of each thing: whoever made it, not its own parts, nor who imported it from there."""
     first: dict[int, Hold] = {}
-    for hold in holds:
-        if came_late(hold.module):
+    for hold in sorted(holds, key=lambda one: len(one.nodes)):
+        if hold.form in {"bound method", "base class"} or came_late(hold.module):
             continue
         before = first.get(id(hold.thing))
-        if before is not None and before.form != "bound method":
+        if before is not None:
             names = {name for _, name in imports_of(file_of(before.module))}
             if hold.form != "module global" or f"{hold.module}.{before.path}" not in names:
                 continue
@@ -137,9 +134,6 @@ def _keeps_requests_apart(owner: object) -> bool:
 
 
 def _native(hold: Hold, kind: Kind, effect: Effect, *, rule: str = "", owner: object = None) -> Finding:
-    from greenkit.boot._blame import imported_at
-    from greenkit.boot._places import captured_at
-
     name = kind.name if owner is None else _class_name(owner)
     attribute = hold.path if owner is None else hold.path.rpartition(".")[0] or hold.path
     tails = kind.tails if owner is None else (type(owner).__name__, "new_event_loop")
@@ -158,7 +152,7 @@ def _native(hold: Hold, kind: Kind, effect: Effect, *, rule: str = "", owner: ob
         form=hold.form,
         captured_at=shown(place),
         imported_at=imported_at(hold.module),
-        patched_at=shown(RECORD.by),
+        patched_at=patched_at(),
     )
 
 

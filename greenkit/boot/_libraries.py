@@ -14,7 +14,7 @@ from greenkit.boot._blame import imported_at
 from greenkit.boot._graph import namespace_of
 from greenkit.boot._known import KNOWN
 from greenkit.boot._places import bound_at
-from greenkit.boot._record import RECORD
+from greenkit.boot._search import patched_at
 from greenkit.boot._shown import file_of, shown
 from greenkit.boot._source import calls_of, user_modules
 from greenkit.findings import Finding, Severity
@@ -61,7 +61,7 @@ def _placed(found: Finding, module: str) -> Finding:
         found,
         captured_at=shown(found.where) or brought,
         imported_at=brought,
-        patched_at=shown(RECORD.by),
+        patched_at=patched_at(),
     )
 
 

@@ -8,7 +8,7 @@ import sys
 
 from greenkit.boot._launch import Decision, decide
 from greenkit.boot._record import RECORD
-from greenkit.boot._search import call_text, functions_naming
+from greenkit.boot._search import call_text, functions_naming, patched_at
 from greenkit.boot._shown import called, file_of, shown
 from greenkit.boot._source import function_at, parsed, user_modules
 from greenkit.findings import Finding, Severity
@@ -152,5 +152,5 @@ def mismatches() -> Iterator[Finding]:
             holder=called(call.frames[0].module) if call and call.frames else "",
             attribute=call_text(call, "patch_all") if call else "patch_all",
             captured_at=shown(RECORD.by),
-            patched_at=shown(RECORD.by),
+            patched_at=patched_at(),
         )

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import ast
 import sys
-from types import CodeType, FunctionType
+from types import FunctionType
 
 from greenkit.boot._caller import Frame, PatchCall
 from greenkit.boot._graph import namespace_of
-from greenkit.boot._shown import file_of
+from greenkit.boot._record import RECORD
+from greenkit.boot._shown import file_of, shown
 from greenkit.boot._source import calls_of, dotted, in_order, parsed, user_modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 __all__ = [
     "call_text",
-    "calls_in_source",
     "function_around",
     "functions_naming",
+    "patch_calls",
+    "patched_at",
     "thread_started_at",
     "who_restores",
 ]
@@ -40,23 +42,31 @@ def call_text(call: PatchCall, name: str) -> str:
     return next((text for line, text, _ in found if line == frame.line), name)
 
 
-def calls_in_source(settings: Mapping[str, bool]) -> tuple[PatchCall, ...]:
-    """Return the `patch_all` calls in the user's modules, for a patch that nobody announced.
-
-    Args:
-        settings: What gevent says the patch was called with.
+def patch_calls() -> tuple[PatchCall, ...]:
+    """Return who patched: the announced calls, else the `patch_all()` in the user's source.
 
     Switches: never.
     """
+    if RECORD.calls:
+        return RECORD.calls
     return tuple(
-        PatchCall((Frame(module, "", _code_at(module), line),), settings)
+        PatchCall((Frame(module, "", compile("", file_of(module), "exec"), line),), _constants(call))
         for module in user_modules()
-        for line, _, _ in calls_of(file_of(module), "patch_all")
+        for line, _, call in calls_of(file_of(module), "patch_all")
     )
 
 
-def _code_at(module: str) -> CodeType:
-    return compile("", file_of(module), "exec")
+def _constants(call: ast.Call) -> dict[str, bool]:
+    given = [(one.arg, one.value) for one in call.keywords]
+    return {name: bool(node.value) for name, node in given if name and isinstance(node, ast.Constant)}
+
+
+def patched_at() -> str:
+    """Return `file:line` that asked for the patch first, "" when nobody is known.
+
+    Switches: never.
+    """
+    return next((shown(call.place) for call in patch_calls()), "")
 
 
 def functions_naming(name: str) -> Iterator[tuple[str, FunctionType]]:

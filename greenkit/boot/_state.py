@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
+from greenkit.boot._blame import early_modules, imported_at, importers
 from greenkit.boot._graph import namespace_of
+from greenkit.boot._places import bound_at
 from greenkit.boot._plan import PATCHABLE, PLAN, Step
 from greenkit.boot._record import RECORD, NativeThread
 from greenkit.boot._scan import SKIP, is_standard
+from greenkit.boot._search import call_text, patch_calls, patched_at, thread_started_at, who_restores
 from greenkit.boot._severity import EFFECTS
 from greenkit.boot._shown import called, is_library, shown
 from greenkit.boot._steps import CLASS_DICT, is_class
@@ -58,7 +61,7 @@ def _half_patched() -> Iterator[Finding]:
         if step.proof in saved().get(module, ()):
             continue
         effect = EFFECTS.get((module, step.proof))
-        call = next((one for one in _known_calls() if one.settings.get(step.name) is False), None)
+        call = next((one for one in patch_calls() if one.settings.get(step.name) is False), None)
         attribute = f"patch_all({step.name}=False)" if call else f"{module}.{step.proof}"
         yield Finding(
             "GK105",
@@ -72,21 +75,12 @@ def _half_patched() -> Iterator[Finding]:
             original=f"{module}.{step.proof}",
             holder=_asker(call),
             captured_at=shown(call.place) if call else "",
-            patched_at=shown(RECORD.by),
+            patched_at=patched_at(),
         )
 
 
 def _asker(call: PatchCall | None) -> str:
     return called(call.frames[0].module) if call is not None and call.frames else ""
-
-
-def _known_calls() -> tuple[PatchCall, ...]:
-    """Return the calls that were announced; without an announcement, what gevent and the source say."""
-    if RECORD.calls:
-        return RECORD.calls
-    from greenkit.boot._search import calls_in_source
-
-    return calls_in_source(saved().get("_gevent_saved_patch_all_module_settings", {}))
 
 
 def _undone() -> Iterator[Finding]:
@@ -96,8 +90,6 @@ def _undone() -> Iterator[Finding]:
         namespace = namespace_of(sys.modules.get(module)) or {}
         if attribute not in namespace or not _is_native(namespace[attribute], module):
             continue
-        from greenkit.boot._search import who_restores
-
         place, caller = who_restores(module, attribute)
         yield Finding(
             "GK106",
@@ -112,7 +104,7 @@ def _undone() -> Iterator[Finding]:
             original=f"{module}.{attribute}",
             captured_at=shown(place),
             imported_at=shown(caller),
-            patched_at=shown(RECORD.by),
+            patched_at=patched_at(),
         )
 
 
@@ -128,9 +120,10 @@ def _is_native(live: Any, home: str) -> bool:
 
 
 def _calls() -> Iterator[Finding]:
-    for at, call in enumerate(RECORD.calls):
+    calls = patch_calls()
+    for at, call in enumerate(calls):
         off = [name for name, on in call.settings.items() if on is False and _is_step(name)]
-        if off and at + 1 < len(RECORD.calls):
+        if off and at + 1 < len(calls):
             yield _call_finding(
                 call,
                 ("GK115", "patched-twice", "deadlocks"),
@@ -171,8 +164,6 @@ def _lazy_frame(call: PatchCall) -> str:
 def _call_finding(
     call: PatchCall, kind: tuple[str, str, str], text: str, *, hint: str, attribute: str = ""
 ) -> Finding:
-    from greenkit.boot._search import call_text
-
     finding_id, rule, effect = kind
     return Finding(
         finding_id,
@@ -185,7 +176,7 @@ def _call_finding(
         attribute=attribute or call_text(call, "patch_all"),
         holder=_asker(call),
         captured_at=shown(call.place),
-        patched_at=shown(RECORD.by),
+        patched_at=patched_at(),
     )
 
 
@@ -210,9 +201,6 @@ def _clones() -> Iterator[Finding]:
 
 
 def _clone(holder: str, attribute: str, name: str) -> Finding:
-    from greenkit.boot._blame import imported_at
-    from greenkit.boot._places import bound_at
-
     place = bound_at(holder, attribute)
     return Finding(
         "GK118",
@@ -229,14 +217,12 @@ def _clone(holder: str, attribute: str, name: str) -> Finding:
         form="module global",
         captured_at=shown(place),
         imported_at=imported_at(holder),
-        patched_at=shown(RECORD.by),
+        patched_at=patched_at(),
     )
 
 
 def _early() -> Iterator[Finding]:
     if RECORD.early:
-        from greenkit.boot._blame import early_modules, importers
-
         chain = tuple(
             f"{one.name}: {' > '.join(importers(one.name)) or 'importer unknown'}" for one in early_modules()
         )
@@ -252,9 +238,6 @@ def _early() -> Iterator[Finding]:
 
 
 def _thread(thread: NativeThread) -> Finding:
-    from greenkit.boot._blame import imported_at
-    from greenkit.boot._search import thread_started_at
-
     place = thread_started_at(thread.module, thread.function)
     return Finding(
         "GK107",
@@ -270,5 +253,5 @@ def _thread(thread: NativeThread) -> Finding:
         original="threading.Thread",
         captured_at=shown(place),
         imported_at=imported_at(thread.module) if thread.module else "",
-        patched_at=shown(RECORD.by),
+        patched_at=patched_at(),
     )
