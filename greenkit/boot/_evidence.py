@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import sys
 
+from greenkit.boot._known import HOOKED, KNOWN
+from greenkit.boot._proof import holds_up
 from greenkit.boot._scan import survey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from greenkit.boot._graph import Hold
     from greenkit.boot._scan import StaleReference
     from greenkit.findings import Finding
 
 __all__ = ["evidence", "findings_about", "is_patched"]
+
+_WORKERS = ("celery.concurrency.prefork", "celery.concurrency.thread", "gunicorn.workers.gthread")
 
 
 def is_patched() -> bool:
@@ -36,24 +40,32 @@ def evidence() -> tuple[Finding, ...]:
     return findings_about(*survey())
 
 
-def findings_about(references: Iterable[StaleReference], natives: Iterable[Hold]) -> tuple[Finding, ...]:
+def findings_about(references: Sequence[StaleReference], natives: Sequence[Hold]) -> tuple[Finding, ...]:
     """Return the evidence, given a survey that was made already: it is the costly part.
 
     Switches: never.
     """
-    # Late: these read source files with `ast`, and only a process that was patched has something to explain.
-    from greenkit.boot._held import native_findings, stale_findings
-    from greenkit.boot._libraries import library_findings
-    from greenkit.boot._process import mismatches, unpatched
-    from greenkit.boot._state import state_findings
-
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.saved.keys() & {"socket", "time"}:
+        # Late, like the others below: they read source files, and a process in order has nothing to explain.
+        from greenkit.boot._process import unpatched
+
         return tuple(unpatched())
-    return (
-        *state_findings(),
-        *stale_findings(references),
-        *native_findings(natives),
-        *mismatches(),
-        *library_findings(),
-    )
+    findings: list[Finding] = []
+    if not holds_up():
+        from greenkit.boot._state import state_findings
+
+        findings += state_findings()
+    if references or natives:
+        from greenkit.boot._held import native_findings, stale_findings
+
+        findings += [*stale_findings(references), *native_findings(natives)]
+    if not sys.modules.keys().isdisjoint(_WORKERS):
+        from greenkit.boot._process import mismatches
+
+        findings += mismatches()
+    if not sys.modules.keys().isdisjoint((*HOOKED, *(known.module for known in KNOWN))):
+        from greenkit.boot._libraries import library_findings
+
+        findings += library_findings()
+    return tuple(findings)

@@ -27,7 +27,11 @@ _DEPTH = 6
 _WIDTH = 4000
 # Their references say nothing about a holder: what runs now, what lists everything, what describes types.
 _IGNORED = (FrameType, ModuleType)
-_GENERIC = frozenset({"typing", "types", "typing_extensions", "_abc", "inspect", "gc"})
+# A generic alias or an annotation's helper names a class and never calls it; a Condition, a queue or a
+# logging handler makes its waits with locks of the moment, so what it holds does no harm.
+_SILENT = frozenset({
+    "_abc", "gc", "inspect", "logging", "queue", "threading", "types", "typing", "typing_extensions",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,5 +190,4 @@ def _may_explain(node: Any) -> bool:
     if kind is BuiltinMethodType:
         return not is_class(node.__self__)
     module = CLASS_DICT(kind).get("__module__")
-    # A generic alias or an annotation's helper names a class; it never calls it.
-    return not kind.__name__.endswith("descriptor") and not (type(module) is str and module in _GENERIC)
+    return not kind.__name__.endswith("descriptor") and not (type(module) is str and module in _SILENT)

@@ -5,15 +5,17 @@ A row whose library can also be used rightly is information; the watchdog says w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from greenkit.findings import Severity
 
-__all__ = ["KNOWN", "KnownLibrary"]
+__all__ = ["HOOKED", "KNOWN", "KnownLibrary"]
+
+HOOKED = ("_asyncio", "grpc._cython.cygrpc", "multiprocessing", "psycopg.waiting", "psycopg2._psycopg")
+"""Modules that need a hook, or a look at how they are used."""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownLibrary:
+class KnownLibrary(NamedTuple):
     """Say what a library does in a patched process.
 
     Attributes:

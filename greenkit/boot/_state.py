@@ -1,43 +1,29 @@
-"""Findings about the patch itself: half done, undone, done twice, at a wrong place, or bypassed."""
+"""Findings about the patch itself: half done, undone, done twice, at a wrong place, or bypassed.
+
+`_proof` has the facts; here they are explained, with source read. Imported late, by `evidence()`.
+"""
 
 from __future__ import annotations
 
-import sys
-from types import BuiltinFunctionType, FunctionType, ModuleType
-
 from greenkit.boot._blame import early_modules, imported_at, importers
-from greenkit.boot._graph import namespace_of
 from greenkit.boot._places import bound_at
-from greenkit.boot._plan import PATCHABLE, PLAN, Step
+from greenkit.boot._proof import clones, lazy_frame, missing_steps, options_off, undone
 from greenkit.boot._record import RECORD, NativeThread
-from greenkit.boot._scan import SKIP, is_standard
 from greenkit.boot._search import call_text, patch_calls, patched_at, thread_started_at, who_restores
 from greenkit.boot._severity import EFFECTS
 from greenkit.boot._shown import called, is_library, shown
-from greenkit.boot._steps import CLASS_DICT, is_class
 from greenkit.findings import Finding, Severity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import Any
+    from collections.abc import Iterator
 
     from greenkit.boot._caller import PatchCall
 
-__all__ = ["saved", "state_findings"]
+__all__ = ["state_findings"]
 
 _FIRST_LINE = 'Make "import greenkit.auto" line 1 of the program, or start it with "greenkit run -- …".'
 _ALL = "Call patch_all() without arguments, once, or let greenkit.boot.patch() do it."
-
-
-def saved() -> Mapping[str, Mapping[str, Any]]:
-    """Return gevent's record of originals, {} when nothing is patched.
-
-    Switches: never.
-    """
-    monkey = namespace_of(sys.modules.get("gevent.monkey"))
-    found: Mapping[str, Mapping[str, Any]] = monkey.get("saved", {}) if monkey is not None else {}
-    return found
 
 
 def state_findings() -> Iterator[Finding]:
@@ -48,7 +34,7 @@ def state_findings() -> Iterator[Finding]:
     yield from _half_patched()
     yield from _undone()
     yield from _calls()
-    yield from _clones()
+    yield from (_clone(*one) for one in clones())
     yield from _early()
     yield from (_thread(one) for one in RECORD.native_threads)
     for text in RECORD.warnings:
@@ -56,10 +42,8 @@ def state_findings() -> Iterator[Finding]:
 
 
 def _half_patched() -> Iterator[Finding]:
-    for step in PLAN:
+    for step in missing_steps():
         module = step.modules[0]
-        if step.proof in saved().get(module, ()):
-            continue
         effect = EFFECTS.get((module, step.proof))
         call = next((one for one in patch_calls() if one.settings.get(step.name) is False), None)
         attribute = f"patch_all({step.name}=False)" if call else f"{module}.{step.proof}"
@@ -84,12 +68,8 @@ def _asker(call: PatchCall | None) -> str:
 
 
 def _undone() -> Iterator[Finding]:
-    for (module, attribute), effect in EFFECTS.items():
-        if attribute not in saved().get(module, ()):
-            continue
-        namespace = namespace_of(sys.modules.get(module)) or {}
-        if attribute not in namespace or not _is_native(namespace[attribute], module):
-            continue
+    for module, attribute in undone():
+        effect = EFFECTS[module, attribute]
         place, caller = who_restores(module, attribute)
         yield Finding(
             "GK106",
@@ -108,21 +88,10 @@ def _undone() -> Iterator[Finding]:
         )
 
 
-def _is_native(live: Any, home: str) -> bool:
-    # A mock started before the patch makes gevent save the mock; what comes back is never what was saved.
-    if is_class(live):
-        owner = CLASS_DICT(live).get("__module__")
-    elif type(live) in {BuiltinFunctionType, FunctionType}:
-        owner = live.__module__
-    else:
-        return False
-    return owner in {home, f"_{home}", "posix"}
-
-
 def _calls() -> Iterator[Finding]:
     calls = patch_calls()
     for at, call in enumerate(calls):
-        off = [name for name, on in call.settings.items() if on is False and _is_step(name)]
+        off = options_off(call)
         if off and at + 1 < len(calls):
             yield _call_finding(
                 call,
@@ -138,27 +107,13 @@ def _calls() -> Iterator[Finding]:
                 "patched off the main thread; the main thread is not main_thread() any more",
                 hint="Patch in the main thread, before a thread is started.",
             )
-        if lazy := _lazy_frame(call):
+        if lazy := lazy_frame(call):
             yield _call_finding(
                 call,
                 ("GK117", "patch-inside-import", "hangs"),
                 f"patched while {lazy} was being evaluated; without greenkit's guard the process would hang",
                 hint="Patch on line 1 of manage.py and of the WSGI module.",
             )
-
-
-def _is_step(name: str) -> bool:
-    return any(step.name == name for step in PLAN)
-
-
-def _lazy_frame(call: PatchCall) -> str:
-    for frame in call.frames[1:]:
-        # A method, not a module's own `__getattr__` (PEP 562), which guards nothing.
-        if frame.code.co_name in {"__getattr__", "__getattribute__", "__get__", "__class__"} and (
-            frame.code.co_argcount > 1
-        ):
-            return f"a lazy object of {frame.module}"
-    return ""
 
 
 def _call_finding(
@@ -178,26 +133,6 @@ def _call_finding(
         captured_at=shown(call.place),
         patched_at=patched_at(),
     )
-
-
-def _clones() -> Iterator[Finding]:
-    """Yield private copies of patchable modules: nobody patches those."""
-    proofs: dict[str, Step] = {step.modules[0]: step for step in PLAN}
-    for holder, module in list(sys.modules.items()):
-        if holder.partition(".")[0] in SKIP or is_standard(holder):
-            continue
-        for attribute, value in list((namespace_of(module) or {}).items()):
-            if type(value) is not ModuleType:
-                continue
-            inside = namespace_of(value) or {}
-            name = str(inside.get("__name__"))
-            step = proofs.get(name) if name in PATCHABLE else None
-            if (
-                step is not None
-                and sys.modules.get(name) is not value
-                and _is_native(inside.get(step.proof), name)
-            ):
-                yield _clone(holder, attribute, name)
 
 
 def _clone(holder: str, attribute: str, name: str) -> Finding:
