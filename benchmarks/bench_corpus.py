@@ -78,7 +78,8 @@ def _run(runner: Any, servers: Any, case: Path, *, repair: bool) -> dict[str, An
         report = Path(folder, "report.json")
         env = {"GREENKIT_REPORT": str(report), "GREENKIT_CORPUS_HOOK": "greenkit.doctor:report"}
         if repair:
-            env = {"GREENKIT_CORPUS_HOOK": "greenkit.boot:repair"}
+            # Right after the patch, and once more when everything is imported.
+            env = {"GREENKIT_REPAIR": "1", "GREENKIT_CORPUS_HOOK": "greenkit.boot:repair"}
         if "PYTHONPATH" in os.environ:
             env["PYTHONPATH"] = os.environ["PYTHONPATH"]
         run = runner.run_case(case.name, config, sys.executable, servers, env)

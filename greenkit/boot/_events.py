@@ -30,6 +30,7 @@ __all__ = ["begin", "loaded_early", "on_did_patch_all", "on_will_patch_all"]
 # By name, as the hooks of drivers are: the doctor stands floors above, and only an observed process
 # loads it.
 _OBSERVER = "greenkit.doctor:report"
+_MENDER = "greenkit.boot._patch:mend"
 # Bound at import, before the patch: it is not a wait, and stays the same function.
 _now = time.perf_counter
 
@@ -86,6 +87,8 @@ def on_did_patch_all(_event: object, /) -> None:
         if RECORD.started is not None and not RECORD.modules:
             RECORD.seconds = _now() - RECORD.started
         RECORD.modules = frozenset(sys.modules)
+        if os.environ.get("GREENKIT_REPAIR", "0") != "0":
+            call(_MENDER)
         if os.environ.get("GREENKIT_REPORT"):
             call(_OBSERVER)
     except Exception:  # noqa: S110 - see above

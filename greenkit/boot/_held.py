@@ -7,7 +7,7 @@ and holds for microseconds is information; the same in the user's own code is no
 from __future__ import annotations
 
 from greenkit.boot._blame import imported_at
-from greenkit.boot._natives import Kind, kind_of, owner_of
+from greenkit.boot._natives import Kind, keeps_requests_apart, kind_of, owner_of
 from greenkit.boot._places import captured_at
 from greenkit.boot._scan import StaleReference, came_late, is_standard
 from greenkit.boot._search import patched_at
@@ -99,7 +99,7 @@ def native_findings(holds: Iterable[Hold]) -> Iterator[Finding]:
             if special is not None and not is_library(hold.module):
                 yield _native(hold, kind, special[1], rule=special[0], owner=owner)
             continue
-        if not is_library(made_by) or _keeps_requests_apart(owner):
+        if not is_library(made_by) or keeps_requests_apart(owner):
             yield _native(hold, kind, kind.effect)
         else:
             quiet += 1
@@ -126,11 +126,6 @@ def _first_holders(holds: Iterable[Hold]) -> list[Hold]:
                 continue
         first[id(hold.thing)] = hold
     return list(first.values())
-
-
-def _keeps_requests_apart(owner: object) -> bool:
-    # asgiref keeps what must not be shared between threads in it: Django's connections.
-    return type(owner).__name__ == "_ThreadCriticalLocal"
 
 
 def _native(hold: Hold, kind: Kind, effect: Effect, *, rule: str = "", owner: object = None) -> Finding:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["NATIVE_KINDS", "Kind", "kind_of", "native_objects", "owner_of"]
+__all__ = ["NATIVE_KINDS", "Kind", "keeps_requests_apart", "kind_of", "native_objects", "owner_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +149,11 @@ def owner_of(hold: Hold) -> Any:
         if type(module) is str and module not in {"builtins", "collections", "functools"}:
             return None if is_class(node) else node
     return None
+
+
+def keeps_requests_apart(owner: object) -> bool:
+    """Tell whether a library's object keeps what requests must not share: Django's connections, by asgiref.
+
+    Switches: never.
+    """
+    return type(owner).__name__ == "_ThreadCriticalLocal"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from greenkit.boot._events import begin, on_did_patch_all, on_will_patch_all
-from greenkit.boot._evidence import findings_about, is_patched
+from greenkit.boot._evidence import evidence, findings_about, is_patched
 from greenkit.boot._guard import GUARD
 from greenkit.boot._plan import Step, arguments_for
 from greenkit.boot._record import RECORD, EarlyModule, PatchReport
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Literal
 
-__all__ = ["patch", "patched", "report"]
+__all__ = ["mend", "patch", "patched", "report"]
 
 _STRICT = ("error", "warn", "off")
 
@@ -62,14 +62,14 @@ def patch(
     if not is_patched():
         _patch_now(arguments)
     seen = survey()
-    repaired = rebind(only=None if repair else CELERY_FAMILY, seen=seen)
-    findings = (*findings_about(*(survey() if repaired else seen)), *_repairs(repaired))
+    changed = rebind(only=None if repair else CELERY_FAMILY, seen=seen)
+    findings = (*findings_about(*(survey() if changed else seen)), *_repairs(RECORD.repaired))
     RECORD.report = PatchReport(
         patched=is_patched(),
         by=RECORD.by,
         early=_early(),
         findings=findings,
-        repaired=repaired,
+        repaired=RECORD.repaired,
         seconds=RECORD.seconds,
     )
     _speak(findings, strict or "warn")
@@ -131,6 +131,21 @@ def _have_gevent_patch(arguments: dict[str, bool]) -> None:
         raise PatchError("another plug-in of gevent forbade the patch; the process is not cooperative")
 
 
+def mend() -> None:
+    """Repair right after somebody else's patch (`GREENKIT_REPAIR=1`), and say what was done and what is left.
+
+    Switches: never.
+    """
+    if RECORD.mending or RECORD.report is not None:
+        return
+    RECORD.mending = True  # completing a patch announces a patch
+    try:
+        rebind()
+        _speak((*evidence(), *_repairs(RECORD.repaired)), "warn")
+    finally:
+        RECORD.mending = False
+
+
 def _repairs(repaired: tuple[str, ...]) -> tuple[Finding, ...]:
     if not repaired:
         return ()
@@ -141,12 +156,13 @@ def _repairs(repaired: tuple[str, ...]) -> tuple[Finding, ...]:
             f"{len(repaired)} names that held an original were bound again",
             hint="Patch earlier and there is nothing to repair: greenkit celery … or greenkit run -- …",
             evidence=repaired,
+            rule="repaired",
         ),
     )
 
 
 def _speak(findings: tuple[Finding, ...], strict: str) -> None:
-    loud = tuple(f for f in findings if f.severity is not Severity.INFO)
+    loud = tuple(f for f in findings if f.severity is not Severity.INFO or f.rule == "repaired")
     errors = tuple(f for f in loud if f.severity is Severity.ERROR)
     if strict == "error" and errors:
         msg = f"{len(errors)} errors after the patch:\n{render(errors)}"

@@ -79,15 +79,19 @@ class Record:
         natives: Weak references to the native objects that were alive when a patch began.
         native_threads: Threads that ran when the patch began.
         warnings: What gevent warned about.
+        mending: A repair is under way.
+        repaired: What `repair()` changed, a line each.
         report: What `patch()` returned.
     """
 
     __slots__ = (
         "calls",
         "early",
+        "mending",
         "modules",
         "native_threads",
         "natives",
+        "repaired",
         "report",
         "seconds",
         "started",
@@ -103,6 +107,8 @@ class Record:
         self.natives: tuple[ref[Any], ...] = ()
         self.native_threads: tuple[NativeThread, ...] = ()
         self.warnings: tuple[str, ...] = ()
+        self.repaired: tuple[str, ...] = ()
+        self.mending = False
         self.report: PatchReport | None = None
 
     @property
