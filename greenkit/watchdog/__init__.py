@@ -1,11 +1,13 @@
-"""Say who blocked the hub, for how long and on which line.
+"""Say who blocked the hub, for how long, on which line and in which call.
 
-A native thread samples; `start()` begins, `stop()` ends, `statistics()` tells. The report goes
-through the log and `greenkit.facts`. What a whole process knows about itself is `doctor`'s.
+A native thread samples; `start()` begins, `stop()` ends, `statistics()` tells, `observe()` hears of a
+block while it lasts. The report goes through the log and `greenkit.facts`. `forbid()` raises at a blocking
+call, for tests. What a whole process knows about itself is `doctor`'s.
 """
 
 from __future__ import annotations
 
-from greenkit.watchdog._watchdog import Watchdog, WatchdogStatistics, running, start, stop
+from greenkit.watchdog._process import expected, from_environ, running, start, stop
+from greenkit.watchdog._watchdog import Watchdog, WatchdogStatistics
 
-__all__ = ["Watchdog", "WatchdogStatistics", "running", "start", "stop"]
+__all__ = ["Watchdog", "WatchdogStatistics", "expected", "from_environ", "running", "start", "stop"]

@@ -1,36 +1,32 @@
-"""A heartbeat in the hub and a native thread that listens to it.
+"""The hub's side of the watchdog: a timer that beats, and what is said when a block has ended.
 
-The beat is a hub timer: when it is late by more than the threshold, some greenlet did not switch,
-and what the hub's thread executes at that moment is the culprit's stack. The thread is started
-with the interpreter's own `start_new_thread`, never gevent's.
+When a beat is late by more than the threshold, some greenlet did not switch; the native thread
+(`_sentry.py`) has looked meanwhile at what it was doing.
 """
 
 from __future__ import annotations
 
-import logging
+import atexit
+import contextlib
 import os
-import tempfile
 import weakref
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.monkey import get_original
 
 from greenkit import facts
-from greenkit.watchdog._stack import Sample, common, sample
+from greenkit.watchdog._log import BlockLog
+from greenkit.watchdog._sentry import Block, Observers, Pulse, Sentry
 
-__all__ = ["Watchdog", "WatchdogStatistics", "running", "start", "stop"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
-_logger = logging.getLogger("greenkit.watchdog")
-_start_thread = get_original("_thread", "start_new_thread")
-_new_lock = get_original("_thread", "allocate_lock")
+__all__ = ["Watchdog", "WatchdogStatistics"]
+
 _get_ident = get_original("_thread", "get_ident")
-_write = get_original("os", "write")
-
-_STUCK = 10.0
-"""After this many thresholds a block is told at once, not when it ends: it may never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +38,14 @@ class WatchdogStatistics:
         blocks: How many there were.
         worst_lag: The longest the hub stood still, in seconds, below the threshold too.
         worst_where: `file:line function` of the worst block, "" when there was none.
+        blocked_seconds: How long all blocks lasted together.
     """
 
     threshold: float
     blocks: int
     worst_lag: float
     worst_where: str
+    blocked_seconds: float = 0.0
 
 
 class Watchdog:
@@ -55,54 +53,80 @@ class Watchdog:
 
     Args:
         threshold: Seconds the hub may stand still.
+        interval: Seconds between two beats, at most half the threshold; a quarter of it when None.
+        quiet: Seconds in which further blocks of one place are counted instead of logged.
         name: Name in `facts.snapshot()`.
     """
 
-    def __init__(self, threshold: float = 0.1, *, name: str = "hub") -> None:
+    def __init__(
+        self,
+        threshold: float = 0.1,
+        *,
+        interval: float | None = None,
+        quiet: float = 10.0,
+        name: str = "hub",
+    ) -> None:
         if not threshold > 0:
             raise ValueError(f"threshold is {threshold!r}; it must be seconds above 0")
+        if interval is not None and not 0 < interval <= threshold / 2:
+            raise ValueError(
+                f"interval is {interval!r}; it must be seconds above 0 and at most half the threshold"
+                f" ({threshold / 2:g}), or blocks fit between two beats unseen"
+            )
+        if not quiet >= 0:
+            raise ValueError(f"quiet is {quiet!r}; it must be seconds, 0 to log every block")
         self.threshold = threshold
+        self.interval = threshold / 4 if interval is None else interval
         self.name = name
-        self._period = threshold / 4
-        self._last = 0.0
+        self._log = BlockLog(quiet)
+        self._pulse = Pulse()
+        self._observers = Observers()
         self._blocks = 0
+        self._blocked = 0.0
         self._worst = 0.0
         self._worst_where = ""
-        self._seen: tuple[float, Sample] | None = None
+        self._on = False
+        self._thread = 0
         self._timer: Any = None
-        self._stop: Any = None
+        self._begin: Any = None
+        self._sentry: Sentry | None = None
         facts.register("watchdog", self)
 
     def __repr__(self) -> str:
-        state = "watching" if self._timer is not None else "stopped"
+        state = "watching" if self._on else "stopped"
         return f"<Watchdog {self.name} {state}, {self._blocks} blocks over {self.threshold}s>"
 
     def start(self) -> None:
-        """Begin; a second call changes nothing.
+        """Begin, with the first turn of the hub: before it, nobody can be kept waiting.
+
+        A second call changes nothing.
 
         Switches: never.
         """
-        if self._timer is not None:
+        if self._on:
             return
-        self._last = monotonic()
-        self._timer = gevent.get_hub().loop.timer(self._period, self._period, ref=False)
-        self._timer.start(self._beat)
-        self._listen()
+        self._close()
+        self._on = True
+        self._thread = _get_ident()
+        loop = gevent.get_hub().loop
+        self._timer = loop.timer(self.interval, self.interval, ref=False)
+        # Not the timer's first beat: a greenlet may block before that.
+        self._begin = loop.run_callback(self._first)
         _alive.add(self)
 
     def stop(self) -> None:
-        """End; the thread is gone within a quarter of the threshold.
+        """End; the native thread is gone when this returns. Any thread may call it.
 
         Switches: never.
         """
-        if self._timer is None:
+        if not self._on:
             return
-        self._timer.stop()
-        self._timer.close()
-        self._timer = None
-        if self._stop is not None:
-            self._stop.release()
-            self._stop = None
+        self._on = False
+        if self._sentry is not None:
+            self._sentry.stop()
+            self._sentry = None
+        if _get_ident() == self._thread:
+            self._close()  # elsewhere the next beat does it: a loop belongs to its thread
         _alive.discard(self)
 
     def statistics(self) -> WatchdogStatistics:
@@ -110,116 +134,120 @@ class Watchdog:
 
         Switches: never.
         """
-        return WatchdogStatistics(self.threshold, self._blocks, self._worst, self._worst_where)
+        return WatchdogStatistics(self.threshold, self._blocks, self._worst, self._worst_where, self._blocked)
+
+    def observe(self, callback: Callable[[facts.HubBlocked], None], /) -> Callable[[], None]:
+        """Have `callback` called while a block goes on; return the function that ends it.
+
+        Called once when a block is recognised and once more when it has lasted ten thresholds, with
+        `over=False`, **in the watchdog's native thread**: it must use nothing gevent patched (no lock, no
+        `logging`, no socket of the process's own) and must not wait. Writing a file is fine. What it
+        raises is written to standard error.
+
+        Switches: never.
+        """
+        return self._observers.add(callback)
+
+    @contextlib.contextmanager
+    def expected(self) -> Iterator[None]:
+        """Excuse what blocks inside: no report, no fact, no part in the statistics.
+
+        For one block that is known and does not switch; while it is open nothing at all is watched.
+
+        Switches: never.
+        """
+        pulse, began = self._pulse, monotonic()
+        pulse.expected += 1
+        try:
+            yield
+        finally:
+            pulse.expected -= 1
+            if pulse.last and not pulse.expected:
+                pulse.last += monotonic() - max(began, pulse.last)
 
     # -- in the hub -----------------------------------------------------------
 
-    def _beat(self) -> None:
-        now = monotonic()
-        last, self._last = self._last, now
-        lag = max(0.0, now - last - self._period)
-        if self._stop is None:
-            self._listen()  # after fork: threads do not survive it
-        worst = lag > self._worst
-        self._worst = max(self._worst, lag)
-        if lag < self.threshold:
+    def _first(self) -> None:
+        self._begin = None
+        if not self._on:
+            self._close()
             return
-        seen = self._seen
-        place = seen[1] if seen is not None and seen[0] == last else None
-        self._blocks += 1
-        if worst:
-            self._worst_where = place.where if place else ""
-        # Logging may wait for a handler's lock; the hub must not.
-        gevent.spawn_raw(self._report, lag, place)
-
-    def _report(self, lag: float, place: Sample | None) -> None:
-        facts.emit(facts.HubBlocked(lag, place.where if place else "", place.lines if place else ()))
-        if place is None:
-            # Nobody was caught in the act: many greenlets in turn, or a machine that is too busy.
-            _logger.warning("the hub was late by %.3f s, without one greenlet to blame", lag)
-            return
-        _logger.warning(
-            "the hub stood still for %.3f s in %s (greenlet of %s); nothing else ran meanwhile. Move "
-            "the work to a prefork worker or gevent's threadpool, or make the call cooperative",
-            lag,
-            place.where,
-            place.lines[-1].rpartition(" ")[2],
-        )
-
-    # -- in the native thread -------------------------------------------------
+        self._pulse.last = monotonic()
+        self._timer.start(self._beat)
+        self._listen()
 
     def _listen(self) -> None:
-        self._stop = stop = _new_lock()
-        stop.acquire()
-        _start_thread(self._watch, (stop, _get_ident()))
+        self._sentry = Sentry(
+            self._pulse,
+            gevent.get_hub(),
+            threshold=self.threshold,
+            interval=self.interval,
+            observers=self._observers,
+        )
+        self._sentry.start()
 
-    def _watch(self, stop: Any, thread: int) -> None:
-        told = -1.0
-        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as scratch:
-            while not stop.acquire(timeout=self._period):
-                last = self._last
-                late = monotonic() - last - self._period
-                if late < self.threshold:
-                    continue
-                self._look(last, sample(thread, scratch))
-                if told != last and late > _STUCK * self.threshold:
-                    told = last
-                    self._cry(late, last)
-
-    def _look(self, last: float, taken: Sample | None) -> None:
-        if taken is None:
+    def _beat(self) -> None:
+        if not self._on:
+            self._close()
             return
-        before = self._seen
-        if before is not None and before[0] == last:
-            taken = common(before[1], taken)
-        self._seen = (last, taken)
+        now, pulse = monotonic(), self._pulse
+        last, pulse.last = pulse.last, now
+        if self._sentry is None:
+            self._listen()  # after fork: threads do not survive it
+        lag = now - last - self.interval
+        if now >= self._log.due:
+            gevent.spawn_raw(self._log.flush, now)
+        if pulse.expected:
+            return
+        worst = lag > self._worst
+        self._worst = max(self._worst, lag)
+        if lag >= self.threshold:
+            self._ended(lag, last, worst=worst)
 
-    def _cry(self, late: float, last: float) -> None:
-        seen = self._seen
-        where = seen[1].where if seen is not None and seen[0] == last else "an unknown place"
-        line = f"greenkit: the hub has stood still for {late:.1f} s in {where}, and still does\n"
-        # A logger's locks are gevent's; from a foreign thread only the descriptor is safe.
-        _write(2, line.encode(errors="replace"))
+    def _ended(self, lag: float, last: float, *, worst: bool) -> None:
+        block = self._pulse.block
+        # What the process got no processor for is no greenlet's fault; half the threshold must remain.
+        mine = block is not None and block.beat == last and lag - block.starved >= self.threshold / 2
+        fact = (block if block is not None and mine else Block(last)).fact(lag, over=True)
+        self._blocks += 1
+        self._blocked += lag
+        if worst:
+            self._worst_where = fact.where
+        # Listeners and log handlers may wait; the hub must not.
+        gevent.spawn_raw(self._report, fact)
+
+    def _report(self, fact: facts.HubBlocked) -> None:
+        facts.emit(fact)
+        self._log.note(fact, monotonic())
+
+    def _close(self) -> None:
+        if self._begin is not None:
+            self._begin.stop()
+            self._begin = None
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+        self._pulse.last = 0.0
+        self._log.flush()
 
 
 _alive: weakref.WeakSet[Watchdog] = weakref.WeakSet()
-_process: Watchdog | None = None
 
 
 def _after_fork() -> None:
     for one in list(_alive):
-        one._stop = None
+        one._sentry = None
+        one._pulse.block = None
+        if one._pulse.last:
+            one._pulse.last = monotonic()
+
+
+def _at_exit() -> None:
+    # A native thread that outlives the interpreter may be in the middle of anything.
+    for one in list(_alive):
+        one.stop()
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def start(threshold: float = 0.1) -> Watchdog:
-    """Watch this thread's hub until `stop()`; a second call replaces the first.
-
-    Args:
-        threshold: Seconds the hub may stand still before it is reported.
-
-    Switches: never.
-    """
-    global _process  # noqa: PLW0603 - a process has one
-    stop()
-    _process = Watchdog(threshold)
-    _process.start()
-    return _process
-
-
-def stop() -> None:
-    """End what `start()` began.
-
-    Switches: never.
-    """
-    global _process  # noqa: PLW0603
-    if _process is not None:
-        _process.stop()
-        _process = None
-
-
-def running() -> Watchdog | None:
-    """Return the process's watchdog, or None."""
-    return _process
+atexit.register(_at_exit)

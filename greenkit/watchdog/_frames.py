@@ -1,0 +1,92 @@
+"""Take another thread's frames, and find its running greenlet, each in one moment.
+
+Walking frames of a running thread step by step kills the process: between two `f_back` in Python code
+the interpreter may hand over, the thread runs on and switches greenlets, and the C stack those frames
+hang from is moved away (seen as segmentation faults on CPython 3.11). So the whole walk is *one* call of
+a C function made of C functions: no byte code runs in between, and only byte code hands over. Allocation
+may start a garbage collection on 3.10 and 3.11, whose finalizers are byte code; it is off for that moment.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from itertools import accumulate, chain, compress, repeat, starmap, tee
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, Any
+
+from greenlet import greenlet
+
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
+
+__all__ = ["running_greenlet", "take"]
+
+_once: tuple[tuple[()], ...] = ((),)  # starmap(f, _once) calls f() once, when it is asked for
+_facts = attrgetter("f_code", "f_lineno", "f_lasti")
+# From 3.12 on a collection runs between byte codes only (CPython's gc.c: _PyGC_Collect by the eval breaker).
+_COLLECTS_ANYWHERE = sys.version_info < (3, 12)
+
+
+def take(thread: int) -> list[tuple[FrameType, tuple[CodeType, int, int]]]:
+    """Return [(frame, (code, line, instruction offset)), …] of `thread`, innermost first; [] without frames.
+
+    Drop the frames before waiting for anything: they keep alive what the thread's locals name.
+
+    Switches: never.
+    """
+    innermost = map(itemgetter(thread), starmap(sys._current_frames, _once))
+    frames, again = tee(accumulate(chain(innermost, repeat("f_back")), getattr))
+    # Ends by the KeyError of a thread without frames or the AttributeError of the None behind the last.
+    return _in_one_moment(zip(frames, map(_facts, again), strict=False))
+
+
+def running_greenlet(hub: Any) -> Any:
+    """Return the greenlet that runs now in `hub`'s thread, for the eyes of another thread; None when unsure.
+
+    It is the one that has begun, has no frame to show since it is not suspended, and has `hub` for a parent.
+
+    Switches: never.
+    """
+    kinds = {id(kind) for kind in _kinds(greenlet)}
+    objects, types = tee(chain.from_iterable(starmap(gc.get_objects, _once)))
+    # By the identity of the type: `isinstance` would evaluate every lazy proxy in the process.
+    found = _in_one_moment(compress(objects, map(kinds.__contains__, map(id, map(type, types)))))
+    main = greenlet.parent.__get__(hub)
+    running = [one for one in found if one is not hub and _runs(one) and (one is main or _under(one, hub))]
+    return running[0] if len(running) == 1 else None
+
+
+def _in_one_moment(things: Any) -> list[Any]:
+    taken: list[Any] = []
+    if not _COLLECTS_ANYWHERE:
+        try:
+            taken.extend(things)
+        except (AttributeError, KeyError):
+            pass  # list.extend() keeps what it had
+        return taken
+    try:
+        taken.extend(chain(starmap(gc.isenabled, _once), starmap(gc.disable, _once), things))
+    except (AttributeError, KeyError):
+        pass
+    if taken[0]:
+        gc.enable()
+    return taken[2:]
+
+
+def _kinds(kind: type) -> set[type]:
+    return {kind}.union(*map(_kinds, type.__subclasses__(kind)))
+
+
+def _runs(one: Any) -> bool:
+    # By greenlet's own descriptors: gevent's subclasses mean something else by truth.
+    return greenlet.__bool__(one) and greenlet.gr_frame.__get__(one) is None
+
+
+def _under(one: Any, hub: Any) -> bool:
+    parent = greenlet.parent.__get__(one)
+    while parent is not None:
+        if parent is hub:
+            return True
+        parent = greenlet.parent.__get__(parent)
+    return False

@@ -1,0 +1,102 @@
+"""Log blocks so that a flood of the same one is a line with a count, not a flood.
+
+Used by the hub's side only; the caller runs it in a greenlet of its own, since a handler may wait.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING
+
+from greenkit.watchdog._sentry import describe
+from greenkit.watchdog._suspects import remedy
+
+if TYPE_CHECKING:
+    from greenkit.facts import HubBlocked
+
+__all__ = ["BlockLog"]
+
+_logger = logging.getLogger("greenkit.watchdog")
+_PLACES = 100
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Count the blocks of one place that were not logged.
+
+    Attributes:
+        due: When they are told, on the caller's clock.
+    """
+
+    due: float
+    count: int = 0
+    seconds: float = 0.0
+    worst: float = 0.0
+
+
+class BlockLog:
+    """Log the first block of a place at once, those of the next `quiet` seconds as one line at their end.
+
+    Args:
+        quiet: Seconds; 0 logs every block.
+    """
+
+    __slots__ = ("_places", "_quiet", "due")
+
+    def __init__(self, quiet: float) -> None:
+        self._quiet = quiet
+        self._places: dict[str, _Tally] = {}
+        self.due = inf
+        """When `flush()` has something to say."""
+
+    def note(self, fact: HubBlocked, now: float) -> None:
+        """Log `fact`, or count it.
+
+        Switches: may, as a log handler does.
+        """
+        tally = self._places.get(fact.where)
+        if tally is not None and now < tally.due:
+            tally.count += 1
+            tally.seconds += fact.seconds
+            tally.worst = max(tally.worst, fact.seconds)
+            self.due = min(self.due, tally.due)
+            return
+        if tally is None and len(self._places) >= _PLACES:
+            self._drop(next(iter(self._places)))
+        self._places[fact.where] = _Tally(now + self._quiet)
+        self._tell(fact)
+
+    def flush(self, now: float = inf) -> None:
+        """Tell what was counted and is due; everything when `now` is not given.
+
+        Switches: may, as a log handler does.
+        """
+        for place in [one for one, tally in self._places.items() if tally.due <= now]:
+            self._drop(place)
+        self.due = min((tally.due for tally in self._places.values() if tally.count), default=inf)
+
+    def _drop(self, place: str) -> None:
+        tally = self._places.pop(place)
+        if tally.count:
+            _logger.warning(
+                "the hub stood still %d more time(s) in %s within %g s: %.3f s together, %.3f s at worst",
+                tally.count,
+                place or "no greenlet's code",
+                self._quiet,
+                tally.seconds,
+                tally.worst,
+            )
+
+    def _tell(self, fact: HubBlocked) -> None:
+        if not fact.where and not fact.greenlet:
+            # Nobody was caught in the act: many greenlets in turn, or a machine that is too busy.
+            _logger.warning("the hub was late by %.3f s, without one greenlet to blame", fact.seconds)
+            return
+        _logger.warning(
+            "the hub stood still for %.3f s %s; nothing else ran meanwhile. %s",
+            fact.seconds,
+            describe(fact),
+            remedy(fact.call),
+        )

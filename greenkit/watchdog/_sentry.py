@@ -1,0 +1,236 @@
+"""The native thread that notices a late beat, looks at the hub's thread, and tells who blocks.
+
+It shares a `Pulse` with the hub's side (`_watchdog.py`): the hub writes when it last beat, the thread writes
+what it saw of the block since then. It takes no lock gevent patched and calls no code but its observers'.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from gevent.monkey import get_original
+
+from greenkit import facts
+from greenkit.watchdog._look import Culprit, Look, common, culprit, look, spot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Block", "Observers", "Pulse", "Sentry", "describe"]
+
+_start_thread = get_original("_thread", "start_new_thread")
+_new_lock = get_original("_thread", "allocate_lock")
+_get_ident = get_original("_thread", "get_ident")
+_Local = get_original("_thread", "_local")
+
+STUCK = 10.0
+"""After this many thresholds a block is told again, and on standard error: it may never end."""
+
+
+@dataclass(slots=True)
+class Block:
+    """What the thread saw since one late beat.
+
+    Attributes:
+        beat: The `Pulse.last` it belongs to.
+        looks: How many found a greenlet at work.
+        seen: What all of them share; None when nothing.
+        starved: Seconds the process did not get a processor: no greenlet's fault.
+        told: 0 for nothing, 1 when recognised, 2 when stuck.
+    """
+
+    beat: float
+    looks: int = 0
+    seen: Look | None = None
+    by: Culprit | None = None
+    starved: float = 0.0
+    told: int = 0
+
+    def fact(self, seconds: float, *, over: bool) -> facts.HubBlocked:
+        """Return the block in the form everybody listens for."""
+        seen, by = self.seen or Look(()), self.by
+        place = spot(seen, by)
+        return facts.HubBlocked(
+            seconds,
+            str(place or ""),
+            tuple(map(str, seen.spots)),
+            over=over,
+            module=place.module if place else "",
+            function=place.function if place else "",
+            call=seen.call,
+            greenlet=by.text if by else "",
+            task=seen.task,
+        )
+
+
+@dataclass(slots=True)
+class Pulse:
+    """What the hub and the thread tell each other; each field has one writer at a time.
+
+    Attributes:
+        last: When the hub last beat, on the monotonic clock; 0 before its first.
+        expected: How many `expected()` are open.
+        block: The block since `last`, when there is one.
+    """
+
+    last: float = 0.0
+    expected: int = 0
+    block: Block | None = None
+
+
+@dataclass(slots=True)
+class Observers:
+    """Call everybody in the native thread; what one of them raises goes to standard error."""
+
+    every: tuple[Callable[[facts.HubBlocked], None], ...] = field(default=())
+
+    def add(self, callback: Callable[[facts.HubBlocked], None]) -> Callable[[], None]:
+        """Call `callback` from now on; return the function that ends it."""
+        self.every = (*self.every, callback)
+
+        def unsubscribe() -> None:
+            self.every = tuple(one for one in self.every if one is not callback)
+
+        return unsubscribe
+
+    def tell(self, fact: facts.HubBlocked) -> None:
+        """Hand `fact` to every observer."""
+        for callback in self.every:
+            _call(callback, fact)
+
+
+def _call(callback: Callable[[facts.HubBlocked], None], fact: facts.HubBlocked) -> None:
+    try:
+        callback(fact)
+    except BaseException as error:
+        _say(f"greenkit: an observer of the watchdog raised {type(error).__name__}: {error}")
+
+
+class _Token:
+    __slots__ = ("__weakref__",)
+
+
+class Sentry:
+    """Watch one pulse from a native thread, from `start()` in the hub's thread until `stop()`.
+
+    Args:
+        pulse: Shared with the hub's side.
+        hub: The hub; its thread is the one that starts the sentry.
+        threshold: Seconds.
+        interval: Seconds between two wake-ups; the hub beats as often.
+        observers: Told of a block that goes on.
+    """
+
+    def __init__(
+        self, pulse: Pulse, hub: Any, *, threshold: float, interval: float, observers: Observers
+    ) -> None:
+        self._pulse = pulse
+        self._hub = weakref.ref(hub)
+        self._threshold = threshold
+        self._interval = interval
+        self._observers = observers
+        self._stop, self._gone = _new_lock(), _new_lock()
+        self._own = 0
+
+    def start(self) -> None:
+        """Begin to watch the calling thread."""
+        self._stop.acquire()
+        self._gone.acquire()
+        self._thread = _get_ident()
+        self._clock = time.pthread_getcpuclockid(self._thread)
+        # A thread's locals die with it: the one sign of its end that needs nobody's help.
+        self._local = _Local()
+        self._local.token = token = _Token()
+        self._alive = weakref.ref(token)
+        _start_thread(self._run, ())
+
+    def stop(self) -> None:
+        """End; when it returns the thread is gone, or has been given a second."""
+        self._stop.release()
+        if _get_ident() != self._own:
+            self._gone.acquire(timeout=1.0)
+
+    def _run(self) -> None:
+        self._own = _get_ident()
+        try:
+            while True:
+                began, worked = monotonic(), self._worked()
+                if self._stop.acquire(timeout=self._interval) or self._alive() is None:
+                    return
+                now = monotonic()
+                # Asleep for longer than asked: either the thread we watch kept the interpreter to itself, and
+                # worked, or nobody in this process got a processor.
+                overslept = now - began - self._interval
+                self._turn(now, max(0.0, overslept - (self._worked() - worked)))
+        finally:
+            self._gone.release()
+
+    def _worked(self) -> float:
+        try:
+            return time.clock_gettime(self._clock)
+        except OSError:
+            return 0.0  # the thread has ended
+
+    def _turn(self, now: float, starved: float) -> None:
+        last = self._pulse.last
+        late = now - last - self._interval
+        if not last or self._pulse.expected or late < self._threshold / 2:
+            return
+        block = self._pulse.block
+        if block is None or block.beat != last:
+            block = self._pulse.block = Block(last)
+        block.starved += starved
+        stage = 2 if late > STUCK * self._threshold else 1
+        if block.told >= stage:
+            return
+        self._look(block)
+        if block.seen is None or block.looks < 2 or late - block.starved < self._threshold:
+            return
+        if block.told == 0:
+            block.by = self._who(block)
+        block.told = stage
+        # A call that kept the interpreter to itself lets us in when it is over.
+        if self._pulse.last == last:
+            self._tell(block.fact(late, over=False), stuck=stage == 2)
+
+    def _look(self, block: Block) -> None:
+        seen = look(self._thread)
+        if seen is None:
+            return
+        block.looks += 1
+        if block.looks == 1:
+            block.seen = seen
+        elif block.seen is not None:
+            block.seen = common(block.seen, seen)
+
+    def _who(self, block: Block) -> Culprit | None:
+        hub = self._hub()
+        by = culprit(hub) if hub is not None else None
+        # Looking takes its time; what runs after the next beat is somebody else.
+        return by if self._pulse.last == block.beat else None
+
+    def _tell(self, fact: facts.HubBlocked, *, stuck: bool) -> None:
+        if stuck:
+            # A logger's locks are gevent's; from a foreign thread only the descriptor is safe.
+            _say(
+                f"greenkit: the hub has stood still for {fact.seconds:.1f} s {describe(fact)}, and still does"
+            )
+        self._observers.tell(fact)
+
+
+def describe(fact: facts.HubBlocked) -> str:
+    """Return where it blocks, in which call, task and greenlet, as far as known."""
+    parts = [f"in {fact.where or 'an unknown place'}"]
+    parts += [f"calling {fact.call}"] if fact.call else []
+    parts += [f"task {fact.task}"] if fact.task else []
+    parts += [f"greenlet {fact.greenlet}"] if fact.greenlet else []
+    return ", ".join(parts)
+
+
+def _say(line: str) -> None:
+    os.write(2, f"{line}\n".encode(errors="replace"))

@@ -1,0 +1,204 @@
+"""The watchdog in processes of its own: storms, forks, exits, hangs, and a process that was put to sleep."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from greenkit.testing import run_clean
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+HEAD = """
+import json, os
+import greenkit.auto
+import gevent
+from gevent.monkey import get_original
+from greenkit import facts, watchdog
+native_sleep = get_original("time", "sleep")
+told, ended = [], []
+facts.subscribe(ended.append)
+
+def start(threshold=0.05):
+    dog = watchdog.start(threshold)
+    dog.observe(told.append)
+    gevent.sleep(0)
+    return dog
+"""
+
+
+def test_looks_at_a_storm_do_not_kill_the_process() -> None:
+    """Thousands of walks of a thread that switches, recurses and collects: none meets a torn stack."""
+    run = run_clean(["-X", "faulthandler", str(PROGRAMS / "frame_storm.py"), "8000"], timeout=110)
+    assert run.returncode == 0, run
+    seen = run.json
+    assert seen["looks"] == 8000
+    assert seen["shapes"] > 20, "the storm did not move under the looks"
+    assert seen["gc"] is True
+
+
+def test_a_greenlet_that_is_all_c_is_blamed_where_it_was_spawned() -> None:
+    """Without one Python frame, and in a thread whose every frame is the library's."""
+    run = run_clean(
+        HEAD
+        + """
+import threading
+start()
+gevent.spawn(native_sleep, 0.2).join()
+gevent.sleep(0.03)
+thread = threading.Thread(target=native_sleep, args=(0.2,), name="waiter")
+thread.start()
+thread.join()
+print(json.dumps([[one.where, one.call, one.greenlet, one.module] for one in told]))
+"""
+    )
+    alone, thread = run.json
+    assert alone[0].endswith("program.py:19 <module>")
+    assert alone[3] == "__main__"
+    assert "builtin_function" in alone[2]
+    assert thread[0].endswith("program.py:22 <module>")
+    assert thread[1] == "time.sleep"
+    assert "of waiter" in thread[2]
+
+
+def test_a_hang_is_told_while_it_lasts(tmp_path: Path) -> None:
+    """Two greenlets and one flock never end; an observer has written it down before the process is killed."""
+    report = tmp_path / "report"
+    run = run_clean(
+        HEAD
+        + f"""
+import fcntl
+
+def job():
+    with open({str(tmp_path / "lock")!r}, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        gevent.sleep(0.01)
+
+def write(fact):
+    with open({str(report)!r}, "a") as file:
+        print(fact.call, fact.function, fact.over, file=file)
+    if fact.seconds > 0.4:
+        os._exit(3)
+
+start(0.04).observe(write)
+gevent.joinall([gevent.spawn(job), gevent.spawn(job)])
+"""
+    )
+    assert run.returncode == 3
+    assert report.read_text().splitlines() == ["fcntl.flock job False"] * 2
+    assert "calling fcntl.flock" in run.stderr
+
+
+def test_the_task_is_named() -> None:
+    """A block inside a Celery task carries its name and id."""
+    pytest.importorskip("celery")
+    run = run_clean(
+        HEAD
+        + """
+from celery import Celery
+app = Celery("shop")
+app.conf.task_always_eager = True
+
+@app.task(name="shop.ask")
+def ask():
+    native_sleep(0.2)
+
+ask.apply()  # Celery loads much on the way, which is a block of its own
+start()
+gevent.spawn(lambda: ask.apply(task_id="a-1")).join()
+print(json.dumps([[one.task, one.function] for one in told]))
+"""
+    )
+    assert run.json == [["shop.ask[a-1]", "ask"]], run
+
+
+def test_it_survives_a_fork() -> None:
+    """A child that goes on running a hub is watched as its parent is."""
+    run = run_clean(
+        HEAD
+        + """
+dog = start()
+native_sleep(0.2)
+gevent.sleep(0.01)
+child = os.fork()
+if not child:
+    told.clear()
+gevent.sleep(0.1)
+native_sleep(0.2)
+gevent.sleep(0.01)
+if not child:
+    os._exit(40 + len(told))
+_, status = os.waitpid(child, 0)
+print(json.dumps([len(told), os.waitstatus_to_exitcode(status)]))
+"""
+    )
+    assert run.json == [2, 41], run
+
+
+@pytest.mark.parametrize("ending", ["pass", "raise SystemExit(0)", "native_sleep(0.06)", "watchdog.stop()"])
+def test_the_interpreter_ends_cleanly(ending: str) -> None:
+    """With a watchdog that nobody stopped, in the middle of a block or not."""
+    run = run_clean(HEAD + f"start(0.05)\ngevent.sleep(0.02)\n{ending}\n")
+    assert (run.returncode, run.stderr) == (0, ""), run
+
+
+def test_the_end_of_the_hubs_thread_ends_it() -> None:
+    """A native thread with a hub of its own ends without stopping its watchdog; nothing is left behind."""
+    run = run_clean(
+        HEAD
+        + """
+start_thread = get_original("_thread", "start_new_thread")
+dogs = []
+
+def work():
+    dog = watchdog.Watchdog(0.02)
+    dog.start()
+    gevent.sleep(0.03)
+    dogs.append((dog, dog._sentry))
+
+gevent.sleep(0)  # the first hub loads gevent's loop, which two threads must not do at once
+start_thread(work, ())
+while not dogs:
+    gevent.sleep(0.01)
+dog, sentry = dogs.pop()
+gone = sentry._gone.acquire(timeout=20)
+dog.stop()
+print(json.dumps([gone, repr(dog)]))
+"""
+    )
+    gone, text = run.json
+    assert gone
+    assert "stopped" in text
+
+
+def test_a_process_that_was_stopped_blames_nobody() -> None:
+    """SIGSTOP for half a second in a busy, fair program: told as lag, without a culprit."""
+    program = (
+        HEAD
+        + """
+start()
+print("ready", flush=True)
+while not any(one.seconds > 0.3 for one in ended):
+    sum(range(5000))
+    gevent.sleep(0)
+print(json.dumps([[one.where for one in ended if one.seconds > 0.3], len(told)]), flush=True)
+"""
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        os.kill(child.pid, signal.SIGSTOP)
+        time.sleep(0.5)
+        os.kill(child.pid, signal.SIGCONT)
+        lags, told = json.loads(child.stdout.readline())
+    assert lags == [""]
+    assert told == 0
