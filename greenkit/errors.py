@@ -8,6 +8,7 @@ floor must be loadable before gevent patches the world. Caller mistakes are also
 from __future__ import annotations
 
 __all__ = [
+    "BlockingCallError",
     "ConcurrentUseError",
     "ConfigError",
     "CostTooHighError",
@@ -97,6 +98,20 @@ class PoolClosedError(GreenkitError):
 
 class ConcurrentUseError(GreenkitError):
     """Refuse a second greenlet on something that is in use by another."""
+
+
+class BlockingCallError(GreenkitError):
+    """Refuse a call that would have blocked the hub; it was not made.
+
+    Attributes:
+        call: The C function as `module.name`.
+        where: `file:line function` of the innermost line of the user's own code, or of the call itself.
+    """
+
+    def __init__(self, message: str, *, call: str, where: str) -> None:
+        super().__init__(message)
+        self.call = call
+        self.where = where
 
 
 class ServerNotFoundError(GreenkitError):

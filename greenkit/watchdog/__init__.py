@@ -7,7 +7,17 @@ call, for tests. What a whole process knows about itself is `doctor`'s.
 
 from __future__ import annotations
 
+from greenkit.watchdog._forbid import forbid
 from greenkit.watchdog._process import expected, from_environ, running, start, stop
 from greenkit.watchdog._watchdog import Watchdog, WatchdogStatistics
 
-__all__ = ["Watchdog", "WatchdogStatistics", "expected", "from_environ", "running", "start", "stop"]
+__all__ = [
+    "Watchdog",
+    "WatchdogStatistics",
+    "expected",
+    "forbid",
+    "from_environ",
+    "running",
+    "start",
+    "stop",
+]

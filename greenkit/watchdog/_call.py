@@ -164,7 +164,7 @@ def _describe(owner: Any, value: Any, name: str) -> str:
         return _describe(owner, value.__func__, name)
     if not callable(value) or kind in {types.FunctionType, types.MethodType, property, classmethod}:
         return ""  # Python code has a frame of its own: whatever is called, it is not this
-    if kind is types.BuiltinFunctionType:
+    if issubclass(kind, types.BuiltinFunctionType):
         return _builtin(value)
     if kind in _DESCRIPTORS:
         return f"{_class(value.__objclass__)}.{value.__name__}"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import FrameType
 
-__all__ = ["Culprit", "Look", "Spot", "common", "culprit", "look", "spot"]
+__all__ = ["Culprit", "Look", "Spot", "common", "culprit", "look", "spawned", "spot"]
 
 _OURS = str(Path(__file__).resolve().parent.parent) + os.sep
 _LIBRARY = tuple(
@@ -152,7 +152,7 @@ def culprit(hub: Any) -> Culprit | None:
     name = own.get("name")
     label = name if type(name) is str else f"{id(one):#x}"
     text = f"<{type(one).__name__} {label}: {_target(own.get('_run'))}>"
-    return Culprit(text, _spawned(object.__getattribute__(one, "spawning_stack")))
+    return Culprit(text, spawned(one))
 
 
 def _spots(taken: Iterable[tuple[FrameType, tuple[CodeType, int, int]]]) -> Iterable[Spot]:
@@ -183,12 +183,15 @@ def _target(run: Any) -> str:
     return "its own run()" if run is None else f"a {type(run).__name__}"
 
 
-def _spawned(frame: Any) -> Spot | None:
-    """Return the user's innermost line among those gevent kept of the spawning stack (up to 10)."""
+def spawned(one: Any) -> Spot | None:
+    """Return the user's innermost line among those gevent kept of a greenlet's spawning stack (up to 10)."""
+    if not issubclass(type(one), Greenlet):
+        return None
+    frame = object.__getattribute__(one, "spawning_stack")
     while frame is not None:
-        one = Spot(frame.f_code, frame.f_lineno)
-        if one.users:
-            return replace(one, module=_module(one.code.co_filename))
+        kept = Spot(frame.f_code, frame.f_lineno)
+        if kept.users:
+            return replace(kept, module=_module(kept.code.co_filename))
         frame = frame.f_back
     return None
 

@@ -202,3 +202,31 @@ print(json.dumps([[one.where for one in ended if one.seconds > 0.3], len(told)])
         lags, told = json.loads(child.stdout.readline())
     assert lags == [""]
     assert told == 0
+
+
+def test_forbid_leaves_a_patched_process_alone() -> None:
+    """Threads, children, sockets, names: what gevent made cooperative is not refused."""
+    run = run_clean(
+        HEAD
+        + """
+import concurrent.futures, logging, queue, socket, subprocess, threading, time
+
+with watchdog.forbid() as watched:
+    thread = threading.Thread(target=time.sleep, args=(0.01,))
+    thread.start()
+    thread.join()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(abs, [-1, -2])) == [1, 2]
+    subprocess.run(["true"], check=True)
+    ours, theirs = socket.socketpair()
+    gevent.spawn_later(0.01, theirs.sendall, b"x")
+    assert ours.recv(1) == b"x"
+    socket.getaddrinfo("localhost", 80)
+    box = queue.Queue()
+    gevent.spawn_later(0.01, box.put, 1)
+    assert box.get() == 1
+    logging.warning("fine")
+print(json.dumps([one.call for one in watched.caught]))
+"""
+    )
+    assert run.json == [], run
