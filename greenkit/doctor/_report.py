@@ -48,7 +48,7 @@ class _Reporter:
         atexit.register(self.scan)
         if boot.patched():
             dog = watchdog.running() or watchdog.start(_THRESHOLD)
-            getattr(dog, "observe", lambda _: None)(self.blocked)  # TEMP
+            dog.observe(self.blocked)
             watch_loops(self.add)
 
     def blocked(self, block: facts.HubBlocked) -> None:
