@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from greenkit.boot._record import RECORD, EarlyModule
 from greenkit.boot._shown import file_of, shown
-from greenkit.boot._source import imports_of, resolve, statements
+from greenkit.boot._source import imports_of, resolve, statements, user_modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def importers(module: str) -> tuple[str, ...]:
     at = order.get(module)
     if at is None:
         return ()
-    for script in (*_pth_files(order, at), *_scripts()):
+    for script in (*_pth_files(order, at), *_scripts(order, at)):
         chain = _follow(script, module, at, order)
         if chain:
             return tuple(chain)
@@ -71,16 +71,17 @@ def early_modules() -> tuple[EarlyModule, ...]:
     return tuple(EarlyModule(name, next(iter(importers(name)), "")) for name in RECORD.early)
 
 
-def _scripts() -> Iterator[_Script]:
+def _scripts(order: dict[str, int], at: int) -> Iterator[_Script]:
     for name in _START_UP:
         if file_of(name):
             yield _Script(name, file_of(name), name)
     frames = RECORD.calls[0].frames if RECORD.calls else ()
     for frame in reversed(frames):
         yield _Script(frame.module, frame.code.co_filename, frame.package, frame.code, frame.line)
-    # Somebody patched before we could look, or the module came after the patch.
-    if file_of("__main__"):
-        yield _Script("__main__", file_of("__main__"))
+    # Imported by name (a Celery app, gunicorn's --preload), after the patch, or before we could look.
+    for name in user_modules():
+        if name == "__main__" or order.get(name, -1) > at:
+            yield _Script(name, file_of(name), _package_of(name))
 
 
 def _follow(script: _Script, module: str, at: int, order: dict[str, int]) -> list[str]:
@@ -96,9 +97,12 @@ def _follow(script: _Script, module: str, at: int, order: dict[str, int]) -> lis
         if name == module or not file or file in visited:
             break
         visited.add(file)
-        package = name if file.endswith("__init__.py") else name.rpartition(".")[0]
-        script = _Script(name, file, package)
+        script = _Script(name, file, _package_of(name))
     return chain
+
+
+def _package_of(module: str) -> str:
+    return module if file_of(module).endswith("__init__.py") else module.rpartition(".")[0]
 
 
 def _statement(script: _Script, at: int, order: dict[str, int]) -> tuple[int, str] | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Hold", "holds", "namespace_of"]
 
-_DEPTH = 6
+_DEPTH = 8
 _WIDTH = 4000
 # Their references say nothing about a holder: what runs now, what lists everything, what describes types.
 _IGNORED = (FrameType, ModuleType)

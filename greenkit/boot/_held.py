@@ -99,7 +99,9 @@ def native_findings(holds: Iterable[Hold]) -> Iterator[Finding]:
             if special is not None and not is_library(hold.module):
                 yield _native(hold, kind, special[1], rule=special[0], owner=owner)
             continue
-        if not is_library(made_by) or keeps_requests_apart(owner):
+        # A library's own client that the user made early fails, or blocks, when it is used.
+        users = not is_library(hold.module) and kind.id == "GK113"
+        if not is_library(made_by) or keeps_requests_apart(owner) or users:
             yield _native(hold, kind, kind.effect)
         else:
             quiet += 1

@@ -10,7 +10,7 @@ from greenkit.boot._launch import Decision, decide
 from greenkit.boot._record import RECORD
 from greenkit.boot._search import call_text, functions_naming, patched_at
 from greenkit.boot._shown import called, file_of, shown
-from greenkit.boot._source import function_at, parsed, user_modules
+from greenkit.boot._source import dotted, function_at, parsed, user_modules
 from greenkit.findings import Finding, Severity
 
 TYPE_CHECKING = False
@@ -45,13 +45,18 @@ def _decision() -> Decision:
     return decide(sys.argv, os.environ, orig_argv=sys.orig_argv, loaded=sys.modules)
 
 
+def _is_worker() -> bool:
+    # `app.worker_main()` leaves the script's own command line.
+    return _decision().worker or "celery.worker.components" in sys.modules
+
+
 def unpatched() -> Iterator[Finding]:
     """Yield what an unpatched process should know: that a green pool waits for a patch, or nothing.
 
     Switches: never.
     """
     decision = _decision()
-    if not (decision.worker and (decision.patch or _GREEN in sys.modules)):
+    if not (_GREEN in sys.modules or (decision.worker and decision.patch)):
         yield Finding(
             "GK103",
             Severity.INFO,
@@ -89,9 +94,9 @@ def _never_patched(decision: Decision, holder: str, attribute: str, place: str) 
 
 def _who_chose(decision: Decision) -> tuple[str, str, str]:
     """Return (holder, attribute, `file:line`) of whatever named the pool."""
-    if decision.pool and os.environ.get("CELERY_WORKER_POOL") == decision.pool:
+    if decision.worker and decision.pool and os.environ.get("CELERY_WORKER_POOL") == decision.pool:
         return "environment", "CELERY_WORKER_POOL", ""
-    if decision.pool:
+    if decision.worker and decision.pool:
         return "command line", f"--pool={decision.pool}", ""
     for module in user_modules():
         tree = parsed(file_of(module))
@@ -109,6 +114,9 @@ def _sets_the_pool(node: ast.AST) -> str:
             text = ast.unparse(target)
             if text.rpartition(".")[2].lower().endswith("worker_pool"):
                 return text
+    if isinstance(node, ast.Call) and dotted(node.func).endswith("worker_main"):
+        given = [one for argument in node.args for one in ast.walk(argument)]
+        return dotted(node.func) if any(_names_gevent(one) for one in given) else ""
     if isinstance(node, ast.keyword) and node.arg == "worker_pool" and _names_gevent(node.value):
         return "worker_pool"
     if isinstance(node, ast.Dict):
@@ -138,7 +146,7 @@ def mismatches() -> Iterator[Finding]:
     if _GREEN in sys.modules:
         return
     for module, (kind, severity, does) in _NOT_GREEN.items():
-        if module not in sys.modules or (module.startswith("celery") and not _decision().worker):
+        if module not in sys.modules or (module.startswith("celery") and not _is_worker()):
             continue
         call = RECORD.calls[0] if RECORD.calls else None
         yield Finding(

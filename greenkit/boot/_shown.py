@@ -49,7 +49,7 @@ def is_library(module: str) -> bool:
     Switches: never.
     """
     root = module.partition(".")[0]
-    if root in sys.stdlib_module_names and root != "__main__":
+    if root in {"greenkit", "gevent"} or (root in sys.stdlib_module_names and root != "__main__"):
         return True
     file = (namespace_of(sys.modules.get(module)) or {}).get("__file__")
     return type(file) is not str or any(f"{os.sep}{one}{os.sep}" in file for one in _LIBRARY)

@@ -2,8 +2,8 @@
 
 The running loop is a property of the native thread. While one greenlet runs a loop, a second one is
 refused, and Django's ORM refuses to work in every other greenlet. Only an observed process is watched:
-`asyncio.events._set_running_loop`, through which every loop written in Python begins (3.10 to 3.13,
-`asyncio/base_events.py`, `run_forever`), is wrapped.
+`_set_running_loop` and `_get_running_loop` of `asyncio.events`, through which every loop written in Python
+begins and `asyncio.run()` asks (3.10 to 3.13, `base_events.py` and `runners.py`), are wrapped.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from gevent import getcurrent
 from gevent.monkey import get_original
 
 from greenkit import boot
@@ -35,24 +36,32 @@ def watch_loops(tell: Callable[[Finding], object]) -> None:
 
 def _wrap(tell: Callable[[Finding], object], thread: int) -> None:
     events: Any = sys.modules["asyncio.events"]
-    real = events._set_running_loop
+    begin, ask = events._set_running_loop, events._get_running_loop
+    runs: list[Any] = []  # the greenlet that runs the loop
 
     def set_running_loop(loop: Any) -> None:
-        real(loop)
-        if loop is not None and _get_ident() == thread:
-            tell(_finding(boot.user_frame()))
+        begin(loop)
+        if _get_ident() == thread:
+            runs[:] = [getcurrent()] if loop is not None else []
+            if loop is not None:
+                tell(_finding(boot.user_frame(), hurts="django.db" in sys.modules))
 
-    events._set_running_loop = set_running_loop
+    def get_running_loop() -> Any:
+        loop = ask()
+        if loop is not None and runs and runs[0] is not getcurrent() and _get_ident() == thread:
+            tell(_finding(boot.user_frame(), hurts=True))
+        return loop
+
+    events._set_running_loop, events._get_running_loop = set_running_loop, get_running_loop
 
 
-def _finding(place: str) -> Finding:
+def _finding(place: str, *, hurts: bool) -> Finding:
     # Alone it works; who is hurt is whoever asks "does a loop run here?" in another greenlet.
-    asks = "django.db" in sys.modules
     return Finding(
         "GK123",
-        Severity.WARNING if asks else Severity.INFO,
-        f"{boot.shown(place)} runs an asyncio loop in a greenlet"
-        + ("; meanwhile Django's ORM refuses to work in every other greenlet" if asks else ""),
+        Severity.WARNING if hurts else Severity.INFO,
+        f"{boot.shown(place)} runs an asyncio loop in a greenlet; while it runs a second one, and Django's"
+        " ORM, refuse to work in every other greenlet",
         hint="Run it in a native thread: gevent.get_hub().threadpool.apply(asyncio.run, (main(),)).",
         where=place,
         rule="foreign-loop",

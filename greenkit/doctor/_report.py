@@ -34,7 +34,8 @@ class _Reporter:
 
     def scan(self) -> None:
         """Look at the process again; what was seen running stays."""
-        diagnosis = collect()
+        with watchdog.expected():
+            diagnosis = collect()
         self.live = diagnosis.live
         for one in diagnosis.findings:
             self.found.setdefault(_key(one), one)
@@ -65,10 +66,13 @@ class _Reporter:
 
     def add(self, one: Finding) -> None:
         """Take a finding made while the program ran; it replaces what was only guessed before."""
-        guessed = [key for key, old in self.found.items() if (old.rule, old.holder) == (one.rule, one.holder)]
+        guessed = {
+            key: old for key, old in self.found.items() if (old.rule, old.holder) == (one.rule, one.holder)
+        }
+        if one.severity is Severity.INFO and guessed:
+            return
         for key in guessed:
-            if not self.found[key].evidence or one.severity is not Severity.INFO:
-                del self.found[key]
+            del self.found[key]
         self.found[_key(one)] = one
         self.write()
 

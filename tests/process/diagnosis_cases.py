@@ -1,7 +1,7 @@
-"""Programs that are wrong, each in one way, and what the doctor must say of them; and programs that are right.
+"""Programs that are wrong, each in one way, with what the doctor must say; and programs that are right.
 
-A case is its files and the findings it must get: (rule, holder, attribute, captured_at, imported_at). `app.py`
-is what runs; `look()` is where the doctor looks.
+A case is its files and the findings it must get: (rule, holder, attribute, captured_at, imported_at).
+`app.py` is what runs; `LOOK` is where the doctor looks.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from textwrap import dedent
 
 PATCH = "from gevent import monkey\nmonkey.patch_all()\n"
 LOOK = "from greenkit.doctor import report\nreport()\n"
+RUN = "import gevent\ngevent.sleep(0)\n"  # a hub that has never run has nobody to keep waiting
 
 Expected = tuple[str, str, str, str, str]
 
@@ -147,7 +148,8 @@ WRONG = [
     ),
     late(
         "an executor that runs",
-        "from concurrent.futures import ThreadPoolExecutor\nWORKERS = ThreadPoolExecutor(2)\nWORKERS.submit(int)\n",
+        "from concurrent.futures import ThreadPoolExecutor\nWORKERS = ThreadPoolExecutor(2)\n"
+        "WORKERS.submit(int)\n",
         held("native-executor", "WORKERS", 2),
     ),
     late(
@@ -265,7 +267,7 @@ spec.loader.exec_module(private)
     Case(
         "a C call",
         {
-            "app": PATCH + LOOK + "import gpu\ngpu.render()\n",
+            "app": PATCH + LOOK + RUN + "import gpu\ngpu.render()\n",
             "gpu": "import ctypes\n\n\ndef render():\n    ctypes.CDLL(None).usleep(300_000)\n",
         },
         [("blocking-call", "gpu", "render", "gpu.py:5", "")],
@@ -273,10 +275,48 @@ spec.loader.exec_module(private)
     Case(
         "a password's hash",
         {
-            "app": PATCH + LOOK + "import hashlib\n\n\ndef check():\n"
+            "app": PATCH + LOOK + RUN + "import hashlib\n\n\ndef check():\n"
             "    return hashlib.pbkdf2_hmac('sha256', b'x', b'y', 3_000_000)\n\n\ncheck()\n"
         },
-        [("blocking-call", "app", "check", "app.py:9", "")],
+        [("blocking-call", "app", "check", "app.py:11", "")],
+    ),
+    Case(
+        "two greenlets, two loops",
+        {
+            "app": PATCH + LOOK + "import asyncio\nimport gevent\n\n\ndef job():\n"
+            "    asyncio.run(asyncio.sleep(0.05))\n\n\njobs = [gevent.spawn(job) for _ in range(2)]\n"
+            "gevent.joinall(jobs)\nassert isinstance(jobs[1].exception, RuntimeError)\n"
+        },
+        [("foreign-loop", "asyncio", "run", "app.py:10", "")],
+    ),
+    late(
+        "a client with a TLS context",
+        "import httpx\n\nCLIENT = httpx.Client()\n",
+        ("native-instance", "helper", "CLIENT._transport._pool._ssl_context", "helper.py:3", "app.py:1"),
+        requires="httpx",
+    ),
+    Case(
+        "an end of file that never comes",
+        {
+            "app": PATCH
+            + LOOK
+            + RUN
+            + "import os\nimport signal\nend, start = os.pipe()\nsignal.alarm(1)\n\n\n"
+            "def drain():\n    os.close(start)\n    os.read(end, 1)\n\n\n"
+            "signal.signal(signal.SIGALRM, lambda *_: os._exit(0))\ndrain()\n"
+        },
+        [("blocking-call", "app", "drain", "app.py:15", "")],
+    ),
+    Case(
+        "worker_main() with a green pool",
+        {
+            "app": "from celery import Celery\nfrom celery.signals import worker_ready\n"
+            "app = Celery(broker='memory://')\n\n\n@worker_ready.connect\ndef ready(**_):\n    import os\n"
+            "    from greenkit.doctor import report\n    report()\n    os._exit(0)\n\n\n"
+            "app.worker_main(['worker', '--pool=gevent', '--without-gossip', '--without-mingle'])\n"
+        },
+        [("never-patched", "app", "app.worker_main", "app.py:14", "")],
+        requires="celery",
     ),
     Case(
         "asyncio in one greenlet, Django in the others",
@@ -292,8 +332,8 @@ RIGHT = [
         "everything after the patch",
         {
             "app": PATCH
-            + "import asyncio, concurrent.futures, http.client, logging.handlers, queue, socket, ssl, subprocess\n"
-            "import threading\nfrom time import sleep\nLOCK = threading.Lock()\nLOCAL = threading.local()\n"
+            + "import asyncio, concurrent.futures, http.client, logging.handlers, queue, socket\n"
+            "import ssl, subprocess, threading\nfrom time import sleep\nLOCK = threading.Lock()\nLOCAL = threading.local()\n"
             "WORKERS = concurrent.futures.ThreadPoolExecutor(1)\nWORKERS.submit(sleep, 0).result()\n" + LOOK
         },
     ),
@@ -321,8 +361,9 @@ RIGHT = [
         {
             "app": PATCH + "import native\nnative.start()\n" + LOOK,
             "native": "from gevent.monkey import get_original\n"
-            "sleep = get_original('time', 'sleep')\nstart_thread = get_original('_thread', 'start_new_thread')\n"
-            "lock = get_original('_thread', 'allocate_lock')()\n\n\ndef start():\n    start_thread(sleep, (0.01,))\n",
+            "sleep = get_original('time', 'sleep')\nlock = get_original('_thread', 'allocate_lock')()\n"
+            "start_thread = get_original('_thread', 'start_new_thread')\n\n\n"
+            "def start():\n    start_thread(sleep, (0.01,))\n",
         },
     ),
     Case(
