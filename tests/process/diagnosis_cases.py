@@ -333,7 +333,8 @@ RIGHT = [
         {
             "app": PATCH
             + "import asyncio, concurrent.futures, http.client, logging.handlers, queue, socket\n"
-            "import ssl, subprocess, threading\nfrom time import sleep\nLOCK = threading.Lock()\nLOCAL = threading.local()\n"
+            "import ssl, subprocess, threading\nfrom time import sleep\n"
+            "LOCK, LOCAL = threading.Lock(), threading.local()\n"
             "WORKERS = concurrent.futures.ThreadPoolExecutor(1)\nWORKERS.submit(sleep, 0).result()\n" + LOOK
         },
     ),
