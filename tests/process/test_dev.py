@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FAKE_UV = """#!{python}
 import os, pathlib, signal, sys, time
 tree = pathlib.Path(os.environ["TREE"])
+if sys.argv[1:3] == ["python", "find"]:
+    sys.exit("error: no interpreter found")
 with open(tree / "uv-calls", "a") as log:
     log.write(" ".join(sys.argv[1:]) + "\\n")
 does = os.environ.get("UV_DOES", "")
@@ -35,7 +37,7 @@ if does == "fail":
 if does == "be slow":
     while not (tree / "go-on").exists():
         time.sleep(0.01)
-for folder in (tree / ".venv" / "lib").glob("python*/site-packages"):
+for folder in tree.glob(".venv*/lib/python*/site-packages"):
     (folder / "pytest.py").write_text("import sys; print('pytest got', sys.argv[1:])")
 """
 
@@ -78,19 +80,19 @@ class Tree:
         log = self.path / "uv-calls"
         return log.read_text().splitlines() if log.exists() else []
 
-    def start(self, *arguments: str, uv: str = "", pretence: str = "") -> subprocess.Popen[str]:
+    def start(self, *arguments: str, uv: str = "", pretence: str = "", **env: str) -> subprocess.Popen[str]:
         command = ["-c", PRETEND.format(pretence=pretence)] if pretence else ["dev"]
         return subprocess.Popen(
             [sys.executable, *command, *arguments],
             cwd=self.path,
-            env={"PATH": f"{self.tools}:/usr/bin:/bin", "TREE": str(self.path), "UV_DOES": uv},
+            env={"PATH": f"{self.tools}:/usr/bin:/bin", "TREE": str(self.path), "UV_DOES": uv, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def dev(self, *arguments: str, uv: str = "", pretence: str = "") -> Done:
-        process = self.start(*arguments, uv=uv, pretence=pretence)
+    def dev(self, *arguments: str, uv: str = "", pretence: str = "", **env: str) -> Done:
+        process = self.start(*arguments, uv=uv, pretence=pretence, **env)
         out, err = process.communicate(timeout=60)
         return Done(process.returncode, out, err.splitlines())
 
@@ -264,6 +266,64 @@ def test_a_failure_in_the_patched_run_is_the_exit_code(tree):
     done = tree.dev("test")
     assert done.code == 3
     assert "FAILED in the patched process" in done.said[-1]
+
+
+# Stands for another Python: says its version when asked, and otherwise writes down that it was started.
+OTHER = """#!/bin/sh
+case "$1" in
+  -c) echo {version} ;;
+  *) echo "{version} got $@" ;;
+esac
+"""
+
+
+def other_python(place: Path, version: str) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(OTHER.format(version=version))
+    place.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    "place", ["tools/python3.99", "pyenv/versions/3.99.4/bin/python"], ids=["PATH", "pyenv"]
+)
+@pytest.mark.parametrize("option", [("--python", "3.99"), ("--python=3.99",)])
+def test_another_python_is_found_and_becomes_dev(tree, place, option):
+    """`--python X` starts the same command in that Python, which then makes a venv of its own."""
+    other_python(tree.path / place, "3.99.4")
+    done = tree.dev("test", *option, "-q", PYENV_ROOT=str(tree.path / "pyenv"))
+    assert done.out == f"3.99.4 got {(tree.path / 'dev').resolve()} test {' '.join(option)} -q\n"
+    assert done.code == 0
+
+
+def test_a_python_of_another_version_is_not_taken(tree):
+    """A shim that does not start and a Python that lies are named, and the newest real one is taken."""
+    (tree.tools / "python3.99").write_text("#!/bin/sh\nexit 127\n")
+    (tree.tools / "python3.99").chmod(0o755)
+    for version in ("3.99.2", "3.99.10"):
+        other_python(tree.path / "pyenv" / "versions" / version / "bin" / "python", version)
+    done = tree.dev("test", "--python", "3.99", PYENV_ROOT=str(tree.path / "pyenv"))
+    assert done.out.startswith("3.99.10 got ")
+    done = tree.dev("test", "--python", "3.99", PYENV_ROOT=str(tree.path / "nothing"))
+    assert done.code == 1
+    assert f"no Python 3.99: {tree.tools}/python3.99 does not start" in done.said[0]
+    assert "pyenv install 3.99" in done.said[0]
+
+
+def test_this_python_by_version_has_a_venv_of_its_own(tree):
+    """`--python` with the running version installs beside `.venv`, which it leaves alone."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    done = tree.dev("test", "--python", version, "-q")
+    assert done.out == "pytest got ['-q']\n"
+    assert (tree.path / f".venv-{version}" / "dev-stamp").exists()
+    assert not (tree.path / ".venv").exists()
+
+
+@pytest.mark.parametrize("wrong", ["three", "3", "../3.12", ""])
+def test_what_is_no_version_is_refused(tree, wrong):
+    """A word that is no version is answered with one that is, before anything is made."""
+    done = tree.dev("test", "--python", wrong)
+    assert done.code == 1
+    assert done.said == [f"./dev: --python {wrong} is no version; write it as 3.12 or 3.12.1"]
 
 
 def test_it_is_executable():
