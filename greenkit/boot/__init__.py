@@ -8,35 +8,43 @@ by gevent itself through the two entry points `on_will_patch_all` and `on_did_pa
 from __future__ import annotations
 
 from greenkit.boot._caller import user_frame
+from greenkit.boot._drivers import init_grpc
 from greenkit.boot._events import on_did_patch_all, on_will_patch_all
 from greenkit.boot._evidence import evidence
 from greenkit.boot._imports import on_import
 from greenkit.boot._launch import Decision, decide
+from greenkit.boot._mismatch import refuse_mismatches
 from greenkit.boot._patch import patch, patched, report
 from greenkit.boot._plan import PLAN, Step
 from greenkit.boot._record import EarlyModule, PatchReport
 from greenkit.boot._repair import repair
 from greenkit.boot._scan import StaleReference, stale_references
 from greenkit.boot._shown import called, shown
+from greenkit.boot._settings import Settings, read_settings, unknown_variables
 
 __all__ = [
     "PLAN",
     "Decision",
     "EarlyModule",
     "PatchReport",
+    "Settings",
     "StaleReference",
     "Step",
     "called",
     "decide",
     "evidence",
+    "init_grpc",
     "on_did_patch_all",
     "on_import",
     "on_will_patch_all",
     "patch",
     "patched",
+    "read_settings",
+    "refuse_mismatches",
     "repair",
     "report",
     "shown",
     "stale_references",
     "user_frame",
+    "unknown_variables",
 ]

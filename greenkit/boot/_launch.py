@@ -24,11 +24,20 @@ _WORKER_FLAGS = frozenset({
     "--detach", "--disable-prefetch", "--task-events", "--events", "--purge", "--discard",
     "--without-gossip", "--without-mingle", "--without-heartbeat", "--beat", "--help",
 })  # fmt: skip
-# Programs that run their own threads or their own event loop in the process.
-_NEVER = {
-    "daphne": "an asyncio server", "flower": "an asyncio server", "granian": "an asyncio server",
-    "hypercorn": "an asyncio server", "uvicorn": "an asyncio server",
-}  # fmt: skip
+# Programs that run their own event loop in the process.
+_NEVER = dict.fromkeys(
+    ("daphne", "flower", "granian", "hypercorn", "ipykernel_launcher", "jupyter", "uvicorn"),
+    "an asyncio server",
+)
+# Modules of servers that are loaded before the application they serve.
+_NEVER_IN = {
+    "gunicorn.workers.gthread": "gunicorn's gthread worker never answers when it is patched",
+    "gunicorn.workers.gtornado": "gunicorn's worker is an asyncio server",
+    "uvicorn": "uvicorn is an asyncio server",
+}
+# gunicorn's worker classes that have an event loop of their own, by a part of their dotted names.
+_ASYNC_CLASSES = ("uvicorn", "tornado", "aiohttp", "asgi", "hypercorn", "daphne")
+_STAYS = frozenset({"beat", "flower", "worker"})
 _TOO_LATE = (
     "django.db is loaded and its connections belong to native threads;"
     ' make "import greenkit.auto" line 1 of manage.py or the WSGI module'
@@ -47,6 +56,7 @@ class Decision:
         pool: The pool named on the command line or in the environment; "" when neither does
             (then Celery takes `worker_pool` from the configuration, or prefork).
         command_at: Where the sub-command stands among the arguments; -1 when there is none.
+        stays: It is a Celery process that runs on; worth a line in its log.
         late: It should have been patched, and now it is too late to.
     """
 
@@ -56,6 +66,7 @@ class Decision:
     worker: bool = False
     pool: str = ""
     command_at: int = -1
+    stays: bool = False
     late: bool = False
 
 
@@ -78,16 +89,26 @@ def decide(
     Switches: never.
     """
     program, arguments = _program(argv, orig_argv)
-    if program != "celery":
-        if program in _NEVER:
-            return Decision(patch=False, reason=f"{program} is {_NEVER[program]}")
-        if "django.db" in loaded:
-            return Decision(patch=False, reason=_TOO_LATE, late=True)
-        return Decision(patch=True, reason="not a Celery process")
+    if program == "celery":
+        return _decide_celery(arguments, environ)
+    if program in _NEVER:
+        return Decision(patch=False, reason=f"{program} is {_NEVER[program]}")
+    for server, reason in _NEVER_IN.items():
+        if server in loaded:
+            return Decision(patch=False, reason=reason)
+    if program == "gunicorn" and (reason := _gunicorn_says_no(arguments, environ)):
+        return Decision(patch=False, reason=reason)
+    if "django.db" in loaded:
+        return Decision(patch=False, reason=_TOO_LATE, late=True)
+    return Decision(patch=True, reason="not a Celery process")
+
+
+def _decide_celery(arguments: Sequence[str], environ: Mapping[str, str]) -> Decision:
     at = _command_at(arguments)
     command = arguments[at] if at >= 0 else ""
     if command != "worker":
-        return Decision(patch=False, reason=f"celery {command or '(no command)'} runs no tasks", celery=True)
+        reason = f"celery {command or '(no command)'} runs no tasks"
+        return Decision(patch=False, reason=reason, celery=True, stays=command in _STAYS)
     pool = _pool_option(arguments[at + 1 :]) or environ.get("CELERY_WORKER_POOL", "")
     green = pool == "gevent" or (pool == "custom" and _is_green(environ.get("CELERY_CUSTOM_WORKER_POOL", "")))
     named = pool or "not named, so prefork or the configuration's"
@@ -98,7 +119,34 @@ def decide(
         worker=True,
         pool=pool,
         command_at=at,
+        stays=True,
     )
+
+
+def _gunicorn_says_no(arguments: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Return why gunicorn's worker must not be patched, or ""; its configuration is not known yet."""
+    words = [*environ.get("GUNICORN_CMD_ARGS", "").split(), *arguments]
+    kind = _last_value(words, "-k", "--worker-class")
+    if any(part in kind for part in _ASYNC_CLASSES):
+        return f"gunicorn's worker {kind} is an asyncio server"
+    threads = _last_value(words, "", "--threads")
+    if kind == "gthread" or (kind in {"", "sync"} and threads.isdigit() and int(threads) > 1):
+        return _NEVER_IN["gunicorn.workers.gthread"]
+    return ""
+
+
+def _last_value(words: Sequence[str], short: str, long: str) -> str:
+    """Return what argparse would read for an option; the last one wins."""
+    value = ""
+    for at, word in enumerate(words):
+        name, joined, rest = word.partition("=")
+        if name == long and joined:
+            value = rest
+        elif word in {short, long} and word:
+            value = words[at + 1] if at + 1 < len(words) else ""
+        elif short and word.startswith(short) and not word.startswith("--"):
+            value = word[len(short) :]
+    return value
 
 
 def _is_green(dotted: str) -> bool:

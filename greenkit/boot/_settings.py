@@ -1,0 +1,93 @@
+"""What `GREENKIT_*` variables say, read and checked in one place.
+
+Pure: an environment in, a `Settings` out. A wrong value is an error before anything is patched; a
+variable nobody reads is most likely a typing mistake, so it is named, with the nearest real one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from greenkit.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["MODES", "VARIABLES", "Settings", "read_settings", "unknown_variables"]
+
+MODES = ("off", "report", "strict", "repair")
+
+_PREFIX = "GREENKIT_"
+
+VARIABLES: dict[str, str] = {
+    "GREENKIT": "what greenkit.auto does: " + ", ".join(MODES),
+    "GREENKIT_REPAIR": "1 binds stale names of your own modules again",
+    "GREENKIT_CHILDREN": "1 patches the Python programs this process starts",
+    "GREENKIT_REPORT": "file the doctor writes its findings to",
+    "GREENKIT_WATCHDOG": "how long the hub may stand still, such as 100ms",
+    "GREENKIT_CORPUS_HOOK": "used by the collection of broken programs greenkit is tried on",
+    "GREENKIT_AMQP": "RabbitMQ server for tests",
+    "GREENKIT_POSTGRES": "PostgreSQL server for tests",
+    "GREENKIT_REDIS": "Redis or Valkey server for tests",
+}
+"""Every variable some part of greenkit reads, and what for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Hold what the environment asks of the bootstrap.
+
+    Attributes:
+        mode: `GREENKIT`: "off", "report", "strict" or "repair".
+        repair: Bind stale names again; by the mode or by `GREENKIT_REPAIR=1`.
+        children: `GREENKIT_CHILDREN=1`: the start-up hook patches Python programs started from here.
+    """
+
+    mode: str = "report"
+    repair: bool = False
+    children: bool = False
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Return the settings in `environ`; an empty value is as good as none.
+
+    Raises:
+        ConfigError: A value that means nothing; the message lists those that do.
+
+    Switches: never.
+    """
+    mode = environ.get("GREENKIT") or "report"
+    if mode not in MODES:
+        raise ConfigError(f"GREENKIT={mode!r} is none of {', '.join(MODES)}")
+    repair = _flag(environ, "GREENKIT_REPAIR")
+    return Settings(
+        mode=mode,
+        # "off" is what one sets at night to have greenkit out of the way: nothing overrules it.
+        repair=mode == "repair" or (repair and mode != "off"),
+        children=_flag(environ, "GREENKIT_CHILDREN"),
+    )
+
+
+def _flag(environ: Mapping[str, str], name: str) -> bool:
+    value = environ.get(name) or "0"
+    if value not in {"0", "1"}:
+        raise ConfigError(f"{name}={value!r} is neither 1 nor 0")
+    return value == "1"
+
+
+def unknown_variables(names: Iterable[str]) -> tuple[str, ...]:
+    """Return one sentence for each `GREENKIT_*` name nobody reads, with the nearest one somebody does.
+
+    Switches: never.
+    """
+    unknown = sorted(name for name in names if name.startswith(_PREFIX) and name not in VARIABLES)
+    return tuple(f"{name} is not a setting of greenkit{_nearest(name)}" for name in unknown)
+
+
+def _nearest(name: str) -> str:
+    # Late: a process without a typing mistake does not need it.
+    from difflib import get_close_matches
+
+    near = get_close_matches(name[len(_PREFIX) :], [one[len(_PREFIX) :] for one in VARIABLES], n=1)
+    return f"; did you mean {_PREFIX}{near[0]}?" if near else f"; there are {', '.join(VARIABLES)}"
