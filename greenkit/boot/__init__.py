@@ -12,7 +12,7 @@ from greenkit.boot._drivers import init_grpc
 from greenkit.boot._events import on_did_patch_all, on_will_patch_all
 from greenkit.boot._evidence import evidence
 from greenkit.boot._imports import on_import
-from greenkit.boot._launch import Decision, decide
+from greenkit.boot._launch import Decision, decide, what_runs
 from greenkit.boot._mismatch import refuse_mismatches
 from greenkit.boot._patch import patch, patched, report
 from greenkit.boot._plan import PLAN, Step
@@ -47,4 +47,5 @@ __all__ = [
     "stale_references",
     "user_frame",
     "unknown_variables",
+    "what_runs",
 ]

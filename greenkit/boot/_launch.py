@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
-__all__ = ["Decision", "decide"]
+__all__ = ["Decision", "decide", "what_runs"]
 
 # Options that take a value (celery 5.7, `celery/bin/celery.py` and `celery/bin/worker.py`):
 # their value is not a sub-command, and a cluster of short options ends at one.
@@ -156,14 +156,28 @@ def _is_green(dotted: str) -> bool:
 def _program(argv: Sequence[str], orig_argv: Sequence[str]) -> tuple[str, Sequence[str]]:
     if not argv:
         return "", ()
-    if argv[0] == "-m" and "-m" in orig_argv:
-        at = list(orig_argv).index("-m")
-        return (orig_argv[at + 1].split(".")[0] if at + 1 < len(orig_argv) else ""), argv[1:]
+    if argv[0] == "-m":
+        return what_runs(argv, orig_argv).partition(".")[0], argv[1:]
     head, _, tail = argv[0].replace("\\", "/").rpartition("/")
     name = head.rpartition("/")[2] if tail == "__main__.py" else tail
     for ending in (".exe", "-script.py", "-script.pyw"):
         name = name.removesuffix(ending)
     return name, argv[1:]
+
+
+def what_runs(argv: Sequence[str], orig_argv: Sequence[str]) -> str:
+    """Return the script, the module of `-m` or the code of `-c`, while Python still starts up.
+
+    Until the module is found `sys.argv` says only "-m"; the word is the one before its arguments.
+
+    Switches: never.
+    """
+    if not argv or argv[0] not in {"-m", "-c"}:
+        return argv[0] if argv else ""
+    at = len(orig_argv) - len(argv)
+    word = orig_argv[at] if 0 < at < len(orig_argv) else ""
+    # Joined to its option, behind others or not: "-mcelery", "-Imcelery".
+    return word.partition(argv[0][1])[2] if word.startswith("-") else word
 
 
 def _command_at(arguments: Sequence[str]) -> int:

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "run":
         from greenkit.cli._run import run
 
-        return run(options.program, mode=options.mode)
+        return run(options.program, mode=options.mode, children=options.children, watch=options.watch)
     from greenkit.cli._doctor import diagnose
 
     return diagnose(options.target, as_json=options.json)
@@ -55,6 +55,12 @@ def _parser() -> argparse.ArgumentParser:
         ("repair", "bind stale names again where it is safe"),
     ):
         modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, default="", help=text)
+    run.add_argument(
+        "--children", action="store_true", help="also patch the Python programs that PROGRAM starts"
+    )
+    run.add_argument(
+        "--watch", metavar="100ms", default="", help="report whoever stops the hub for longer than this"
+    )
     run.add_argument(
         "program",
         nargs=argparse.REMAINDER,

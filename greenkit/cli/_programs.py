@@ -8,7 +8,14 @@ import runpy
 import sys
 from types import CodeType, ModuleType
 
-__all__ = ["run_code", "run_file", "run_module"]
+from greenkit.cli._ready import complain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+__all__ = ["run_code", "run_file", "run_module", "tell_of_exec"]
 
 
 def run_file(path: str) -> None:
@@ -49,3 +56,24 @@ def _first_on_path(place: str) -> None:
     # The interpreter put the directory of the greenkit command there; under -P it put nothing.
     if not getattr(sys.flags, "safe_path", False) and sys.path:
         sys.path[0] = place
+
+
+def tell_of_exec() -> None:
+    """Have a line printed when the program replaces this process: the patch ends there, unseen.
+
+    `ddtrace-run`, `opentelemetry-instrument` and a server that restarts itself do that.
+    """
+
+    def telling(real: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
+        def execute(path: Any, *rest: Any) -> NoReturn:
+            if os.environ.get("GREENKIT_CHILDREN", "0") in {"", "0"}:
+                complain(
+                    f"{path} replaces this process, and the patch ends here;"
+                    " start it with: greenkit run --children -- …"
+                )
+            real(path, *rest)
+
+        return execute
+
+    # execl, execvp and their like end in one of these two (`os.py`, 3.10 to 3.14).
+    os.execv, os.execve = telling(os.execv), telling(os.execve)

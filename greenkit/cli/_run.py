@@ -19,28 +19,41 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _USAGE = (
-    "usage: greenkit run [--strict | --repair] -- (script.py | -m module | -c code | command) [arguments]"
+    "usage: greenkit run [--strict | --repair] [--children] [--watch=100ms]"
+    " -- (script.py | -m module | -c code | command) [arguments]"
 )
 
 
-def run(program: Sequence[str], *, mode: str = "") -> int:
+def run(program: Sequence[str], *, mode: str = "", children: bool = False, watch: str = "") -> int:
     """Patch, then run `program` as `__main__`; return 0 unless it exits otherwise.
 
     Args:
         program: The words after `--`: a script, `-m module`, `-c code`, `python` with any of
-            them, or a Python command on the PATH.
+            them, or a Python command on the PATH. With `children`, any command.
         mode: Value for `GREENKIT`; "" leaves it as it is.
+        children: Arm the start-up hook, so that Python programs started from here are patched.
+        watch: Value for `GREENKIT_WATCHDOG`; "" leaves it as it is.
     """
+    if watch:
+        os.environ["GREENKIT_WATCHDOG"] = watch
     try:
-        kind, argv = _understand(program)
+        if children:
+            _arm_children()
+        kind, argv = _understand(program, children=children)
     except ConfigError as error:
         return complain(error)
+    if kind == "exec":
+        if mode:
+            os.environ["GREENKIT"] = mode
+        os.execv(argv[0], argv)  # noqa: S606 - running the program is the point
     decision = patch_for(argv, mode=mode)
     if not (decision.patch or decision.stays):  # else greenkit.auto has said it
         complain(f"not patched: {decision.reason}")
     # Late: runpy and types are only needed now, after the patch.
     from greenkit.cli import _programs
 
+    if not children:
+        _programs.tell_of_exec()
     if kind == "-m":
         _programs.run_module(argv[0])
     elif kind == "-c":
@@ -50,8 +63,25 @@ def run(program: Sequence[str], *, mode: str = "") -> int:
     return 0
 
 
-def _understand(program: Sequence[str]) -> tuple[str, list[str]]:
-    """Return what kind of program it is ("-m", "-c" or "") and its `sys.argv`."""
+def _arm_children() -> None:
+    """Have Python programs started from here patched, by the hook in site-packages.
+
+    Raises:
+        ConfigError: The hook is not installed.
+    """
+    # Late: only this option needs it.
+    from greenkit._children import FILE
+
+    if not any(os.path.isfile(os.path.join(place, FILE)) for place in sys.path):  # noqa: PTH113, PTH118
+        raise ConfigError(
+            f"--children needs {FILE} in site-packages, and it is not there; install greenkit with pip"
+            " or uv (a checkout on PYTHONPATH has no start-up hook)"
+        )
+    os.environ["GREENKIT_CHILDREN"] = "1"
+
+
+def _understand(program: Sequence[str], *, children: bool = False) -> tuple[str, list[str]]:
+    """Return what kind of program it is ("-m", "-c", "" or "exec") and its `sys.argv`."""
     words = list(program)
     if words[:1] == ["--"]:
         del words[0]
@@ -65,7 +95,15 @@ def _understand(program: Sequence[str]) -> tuple[str, list[str]]:
         return words[0], words[1:] if words[0] == "-m" else ["-c", *words[2:]]
     if words[0].startswith("-"):
         raise ConfigError(f"cannot give {words[0]} to an interpreter that runs already; {_USAGE}")
-    return "", [_find(words[0]), *words[1:]]
+    path = _find(words[0])
+    if not os.path.isdir(path) and not _is_python(path):  # noqa: PTH112
+        if children:
+            return "exec", [path, *words[1:]]
+        raise ConfigError(
+            f"{path} is not a Python program, so it cannot be run patched in this process; start the"
+            " Python program it starts with greenkit run instead, or use greenkit run --children"
+        )
+    return "", [path, *words[1:]]
 
 
 def _is_this_python(word: str) -> bool:
@@ -75,7 +113,7 @@ def _is_this_python(word: str) -> bool:
 
 
 def _find(word: str) -> str:
-    """Return the path of the Python file `word` names, as a path or as a command."""
+    """Return the path of the file `word` names, as a path or as a command."""
     path = word
     if not os.path.exists(path):  # noqa: PTH110
         # Next to this interpreter first: the venv's command, even when the venv is not activated.
@@ -84,11 +122,6 @@ def _find(word: str) -> str:
         path = next((one for one in candidates if os.path.isfile(one) and os.access(one, os.X_OK)), "")  # noqa: PTH113
     if not path:
         raise ConfigError(f"{word!r} is neither a file nor a command on the PATH")
-    if not os.path.isdir(path) and not _is_python(path):  # noqa: PTH112
-        raise ConfigError(
-            f"{path} is not a Python program, so it cannot be run patched in this process;"
-            " start the Python program it starts with greenkit run instead"
-        )
     return path
 
 

@@ -65,7 +65,8 @@ class Tree:
         self.path = path
         self.tools = path / "tools"
         self.tools.mkdir(parents=True)
-        for name in ("dev", "pyproject.toml", "constraints.txt"):
+        (path / "startup").mkdir()
+        for name in ("dev", "pyproject.toml", "constraints.txt", "startup/_greenkit_children.pth"):
             shutil.copy(ROOT / name, path / name)
         uv = self.tools / "uv"
         uv.write_text(FAKE_UV.format(python=sys.executable))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from greenkit.boot import decide
+from greenkit.boot import decide, what_runs
 
 GREEN = [
     "-P gevent",
@@ -140,3 +140,28 @@ def test_gunicorns_worker_decides(options, environ, patched):
 def test_an_application_is_not_patched_under_a_server_that_cannot_be(server):
     """A wsgi.py is imported by its server, whose module is loaded by then."""
     assert not decide(["serve.py"], {}, loaded={server}).patch
+
+
+@pytest.mark.parametrize(
+    ("argv", "orig", "runs"),
+    [
+        ("-m a b", "python -m celery a b", "celery"),
+        ("-m -m x", "python -W error -m celery -m x", "celery"),
+        ("-m a", "python -mcelery a", "celery"),
+        ("-m", "python -Imcelery", "celery"),
+        ("-c a", "python -B -c code a", "code"),
+        ("-c", "python -ccode", "code"),
+        ("shop/manage.py -m x", "python shop/manage.py -m x", "shop/manage.py"),
+        ("-m", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_what_runs_is_known_before_it_is_found(argv, orig, runs):
+    """While Python starts up, the word before the arguments names the module or holds the code."""
+    assert what_runs(argv.split(), orig.split()) == runs
+
+
+def test_a_module_being_located_is_judged_by_its_name():
+    """`python -m celery` and `python -mcelery` are Celery before their `__main__` is found."""
+    for orig in ("python -m celery -A proj worker", "python -mcelery -A proj worker"):
+        assert decide(["-m", "-A", "proj", "worker"], {}, orig_argv=orig.split()).worker

@@ -1,0 +1,80 @@
+"""The start-up hook: patch a Python program we did not start ourselves, before its first import.
+
+`_greenkit_children.pth` beside this package (from Python 3.15 on `_greenkit_children.start`) calls
+`start()` when the interpreter starts, for `celery multi`, servers that exec, and any subprocess.
+Armed by `GREENKIT_CHILDREN=1`, which `greenkit run --children` sets; unarmed, the file reads one
+variable. The command line decides, as it does for `greenkit.auto`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["FILE", "patch", "start"]
+
+FILE = "_greenkit_children.pth"
+"""Name of the file in site-packages that calls `start()`."""
+
+# They patch by themselves, and need to see their own command line first.
+_THEMSELVES = frozenset({"greenkit", "gevent"})
+# multiprocessing starts these with `-c`; they only hand on file descriptors.
+_HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+# Before 3.13 `site` reads the .pth files of a venv twice.
+_STARTED: list[bool] = []
+
+
+def start() -> None:
+    """Patch this process if the hook is armed and the command line says so; never raises.
+
+    A wrong `GREENKIT_…` value, or `GREENKIT=strict` and a finding that is an error, ends the
+    process with status 2.
+    """
+    if os.environ.get("GREENKIT_CHILDREN", "0") in {"", "0"} or _STARTED or _is_not_ours():
+        return
+    _STARTED.append(True)
+    if _ddtrace_comes_first():
+        # Late: only here is it needed. ddtrace cannot be loaded after the patch (4.16 says so and
+        # stops); its sitecustomize is the next thing the interpreter imports.
+        from greenkit.boot import on_import
+
+        on_import("sitecustomize", patch)
+        return
+    patch()
+
+
+def patch() -> None:
+    """Do what `import greenkit.auto` does, where no exception may get out."""
+    try:
+        # Late: importing it is what patches.
+        import greenkit.auto  # noqa: F401
+    except Exception as error:
+        kind = [one.__name__ for one in type(error).__mro__]
+        refused = "ConfigError" in kind or "PatchError" in kind
+        outcome = "" if refused else "; not patched"
+        print(f"greenkit: {_sentence(error, known=refused)}{outcome}", file=sys.stderr)  # noqa: T201
+        if refused:
+            # Not SystemExit: while `site` is imported it becomes a fatal error with a traceback.
+            sys.stderr.flush()
+            os._exit(2)
+
+
+def _sentence(error: Exception, *, known: bool) -> str:
+    return str(error) if known else f"the start-up hook failed: {type(error).__name__}: {error}"
+
+
+def _is_not_ours() -> bool:
+    # Late: an unarmed start must not load it.
+    from greenkit.boot import what_runs
+
+    running = what_runs(sys.argv, sys.orig_argv)
+    if sys.argv[:1] == ["-c"]:
+        return any(helper in running for helper in _HELPERS)
+    # The last part only: a project may live in a folder called greenkit.
+    return os.path.basename(running).partition(".")[0] in _THEMSELVES  # noqa: PTH119
+
+
+def _ddtrace_comes_first() -> bool:
+    # ddtrace-run puts its own sitecustomize at the head of PYTHONPATH.
+    places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return any(place.rstrip("/").endswith("/ddtrace/bootstrap") for place in places)
