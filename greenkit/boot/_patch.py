@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["mend", "patch", "patched", "report"]
 
 _STRICT = ("error", "warn", "off")
+# gunicorn's reloader subclasses Thread before any application could patch.
+_ALWAYS_REPAIRED = CELERY_FAMILY | {"gunicorn"}
 
 
 def patch(
@@ -62,7 +64,7 @@ def patch(
     if not is_patched():
         _patch_now(arguments)
     seen = survey()
-    changed = rebind(only=None if repair else CELERY_FAMILY, seen=seen)
+    changed = rebind(only=None if repair else _ALWAYS_REPAIRED, seen=seen)
     findings = (*findings_about(*(survey() if changed else seen)), *_repairs(RECORD.repaired))
     RECORD.report = PatchReport(
         patched=is_patched(),

@@ -14,43 +14,57 @@ pytest.importorskip("celery")
 
 PROJECT = """
 {first}
-import json, os, time
+import json, os, sys, threading, time
 from celery import Celery, signals
 app = Celery("proj", broker="memory://", backend="cache+memory://")
 app.conf.update(worker_pool={pool!r}, task_ignore_result=True, worker_enable_remote_control=False)
-running, most, done = 0, 0, 0
+running, most = 0, 0
 
 @app.task
 def nap():
-    global running, most, done
+    global running, most
     running += 1
     most = max(most, running)
     time.sleep(0.2)
     running -= 1
-    done += 1
-    if done == 4:
-        leave()
+    with open("ran.txt", "a") as file:
+        print(most, file=file)
 
 def leave():
-    import sys
-    import kombu.utils.functional, celery.utils.timer2
+    import billiard, kombu.utils.functional, celery.utils.timer2
     stale = []
     if "gevent" in sys.modules:
         from greenkit import boot
-        stale = [r.holder for r in boot.stale_references()]
-    told = dict(most=most, done=done, stale=stale, sleep=time.sleep.__module__,
+        stale = [f.message for f in boot.evidence() if f.severity.value != "info"]
+    told = dict(most=most, stale=stale, sleep=time.sleep.__module__,
                 kombu=kombu.utils.functional.sleep is time.sleep,
                 timer=celery.utils.timer2.sleep is time.sleep)
     with open("told.json", "w") as file:
         json.dump(told, file)
+    for child in billiard.active_children():
+        child.terminate()
     os._exit(0)
+
+def watch():
+    while not os.path.exists("ran.txt") or len(open("ran.txt").readlines()) < 4:
+        time.sleep(0.02)
+    leave()
 
 @signals.worker_ready.connect
 def ready(**kwargs):
-    if os.environ.get("ONLY_READY"):
-        leave()
     for _ in range(4):
         nap.delay()
+    threading.Thread(target=watch, daemon=True).start()
+
+@signals.before_task_publish.connect
+def publish(**kwargs):
+    if "beat" in sys.argv:
+        leave()
+
+app.conf.beat_schedule = dict(nap=dict(task="proj.nap", schedule=0.1))
+if __name__ == "__main__":
+    sys.modules["proj"] = sys.modules["__main__"]
+    app.worker_main(sys.argv[1:])
 """
 
 AUTO = "import greenkit.auto"
@@ -58,7 +72,7 @@ AUTO = "import greenkit.auto"
 
 @pytest.fixture
 def worker(tmp_path):
-    """Start a worker; return what it told, or the run when it told nothing."""
+    """Start a worker; return what it told, with what it said, or the run when it told nothing."""
 
     def start(*command, first=AUTO, pool=None, **env):
         (tmp_path / "proj.py").write_text(PROJECT.format(first=first, pool=pool or "prefork"))
@@ -70,13 +84,14 @@ def worker(tmp_path):
         if not told.exists():
             return run
         assert run.returncode == 0, run
-        return json.loads(told.read_text())
+        said = [line for line in run.stderr.splitlines() if line.startswith("greenkit: ")]
+        return {**json.loads(told.read_text()), "said": said}
 
     return start
 
 
 CELERY = ("-m", "celery", "-A", "proj", "worker")
-CLEAN = {"most": 4, "done": 4, "stale": [], "sleep": "gevent.hub", "kombu": True, "timer": True}
+CLEAN = {"most": 4, "stale": [], "sleep": "gevent.hub", "kombu": True, "timer": True, "said": []}
 
 
 @pytest.mark.parametrize("first", ["", AUTO], ids=["installed", "auto"])
@@ -113,10 +128,54 @@ def test_greenkit_run_celery_is_clean(worker):
 @pytest.mark.parametrize(
     "way", [("-m", "celery"), ("-m", "greenkit", "celery")], ids=["auto", "greenkit celery"]
 )
-def test_other_pools_are_not_patched(worker, pool, way):
-    """A worker whose pool is not gevent's stays as it is, whoever was imported."""
-    told = worker(*way, "-A", "proj", "worker", "--pool", pool, ONLY_READY="1")
+def test_other_pools_run_their_tasks_unpatched_and_say_so(worker, pool, way):
+    """A worker whose pool is not gevent's does its work as it always did; one line says that it may."""
+    told = worker(*way, "-A", "proj", "worker", "--pool", pool)
     assert told["sleep"] == "time"
+    assert told["said"] == [f"greenkit: not patched: the worker's pool is {pool}"]
+    assert told["most"] == {"prefork": 0, "threads": 4, "solo": 1}[pool]  # prefork's run elsewhere
+
+
+def test_a_worker_without_a_pool_says_that_it_is_not_patched(worker):
+    """Celery's default is prefork; the line names what was looked for."""
+    told = worker(*CELERY)
+    assert told["sleep"] == "time"
+    assert told["said"] == [
+        "greenkit: not patched: the worker's pool is not named, so prefork or the configuration's"
+    ]
+
+
+@pytest.mark.parametrize("pool", ["greenkit.celery:TaskPool", "celery.concurrency.gevent:TaskPool"])
+def test_a_custom_pool_that_is_green_is_clean(worker, pool):
+    """`-P custom` patches nothing by itself, whichever gevent pool it names."""
+    assert worker(*CELERY, "-P", "custom", CELERY_CUSTOM_WORKER_POOL=pool) == CLEAN
+
+
+@pytest.mark.parametrize("way", [(), ("-m", "greenkit", "run", "--")], ids=["auto", "greenkit run"])
+@pytest.mark.parametrize("spelling", [["-P", "gevent"], ["--pool=gevent"], ["-Pgevent"]])
+def test_worker_main_is_clean(worker, way, spelling):
+    """A script that calls `app.worker_main()` is patched at its line 1, where Celery would not."""
+    assert worker(*way, "proj.py", "worker", *spelling) == CLEAN
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_worker_main_with_a_pool_of_threads_runs_its_tasks(worker, pool):
+    """The process is patched before the pool is known; its tasks run all the same."""
+    told = worker("proj.py", "worker", "--pool", pool)
+    assert (told["sleep"], told["stale"]) == ("gevent.hub", [])
+    assert told["most"] == {"threads": 4, "solo": 1}[pool]
+
+
+def test_worker_main_with_prefork_is_refused(worker):
+    """Patched children never end: it stops before it takes a task, and says both remedies."""
+    run = worker("proj.py", "worker", "--pool=prefork")
+    assert run.returncode == 1
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("greenkit: this process is patched by gevent and its pool is prefork")
+    assert "-P gevent" in last
+    assert "GREENKIT=off" in last
+    told = worker("proj.py", "worker", "--pool=prefork", GREENKIT="off")
+    assert (told["sleep"], told["said"]) == ("time", [])
 
 
 def test_a_pool_named_in_the_configuration_is_refused(worker):
@@ -135,13 +194,43 @@ def test_a_green_pool_is_refused_when_the_patch_is_switched_off(worker):
     assert "Start it with: greenkit celery" in run.stderr
 
 
-def test_beat_and_shell_are_not_patched(tmp_path):
-    """A command that runs no tasks loads no gevent."""
+def test_beat_sends_unpatched_and_says_so(tmp_path):
+    """Beat runs no tasks; it sends its schedule as it always did."""
+    (tmp_path / "proj.py").write_text(PROJECT.format(first=AUTO, pool="gevent"))
+    run = run_clean(["-m", "celery", "-A", "proj", "beat"], cwd=str(tmp_path), timeout=40.0)
+    assert json.loads((tmp_path / "told.json").read_text())["sleep"] == "time", run
+    assert run.stderr.count("greenkit: not patched: celery beat runs no tasks\n") == 1
+
+
+FLOWER = """
+import click
+@click.command(name="flower")
+@click.pass_context
+def flower(context):
+    import time
+    print("FLOWER", time.sleep.__module__)
+"""
+
+
+@pytest.mark.parametrize("command", ["shell", "report", "flower"])
+def test_a_command_that_runs_no_tasks_loads_no_gevent(tmp_path, command):
+    """It works, unpatched; only what stays (flower) has a line to say."""
     (tmp_path / "proj.py").write_text(
         "import greenkit.auto, sys\n"
         "from celery import Celery\n"
         "app = Celery('proj', broker='memory://')\n"
         "print('GEVENT', 'gevent' in sys.modules, greenkit.auto.decision.patch)\n"
     )
-    run = run_clean(["-m", "celery", "-A", "proj", "report"], cwd=str(tmp_path))
+    # Where flower's own package would be: a plugin of the celery command.
+    (tmp_path / "fake_flower.py").write_text(FLOWER)
+    info = tmp_path / "fake_flower-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fake_flower\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[celery.commands]\nflower = fake_flower:flower\n")
+    run = run_clean(
+        ["-m", "celery", "-A", "proj", command], cwd=str(tmp_path), env={"PYTHONPATH": str(tmp_path)}
+    )
+    assert run.returncode == 0, run
     assert "GEVENT False False" in run.stdout
+    assert ("FLOWER time" in run.stdout) is (command == "flower")
+    assert ("not patched: celery flower" in run.stderr) is (command == "flower")
