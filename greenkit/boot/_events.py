@@ -7,6 +7,7 @@ else's patch, hence they never raise.
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 import time
@@ -33,6 +34,8 @@ _OBSERVER = "greenkit.doctor:report"
 _MENDER = "greenkit.boot._patch:mend"
 # Bound at import, before the patch: it is not a wait, and stays the same function.
 _now = time.perf_counter
+# What the patching thread was called before the patch.
+_IDENT: list[int] = []
 
 
 def begin() -> None:
@@ -61,6 +64,7 @@ def on_will_patch_all(event: Any, /) -> None:
     Switches: never.
     """
     try:
+        _IDENT[:] = [_thread.get_ident()]
         GUARD.arm()
         settings = getattr(event, "patch_all_arguments", {})
         if RECORD.started is None:
@@ -83,6 +87,7 @@ def on_did_patch_all(_event: object, /) -> None:
     Switches: never.
     """
     try:
+        _keep_import_locks()
         GUARD.disarm()
         if RECORD.started is not None and not RECORD.modules:
             RECORD.seconds = _now() - RECORD.started
@@ -93,6 +98,19 @@ def on_did_patch_all(_event: object, /) -> None:
             call(_OBSERVER)
     except Exception:  # noqa: S110 - see above
         pass
+
+
+def _keep_import_locks() -> None:
+    """Let the imports under way end in this thread, which has a new identity now.
+
+    gevent sees to it, but not when another thread lives (an agent's, say): then the import that
+    patched ends in "cannot release un-acquired lock".
+    """
+    ident = _thread.get_ident()
+    locks = sys.modules["_frozen_importlib"]._module_locks
+    for lock in [reference() for reference in list(locks.values())]:
+        if lock is not None and [lock.owner] == _IDENT:
+            lock.owner = ident
 
 
 def _in_main_thread() -> bool:
