@@ -3,39 +3,77 @@
 A driver's hook (psycopg2's wait callback) must be set when its package is there, and a process
 that never uses the package must not pay for it. One finder at the head of `sys.meta_path` looks
 only at names that were asked for, lets the other finders find them, and steps in after the module
-has run. Imports nothing gevent patches.
+has run. A finder of somebody else that stands before ours and finds a module alone is made up for
+at the next import of anything. Imports nothing gevent patches.
 """
 
 from __future__ import annotations
 
+import _thread
 import sys
+from types import ModuleType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
-    from types import ModuleType
     from typing import Any
 
 __all__ = ["call", "on_import"]
+
+_Spec: Any = type(sys.__spec__)
 
 
 def on_import(name: str, callback: Callable[[], object] | str) -> None:
     """Have `callback` called once, when the module `name` has been imported.
 
-    Called at once when it already is. What the callback raises comes out of the import statement.
+    Called at once when it already is. What the callback raises comes out of the import statement,
+    and it is called again when the import is tried again.
 
     Args:
         name: Absolute name of the module.
         callback: A function without arguments, or "package.module:function" to be imported then.
     """
-    module = sys.modules.get(name)
-    if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
+    if _is_imported(name):
         call(callback)
         return
     _FINDER.wanted.setdefault(name, []).append(callback)
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
+
+
+def _is_imported(name: str) -> bool:
+    module: Any = sys.modules.get(name)
+    if module is None:
+        return False
+    if type(module).__name__ == "_LazyModule":  # importlib's: looking at an attribute would load it
+        return False
+    if not issubclass(type(module), ModuleType):
+        return True  # somebody's stand-in, put there whole
+    # Its dictionary, not its attributes: a module may answer for those itself.
+    spec = object.__getattribute__(module, "__dict__").get("__spec__")
+    return not getattr(spec, "_initializing", False)
+
+
+def _watch_the_end(name: str) -> None:
+    """Have the callbacks of `name`, which is being imported past us, called when it is whole.
+
+    importlib marks a spec as initializing and takes the mark away at the end
+    (`_bootstrap._load_unlocked`, 3.10 to 3.14).
+    """
+    spec = object.__getattribute__(sys.modules[name], "__dict__").get("__spec__")
+    if type(spec) is not _Spec:
+        return
+
+    class Watched(_Spec):  # type: ignore[misc]
+        def __setattr__(self, attribute: str, value: object) -> None:
+            super().__setattr__(attribute, value)
+            if attribute == "_initializing" and not value:
+                self.__class__ = _Spec
+                if name in sys.modules:  # else it failed
+                    _FINDER.imported(name)
+
+    spec.__class__ = Watched
 
 
 def call(callback: Callable[[], object] | str) -> None:
@@ -52,24 +90,30 @@ def call(callback: Callable[[], object] | str) -> None:
 class _Finder:
     """Wrap the loader of a wanted module; whoever finds it keeps finding it."""
 
-    __slots__ = ("looking", "wanted")
+    __slots__ = ("looking", "running", "wanted")
 
     def __init__(self) -> None:
         self.wanted: dict[str, list[Callable[[], object] | str]] = {}
-        self.looking: set[str] = set()
+        # (thread or greenlet, module): another one may look for the same module meanwhile.
+        self.looking: set[tuple[int, str]] = set()
+        self.running: set[str] = set()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name not in self.wanted or name in self.looking:
+        looking = (_thread.get_ident(), name)
+        if looking in self.looking:
             return None
-        self.looking.add(name)  # other people's finders ask the whole meta_path again
+        if name not in self.wanted:
+            self._catch_up()
+            return None
+        self.looking.add(looking)  # other people's finders ask the whole meta_path again
         try:
             spec = self._ask_the_others(name, path, target)
         finally:
-            self.looking.discard(name)
+            self.looking.discard(looking)
         if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
+            spec.loader = _Loader(spec.loader, name)  # type: ignore[assignment]
         return spec
 
     def _ask_the_others(
@@ -83,21 +127,47 @@ class _Finder:
                     return spec
         return None
 
+    def _catch_up(self) -> None:
+        """Serve what was imported past us, and stand at the head again.
+
+        Finders that import by themselves (typeguard's) and loaders without `exec_module` do that.
+        """
+        head = sys.meta_path
+        # Within importlib's loop over this list: what stands behind us stays where it is.
+        if head and head[0] is not self and self in head:
+            head.remove(self)
+            head.insert(0, self)
+        for name in [one for one in self.wanted if one in sys.modules and one not in self.running]:
+            if _is_imported(name):
+                self.imported(name)
+            else:
+                _watch_the_end(name)
+
     def imported(self, name: str) -> None:
         callbacks = self.wanted.pop(name, [])
         if not self.wanted and self in sys.meta_path:
             sys.meta_path.remove(self)
-        for callback in callbacks:
-            call(callback)
+        try:
+            while callbacks:
+                call(callbacks[0])
+                del callbacks[0]
+        except BaseException:
+            # The import fails with it; when it is tried again, so is the callback.
+            for callback in callbacks:
+                self.wanted.setdefault(name, []).append(callback)
+            if self not in sys.meta_path:
+                sys.meta_path.insert(0, self)
+            raise
 
 
 class _Loader:
     """Run the real loader, give the module back to it, then call the callbacks."""
 
-    __slots__ = ("_real",)
+    __slots__ = ("_name", "_real")
 
-    def __init__(self, real: Any) -> None:
+    def __init__(self, real: Any, name: str) -> None:
         self._real = real
+        self._name = name  # a module may give itself another __name__
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -109,12 +179,19 @@ class _Loader:
 
     def exec_module(self, module: ModuleType) -> None:
         # First give the loader back: pkgutil and inspect look at its type.
+        # Unless somebody wrapped us in a loader of their own: that one stays.
+        ours: Any = self
         spec = module.__spec__
-        if spec is not None:
+        if spec is not None and spec.loader is ours:
             spec.loader = self._real
-        module.__loader__ = self._real
-        self._real.exec_module(module)
-        _FINDER.imported(module.__name__)
+        if getattr(module, "__loader__", None) is ours:
+            module.__loader__ = self._real
+        _FINDER.running.add(self._name)
+        try:
+            self._real.exec_module(module)
+        finally:
+            _FINDER.running.discard(self._name)
+        _FINDER.imported(self._name)
 
 
 _FINDER: Any = _Finder()
