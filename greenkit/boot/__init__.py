@@ -19,8 +19,8 @@ from greenkit.boot._plan import PLAN, Step
 from greenkit.boot._record import EarlyModule, PatchReport
 from greenkit.boot._repair import repair
 from greenkit.boot._scan import StaleReference, stale_references
-from greenkit.boot._shown import called, shown
 from greenkit.boot._settings import Settings, read_settings, unknown_variables
+from greenkit.boot._shown import called, shown
 
 __all__ = [
     "PLAN",
@@ -45,7 +45,7 @@ __all__ = [
     "report",
     "shown",
     "stale_references",
-    "user_frame",
     "unknown_variables",
+    "user_frame",
     "what_runs",
 ]

@@ -74,7 +74,7 @@ def patch(
         repaired=RECORD.repaired,
         seconds=RECORD.seconds,
     )
-    _speak(findings, strict or "warn")
+    _speak(findings, strict or "warn", asked=repair)
     return RECORD.report
 
 
@@ -143,7 +143,7 @@ def mend() -> None:
     RECORD.mending = True  # completing a patch announces a patch
     try:
         rebind()
-        _speak((*evidence(), *_repairs(RECORD.repaired)), "warn")
+        _speak((*evidence(), *_repairs(RECORD.repaired)), "warn", asked=True)
     finally:
         RECORD.mending = False
 
@@ -163,8 +163,9 @@ def _repairs(repaired: tuple[str, ...]) -> tuple[Finding, ...]:
     )
 
 
-def _speak(findings: tuple[Finding, ...], strict: str) -> None:
-    loud = tuple(f for f in findings if f.severity is not Severity.INFO or f.rule == "repaired")
+def _speak(findings: tuple[Finding, ...], strict: str, *, asked: bool) -> None:
+    # A repair nobody asked for (Celery's own names) is in the report, and not worth a line of the log.
+    loud = tuple(f for f in findings if f.severity is not Severity.INFO or (asked and f.rule == "repaired"))
     errors = tuple(f for f in loud if f.severity is Severity.ERROR)
     if strict == "error" and errors:
         msg = f"{len(errors)} errors after the patch:\n{render(errors)}"

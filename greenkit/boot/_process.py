@@ -30,7 +30,7 @@ _NOT_GREEN: dict[str, tuple[str, Severity, str]] = {
     ),
     "celery.concurrency.thread": (
         "Celery's threads pool",
-        Severity.WARNING,
+        Severity.INFO,
         "its threads become greenlets, so -c counts greenlets and nothing is parallel",
     ),
     "gunicorn.workers.gthread": (

@@ -334,7 +334,7 @@ EARLY = """
 import asyncio, concurrent.futures, contextlib, functools, http.client, importlib.metadata, json, logging
 import multiprocessing, os, queue, selectors, signal, socket, ssl, subprocess, tempfile, threading, time
 _stop = threading.Event()
-_lock = threading.RLock()
+_changed = threading.Condition()
 """
 
 

@@ -8,7 +8,8 @@ import json
 import pytest
 
 from greenkit.testing import run_clean
-from tests.process.diagnosis_cases import RIGHT, WRONG
+from tests.process.right_programs import RIGHT
+from tests.process.wrong_programs import WRONG
 
 
 @pytest.fixture
