@@ -20,7 +20,7 @@ from greenkit.boot import (
     PatchReport,
     Settings,
     decide,
-    on_import,
+    hook_drivers,
     patch,
     patched,
     read_settings,
@@ -33,16 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["DRIVER_HOOKS", "decision", "report"]
-
-DRIVER_HOOKS = (
-    ("psycopg2", "greenkit.postgres:install"),
-    ("psycopg", "greenkit.postgres:install"),
-    ("grpc", "greenkit.boot:init_grpc"),
-    ("httpcore2._backends.sync", "greenkit.http:tune_httpx"),
-    ("httpcore._backends.sync", "greenkit.http:tune_httpx"),
-)
-"""(package, "module:function" called once the package is imported), for patched processes."""
+__all__ = ["decision", "report"]
 
 
 def _start(decided: Decision, settings: Settings) -> PatchReport | None:
@@ -53,8 +44,7 @@ def _start(decided: Decision, settings: Settings) -> PatchReport | None:
         return None
     done = patch(strict="error" if settings.mode == "strict" else None, repair=settings.repair)
     refuse_mismatches()
-    for package, hook in DRIVER_HOOKS:
-        on_import(package, hook)
+    hook_drivers()
     return done
 
 

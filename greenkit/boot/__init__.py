@@ -8,7 +8,7 @@ by gevent itself through the two entry points `on_will_patch_all` and `on_did_pa
 from __future__ import annotations
 
 from greenkit.boot._caller import user_frame
-from greenkit.boot._drivers import init_grpc
+from greenkit.boot._drivers import DRIVER_HOOKS, hook_drivers, init_grpc
 from greenkit.boot._events import on_did_patch_all, on_will_patch_all
 from greenkit.boot._evidence import evidence
 from greenkit.boot._imports import on_import
@@ -23,6 +23,7 @@ from greenkit.boot._settings import Settings, read_settings, unknown_variables
 from greenkit.boot._shown import called, shown
 
 __all__ = [
+    "DRIVER_HOOKS",
     "PLAN",
     "Decision",
     "EarlyModule",
@@ -33,6 +34,7 @@ __all__ = [
     "called",
     "decide",
     "evidence",
+    "hook_drivers",
     "init_grpc",
     "on_did_patch_all",
     "on_import",

@@ -15,6 +15,7 @@ import sys
 from types import BuiltinMethodType
 
 from greenkit.boot._bind import bind
+from greenkit.boot._drivers import serve_drivers
 from greenkit.boot._graph import namespace_of
 from greenkit.boot._guard import GUARD
 from greenkit.boot._natives import keeps_requests_apart, kind_of, owner_of
@@ -46,16 +47,16 @@ def repair(*, only: frozenset[str] | None = None, seen: Survey | None = None) ->
     """Mend what can be mended safely; return a line for each change.
 
     Steps of the patch that were left out are done, what was put back is patched again, a private copy
-    in a module of yours gives way to the patched module, stale names are bound again and free native
-    objects replaced. What cannot follow (open sockets, TLS contexts, held locks, base classes of
-    another layout) stays, and stays a finding of `evidence()`. Best right after the patch: what is made
-    from a stale name later is native again.
+    in a module of yours gives way to the patched module, stale names are bound again, free native
+    objects replaced, and drivers without their hook served. What cannot follow (open sockets, TLS
+    contexts, held locks, base classes of another layout) stays, and stays a finding of `evidence()`.
+    Best right after the patch: what is made from a stale name later is native again.
 
     Args:
         only: Top-level packages to touch, and their names only; None for all that is safe.
         seen: A survey that was made already; None looks at the process.
 
-    Switches: never.
+    Switches: may, when a driver is served.
     """
     _let_kombu_look_again()
     done = [] if only is not None else [*_complete(), *_put_back(), *_use_the_patched()]
@@ -66,7 +67,8 @@ def repair(*, only: frozenset[str] | None = None, seen: Survey | None = None) ->
         current = _current(one.original)
         if current is not None and bind(one.hold, current):
             done.append(f"{one.holder} -> {'.'.join(one.original)}")
-    done += _replace(natives) if only is None else []
+    if only is None:
+        done += [*_replace(natives), *serve_drivers()]
     RECORD.repaired += tuple(done)
     return tuple(done)
 
