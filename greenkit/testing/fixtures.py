@@ -1,4 +1,4 @@
-"""Pytest fixtures: real servers for a test session, a database for a test, a mock LLM.
+"""The pytest plugin: servers for a session, a database for a test, a mock LLM, a guard for the hub.
 
 Loaded by pytest through the entry point `greenkit` in every project that has greenkit installed, so at load
 it imports pytest and nothing else of weight. A server that is not installed skips the tests that need
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from greenkit.errors import ServerNotFoundError
+from greenkit.testing._hub import greenkit_hub, pytest_addoption, pytest_configure, pytest_runtest_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "greenkit_database",
+    "greenkit_hub",
     "greenkit_mock_llm",
     "greenkit_postgres",
     "greenkit_rabbitmq",
     "greenkit_valkey",
+    "pytest_addoption",
+    "pytest_configure",
+    "pytest_runtest_call",
 ]
 
 

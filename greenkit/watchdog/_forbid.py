@@ -39,7 +39,7 @@ def forbid(*, allow: Iterable[str] = (), also: Iterable[str] = ()) -> Forbidding
 
     Args:
         allow: What may block: a C function (`fcntl.flock`), a file (`shop/legacy.py`) or a function in a
-            file (`shop/legacy.py:warm_up`), each with all it calls.
+            file (`shop/legacy.py:warm_up`), each with all it calls; `*` for everything.
         also: C functions to refuse besides, such as `sqlite3.Cursor.execute`.
 
     Raises:
@@ -103,7 +103,7 @@ class Forbidding(contextlib.ContextDecorator):
         owner = first if bound is None else bound
         if not self._judge.waits(one, owner, frame, offset) or getcurrent() is gevent.get_hub():
             return
-        if one.call in self._allow or any(self._allows(outer) for outer in _outwards(frame)):
+        if {one.call, "*"} & set(self._allow) or any(self._allows(outer) for outer in _outwards(frame)):
             return
         users = next((spot for spot in map(_spot, _outwards(frame)) if spot.users), None)
         where = users or spawned(getcurrent()) or _spot(frame)

@@ -20,7 +20,7 @@ from greenlet import greenlet
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
-__all__ = ["running_greenlet", "take"]
+__all__ = ["greenlets_of", "running_greenlet", "take"]
 
 _once: tuple[tuple[()], ...] = ((),)  # starmap(f, _once) calls f() once, when it is asked for
 _facts = attrgetter("f_code", "f_lineno", "f_lasti")
@@ -48,13 +48,25 @@ def running_greenlet(hub: Any) -> Any:
 
     Switches: never.
     """
+    main = greenlet.parent.__get__(hub)
+    every = (one for one in _greenlets() if one is not hub and (one is main or _under(one, hub)))
+    running = [one for one in every if _runs(one)]
+    return running[0] if len(running) == 1 else None
+
+
+def greenlets_of(hub: Any) -> list[Any]:
+    """Return the greenlets of `hub` that have begun and not ended, itself and the main one aside.
+
+    Switches: never.
+    """
+    return [one for one in _greenlets() if greenlet.__bool__(one) and one is not hub and _under(one, hub)]
+
+
+def _greenlets() -> list[Any]:
     kinds = {id(kind) for kind in _kinds(greenlet)}
     objects, types = tee(chain.from_iterable(starmap(gc.get_objects, _once)))
     # By the identity of the type: `isinstance` would evaluate every lazy proxy in the process.
-    found = _in_one_moment(compress(objects, map(kinds.__contains__, map(id, map(type, types)))))
-    main = greenlet.parent.__get__(hub)
-    running = [one for one in found if one is not hub and _runs(one) and (one is main or _under(one, hub))]
-    return running[0] if len(running) == 1 else None
+    return _in_one_moment(compress(objects, map(kinds.__contains__, map(id, map(type, types)))))
 
 
 def _in_one_moment(things: Any) -> list[Any]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import FrameType
 
-__all__ = ["Culprit", "Look", "Spot", "common", "culprit", "look", "spawned", "spot"]
+__all__ = ["Culprit", "Look", "Spot", "common", "culprit", "label", "look", "spawned", "spot"]
 
 _OURS = str(Path(__file__).resolve().parent.parent) + os.sep
 _LIBRARY = tuple(
@@ -145,14 +145,19 @@ def culprit(hub: Any) -> Culprit | None:
     one = running_greenlet(hub)
     if one is None:
         return None
+    if one is hub.parent:
+        return Culprit("the main greenlet")
+    return Culprit(label(one), spawned(one))
+
+
+def label(one: Any) -> str:
+    """Return what a greenlet runs, without asking any code of its own."""
     if not issubclass(type(one), Greenlet):
-        main = one is hub.parent
-        return Culprit("the main greenlet" if main else f"<{type(one).__name__} {id(one):#x}>")
+        return f"<{type(one).__name__} {id(one):#x}>"
     own = object.__getattribute__(one, "__dict__")
     name = own.get("name")
-    label = name if type(name) is str else f"{id(one):#x}"
-    text = f"<{type(one).__name__} {label}: {_target(own.get('_run'))}>"
-    return Culprit(text, spawned(one))
+    called = name if type(name) is str else f"{id(one):#x}"
+    return f"<{type(one).__name__} {called}: {_target(own.get('_run'))}>"
 
 
 def _spots(taken: Iterable[tuple[FrameType, tuple[CodeType, int, int]]]) -> Iterable[Spot]:

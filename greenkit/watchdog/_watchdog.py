@@ -55,6 +55,7 @@ class Watchdog:
         threshold: Seconds the hub may stand still.
         interval: Seconds between two beats, at most half the threshold; a quarter of it when None.
         quiet: Seconds in which further blocks of one place are counted instead of logged.
+        report: Called, in a greenlet, with every block that has ended, instead of the fact and the log.
         name: Name in `facts.snapshot()`.
     """
 
@@ -64,6 +65,7 @@ class Watchdog:
         *,
         interval: float | None = None,
         quiet: float = 10.0,
+        report: Callable[[facts.HubBlocked], None] | None = None,
         name: str = "hub",
     ) -> None:
         if not threshold > 0:
@@ -79,6 +81,7 @@ class Watchdog:
         self.interval = threshold / 4 if interval is None else interval
         self.name = name
         self._log = BlockLog(quiet)
+        self._report = report or self._publish
         self._pulse = Pulse()
         self._observers = Observers()
         self._blocks = 0
@@ -117,10 +120,14 @@ class Watchdog:
     def stop(self) -> None:
         """End; the native thread is gone when this returns. Any thread may call it.
 
-        Switches: never.
+        A block that lasts until here is reported too.
+
+        Switches: may, as a log handler does when blocks were counted and not yet told.
         """
         if not self._on:
             return
+        if self._pulse.last and _get_ident() == self._thread:
+            self._beat()
         self._on = False
         if self._sentry is not None:
             self._sentry.stop()
@@ -216,7 +223,7 @@ class Watchdog:
         # Listeners and log handlers may wait; the hub must not.
         gevent.spawn_raw(self._report, fact)
 
-    def _report(self, fact: facts.HubBlocked) -> None:
+    def _publish(self, fact: facts.HubBlocked) -> None:
         facts.emit(fact)
         self._log.note(fact, monotonic())
 
