@@ -53,8 +53,7 @@ def listen(listener: Listener) -> None:
     _listener, _thread = listener, _get_ident()
     if fresh:
         _install()
-    if sys.version_info >= (3, 12):
-        sys.monitoring.restart_events()  # what was innocent for the one before may not be for this one
+    _renew()
 
 
 def silence() -> None:
@@ -76,6 +75,9 @@ if sys.version_info >= (3, 12):
         monitoring.use_tool_id(_tool, "greenkit.watchdog.forbid")
         monitoring.register_callback(_tool, monitoring.events.CALL, _on_call)
         monitoring.set_events(_tool, monitoring.events.CALL)
+
+    def _renew() -> None:
+        sys.monitoring.restart_events()  # what was innocent for the one before may not be for this one
 
     def _uninstall() -> None:
         sys.monitoring.set_events(_tool, 0)
@@ -100,7 +102,10 @@ else:
     def _install() -> None:
         global _before  # noqa: PLW0603
         _before = sys.getprofile()
-        sys.setprofile(_on_profile)
+
+    def _renew() -> None:
+        if _listener is not None:
+            sys.setprofile(_on_profile)
 
     def _uninstall() -> None:
         sys.setprofile(_before if callable(_before) else None)
@@ -112,12 +117,8 @@ else:
         try:
             listener.call(frame, frame.f_lasti, callee, getattr(callee, "__self__", None))
         except BaseException:
-            gevent.get_hub().loop.run_callback(_again)
+            gevent.get_hub().loop.run_callback(_renew)
             raise
-
-    def _again() -> None:
-        if _listener is not None:
-            sys.setprofile(_on_profile)
 
 
 def _name(callee: Any) -> str:

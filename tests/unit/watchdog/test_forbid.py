@@ -223,6 +223,19 @@ def test_nested_the_innermost_decides() -> None:
     pause()
 
 
+def test_a_refusal_does_not_end_it() -> None:
+    """After one was raised, a nested block and the one around it go on refusing, in other greenlets too."""
+    with forbid() as outer:
+        for _ in range(2):
+            with pytest.raises(BlockingCallError), forbid():
+                pause()
+        with pytest.raises(BlockingCallError):
+            pause()
+        for _ in range(2):
+            gevent.spawn(pytest.raises, BlockingCallError, pause).get()
+        outer._elsewhere.clear()
+
+
 @forbid()
 def decorated() -> None:
     pause()
