@@ -17,10 +17,15 @@ from greenkit.boot._mismatch import refuse_mismatches
 from greenkit.boot._patch import patch, patched, report
 from greenkit.boot._plan import PLAN, Step
 from greenkit.boot._record import EarlyModule, PatchReport
-from greenkit.boot._repair import repair
 from greenkit.boot._scan import StaleReference, stale_references
 from greenkit.boot._settings import Settings, read_settings, unknown_variables
 from greenkit.boot._shown import called, shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from greenkit.boot._repair import repair
 
 __all__ = [
     "DRIVER_HOOKS",
@@ -51,3 +56,13 @@ __all__ = [
     "user_frame",
     "what_runs",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "repair":
+        msg = f"module 'greenkit.boot' has no attribute {name!r}"
+        raise AttributeError(msg)
+    # Late: a process that is patched first has nothing to repair, and starts faster without.
+    from greenkit.boot._repair import repair
+
+    return repair

@@ -8,15 +8,14 @@ earlier.
 from __future__ import annotations
 
 import sys
+from types import FunctionType, ModuleType
 
 from greenkit.boot._events import begin, on_did_patch_all, on_will_patch_all
 from greenkit.boot._evidence import evidence, findings_about, is_patched
 from greenkit.boot._guard import GUARD
 from greenkit.boot._plan import Step, arguments_for
 from greenkit.boot._record import RECORD, EarlyModule, PatchReport
-from greenkit.boot._repair import CELERY_FAMILY
-from greenkit.boot._repair import repair as rebind
-from greenkit.boot._scan import survey
+from greenkit.boot._scan import SKIP, is_standard, survey
 from greenkit.errors import PatchError
 from greenkit.findings import Finding, Severity, render
 
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["mend", "patch", "patched", "report"]
 
 _STRICT = ("error", "warn", "off")
-# gunicorn's reloader subclasses Thread before any application could patch.
-_ALWAYS_REPAIRED = CELERY_FAMILY | {"gunicorn"}
+# What is loaded when nothing but the patch was imported; the last is setuptools', from its .pth file.
+_OURS = SKIP | {"__main__", "cython_runtime", "zope", "_distutils_hack"}
 
 
 def patch(
@@ -63,9 +62,8 @@ def patch(
     arguments = arguments_for(plan)
     if not is_patched():
         _patch_now(arguments)
-    seen = survey()
-    changed = rebind(only=None if repair else _ALWAYS_REPAIRED, seen=seen)
-    findings = (*findings_about(*(survey() if changed else seen)), *_repairs(RECORD.repaired))
+    found = _search(repair=repair) if repair or not _nobody_was_there() else findings_about((), ())
+    findings = (*found, *_repairs(RECORD.repaired))
     RECORD.report = PatchReport(
         patched=is_patched(),
         by=RECORD.by,
@@ -76,6 +74,38 @@ def patch(
     )
     _speak(findings, strict or "warn", asked=repair)
     return RECORD.report
+
+
+def _search(*, repair: bool) -> tuple[Finding, ...]:
+    # Late: a process that is patched first needs none of it.
+    from greenkit.boot._repair import CELERY_FAMILY
+    from greenkit.boot._repair import repair as rebind
+
+    seen = survey()
+    # gunicorn's reloader subclasses Thread before any application could patch.
+    changed = rebind(only=None if repair else CELERY_FAMILY | {"gunicorn"}, seen=seen)
+    return findings_about(*(survey() if changed else seen))
+
+
+def _nobody_was_there() -> bool:
+    """Tell whether only the standard library and gevent were loaded before the patch.
+
+    Neither holds anything that matters, so a program patched at its first line need not be searched.
+    """
+    if RECORD.native_threads or not RECORD.modules:
+        return False
+    others = {name.partition(".")[0] for name in RECORD.modules if not is_standard(name)}
+    if not all(name in _OURS or name.startswith("_cython_") for name in others):
+        return False
+    main = object.__getattribute__(sys.modules["__main__"], "__dict__")
+    return all(name.startswith("__") or _holds_nothing(value) for name, value in main.items())
+
+
+def _holds_nothing(value: object) -> bool:
+    # A console script has taken `sys` and our `main`.
+    return type(value) is ModuleType or (
+        type(value) is FunctionType and value.__module__.partition(".")[0] in SKIP
+    )
 
 
 def patched() -> bool:
@@ -142,7 +172,10 @@ def mend() -> None:
         return
     RECORD.mending = True  # completing a patch announces a patch
     try:
-        rebind()
+        # Late: see _search.
+        from greenkit.boot._repair import repair
+
+        repair()
         _speak((*evidence(), *_repairs(RECORD.repaired)), "warn", asked=True)
     finally:
         RECORD.mending = False

@@ -55,6 +55,7 @@ NOT_BEFORE = frozenset(
 # Doors that hold more than imports and `__all__`.
 DOORS_WITH_LOGIC: dict[str, str] = {
     "greenkit/__init__.py": "lazy by PEP 562, so that importing it loads nothing gevent patches",
+    "greenkit/boot/__init__.py": "lazy for repair(), which a process patched at its first line never needs",
     "greenkit/testing/__init__.py": "lazy, so that greenkit.testing.early patches before the rest loads",
 }
 
