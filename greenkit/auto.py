@@ -21,6 +21,7 @@ from greenkit.boot import (
     Settings,
     decide,
     hook_drivers,
+    on_import,
     patch,
     patched,
     read_settings,
@@ -45,6 +46,8 @@ def _start(decided: Decision, settings: Settings) -> PatchReport | None:
     done = patch(strict="error" if settings.mode == "strict" else None, repair=settings.repair)
     refuse_mismatches()
     hook_drivers()
+    if os.environ.get("GREENKIT_WATCHDOG"):
+        on_import("gevent", "greenkit.watchdog:from_environ")  # at once: gevent is there
     return done
 
 

@@ -34,6 +34,25 @@ def test_repair_by_its_own_variable():
     assert run_clean(program, env={"GREENKIT_REPAIR": "1"}).stdout == "gevent.hub\n"
 
 
+WATCHED = "import json; from greenkit import watchdog; print(json.dumps(repr(watchdog.running())))"
+
+
+@pytest.mark.parametrize("watch", ["100ms", "0.1"])
+def test_run_watch_starts_the_watchdog(watch):
+    """`greenkit run --watch=100ms` watches the hub of the program; without it nobody does."""
+    run = run_clean(["-m", "greenkit", "run", f"--watch={watch}", "--", "-c", WATCHED])
+    assert "over 0.1s" in run.json, run
+    assert run_clean(["-m", "greenkit", "run", "--", "-c", WATCHED]).json == "None"
+
+
+def test_a_watchdog_that_waits_for_no_time_is_refused():
+    """A duration that is none ends the command before the program."""
+    run = run_clean(["-m", "greenkit", "run", "--watch=soon", "--", "-c", "print('ran')"])
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("greenkit: GREENKIT_WATCHDOG='soon' is no duration")
+    assert run.stderr.count("\n") == 1
+
+
 SETTINGS = "import greenkit.auto\nSECRET_KEY = 'x'\nINSTALLED_APPS = []\n"
 
 
