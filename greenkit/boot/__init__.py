@@ -20,6 +20,7 @@ from greenkit.boot._record import EarlyModule, PatchReport
 from greenkit.boot._scan import StaleReference, stale_references
 from greenkit.boot._settings import Settings, read_settings, unknown_variables
 from greenkit.boot._shown import called, shown
+from greenkit.boot._watch import importers, watch_imports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ __all__ = [
     "decide",
     "evidence",
     "hook_drivers",
+    "importers",
     "init_grpc",
     "on_did_patch_all",
     "on_import",
@@ -54,6 +56,7 @@ __all__ = [
     "stale_references",
     "unknown_variables",
     "user_frame",
+    "watch_imports",
     "what_runs",
 ]
 
