@@ -14,13 +14,13 @@ from greenkit.boot._evidence import evidence
 from greenkit.boot._imports import on_import
 from greenkit.boot._launch import Decision, decide, what_runs
 from greenkit.boot._mismatch import refuse_mismatches
-from greenkit.boot._patch import patch, patched, report
+from greenkit.boot._patch import patch, patched, patched_by, report
 from greenkit.boot._plan import PLAN, Step
 from greenkit.boot._record import EarlyModule, PatchReport
 from greenkit.boot._scan import StaleReference, stale_references
 from greenkit.boot._settings import Settings, read_settings, unknown_variables
 from greenkit.boot._shown import called, shown
-from greenkit.boot._watch import importers, watch_imports
+from greenkit.boot._watch import importers, is_users_file, watch_imports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ __all__ = [
     "hook_drivers",
     "importers",
     "init_grpc",
+    "is_users_file",
     "on_did_patch_all",
     "on_import",
     "on_will_patch_all",
@@ -50,6 +51,7 @@ __all__ = [
     "patched",
     "read_settings",
     "refuse_mismatches",
+    "patched_by",
     "repair",
     "report",
     "shown",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Literal
 
-__all__ = ["mend", "patch", "patched", "report"]
+__all__ = ["mend", "patch", "patched", "patched_by", "report"]
 
 _STRICT = ("error", "warn", "off")
 # What is loaded when nothing but the patch was imported; the last is setuptools', from its .pth file.
@@ -111,6 +111,11 @@ def _holds_nothing(value: object) -> bool:
 def patched() -> bool:
     """Tell whether this process is patched, by us or by anybody."""
     return is_patched()
+
+
+def patched_by() -> str:
+    """Return `file:line` of whoever asked for the patch, by `patch()` or not; "" when unknown."""
+    return RECORD.by
 
 
 def report() -> PatchReport | None:

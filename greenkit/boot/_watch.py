@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-__all__ = ["importers", "watch_imports"]
+__all__ = ["importers", "is_users_file", "watch_imports"]
 
 importers: dict[str, tuple[str, ...]] = {}
 """Module → `file:line` of the imports that brought it, the innermost first. The last one is in the
@@ -68,14 +68,18 @@ def _chain(frame: FrameType | None) -> tuple[str, ...]:
             served = served or code.co_name == "_find_and_load"
         elif served and frame.f_globals.get("__name__") != "importlib":  # import_module() is a way, no one
             places.append(f"{file}:{frame.f_lineno}")
-            if _is_the_users(file):
+            if is_users_file(file):
                 break
             served = False
         frame = frame.f_back
     return tuple(places)
 
 
-def _is_the_users(file: str) -> bool:
+def is_users_file(file: str) -> bool:
+    """Tell whether `file` is neither the standard library's nor installed nor greenkit's.
+
+    Switches: never.
+    """
     if file.startswith("<"):
         return file in {"<string>", "<stdin>"}
     installed = any(part in file for part in _INSTALLED)

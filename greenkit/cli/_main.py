@@ -19,8 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after `greenkit`; None takes them from `sys.argv`.
 
     Returns:
-        0; 1 when the doctor found errors; 2 for a wrong command line or a program that cannot
-        be run. A program started by `run` or `celery` ends the process with its own code.
+        0; 1 when the doctor found warnings or errors; 2 for a wrong command line, a program that
+        cannot be run, or a target the doctor could not look at. A program started by `run` or
+        `celery` ends the process with its own code.
 
     Switches: may.
     """
@@ -30,14 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         from greenkit.cli._celery import run_celery
 
         return run_celery(words[1:])
-    options = _parser().parse_args(words)
+    # What follows "--" is a program's; argparse would also look for our options in it.
+    program = words[words.index("--") + 1 :] if words[:1] == ["doctor"] and "--" in words else None
+    parser = _parser()
+    options = parser.parse_args(words if program is None else words[: words.index("--")])
     if options.command == "run":
         from greenkit.cli._run import run
 
         return run(options.program, mode=options.mode, children=options.children, watch=options.watch)
     from greenkit.cli._doctor import diagnose
 
-    return diagnose(options.target, as_json=options.json)
+    return diagnose(options, program)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,7 +72,33 @@ def _parser() -> argparse.ArgumentParser:
         help='a script, "-m module", "python script.py", or a Python command on the PATH',
     )
     commands.add_parser("celery", help="run Celery patched, with the gevent pool unless you name one")
-    doctor = commands.add_parser("doctor", help="patch, import TARGET, and say what is not cooperative")
-    doctor.add_argument("target", nargs="?", default="", metavar="TARGET", help="a module: proj.celery")
-    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_doctor(commands)
     return parser
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what is not cooperative, and why",
+        usage="greenkit doctor [options] [TARGET | -- COMMAND …]",
+        description="Import TARGET in a patched process, or run COMMAND as it is, and say what is not"
+        " cooperative. Status 0: nothing found; 1: warnings or errors; 2: it could not look.",
+    )
+    doctor.add_argument(
+        "target", nargs="?", default="", metavar="TARGET", help="proj.celery:app, or script.py"
+    )
+    for name, metavar, kind, text in (
+        ("baseline", "FILE", str, "leave out the findings this file accepts"),
+        ("timeout", "SECONDS", float, "end the program, or the import of TARGET, after this long"),
+        ("stall", "SECONDS", float, "end the program when its hub stands still for this long (3; 0: never)"),
+        ("dsn", "DSN", str, "with --probe: a Postgres to send a query to"),
+    ):
+        doctor.add_argument(f"--{name}", metavar=metavar, type=kind, help=text)
+    for name, text in (
+        ("json", "print one JSON object"),
+        ("write-baseline", "have the file of --baseline accept everything found now"),
+        ("probe", "call the suspect functions and measure whom they stop"),
+        ("fix", "print a patch for the script TARGET that makes the import of greenkit.auto its line 1"),
+        ("write", "with --fix: change the file"),
+    ):
+        doctor.add_argument(f"--{name}", action="store_true", help=text)

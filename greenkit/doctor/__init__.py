@@ -1,12 +1,34 @@
-"""Collect what every room has to say about this process.
+"""Collect what every room has to say about this process, or about a program that is started for it.
 
-The door of the doctor: it looks at the house and holds no state of it.
+The door of the doctor: it looks at the house and holds no state of it. It loads nothing gevent
+patches: an observed program has it inside before its own first line.
 """
 
 from __future__ import annotations
 
-from greenkit.doctor._collect import Diagnosis, collect
-from greenkit.doctor._render import to_json, to_text
+from greenkit.doctor._baseline import accept, write_baseline
+from greenkit.doctor._collect import collect, probe
+from greenkit.doctor._diagnosis import Diagnosis, Ended, Measured, from_document, to_json
+from greenkit.doctor._examine import examine
+from greenkit.doctor._fix import Fix, fix_text
+from greenkit.doctor._observe import observe
+from greenkit.doctor._render import to_text
 from greenkit.doctor._report import report
 
-__all__ = ["Diagnosis", "collect", "report", "to_json", "to_text"]
+__all__ = [
+    "Diagnosis",
+    "Ended",
+    "Fix",
+    "Measured",
+    "accept",
+    "collect",
+    "examine",
+    "fix_text",
+    "from_document",
+    "observe",
+    "probe",
+    "report",
+    "to_json",
+    "to_text",
+    "write_baseline",
+]

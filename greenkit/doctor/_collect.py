@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import os
+import sys
 
 from greenkit import boot, facts
-from greenkit.findings import Finding, Severity
+from greenkit.doctor._diagnosis import Diagnosis, Measured
 
-__all__ = ["Diagnosis", "collect"]
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """State what was seen in this process at one moment.
-
-    Attributes:
-        report: How the process was patched; None when `greenkit.boot.patch` was never called.
-        findings: What the rooms found.
-        live: {kind: {name: statistics}} of limiters, pools and connections.
-    """
-
-    report: boot.PatchReport | None
-    findings: tuple[Finding, ...]
-    live: dict[str, dict[str, dict[str, Any]]]
-
-    @property
-    def errors(self) -> tuple[Finding, ...]:
-        """Return the findings that are errors."""
-        return tuple(found for found in self.findings if found.severity is Severity.ERROR)
+__all__ = ["collect", "probe"]
 
 
-def collect() -> Diagnosis:
+def collect(subject: str = "") -> Diagnosis:
     """Return what every room says about this process now.
+
+    Args:
+        subject: What the diagnosis will call it.
 
     Switches: never.
     """
-    return Diagnosis(report=boot.report(), findings=boot.evidence(), live=facts.snapshot())
+    report = boot.report()
+    return Diagnosis(
+        findings=boot.evidence(),
+        patched=boot.patched(),
+        by=boot.patched_by(),
+        seconds=report.seconds if report else 0.0,
+        repaired=report.repaired if report else (),
+        live=facts.snapshot(),
+        subject=subject,
+        processes=({"pid": os.getpid(), "argv": list(sys.argv), "patched": boot.patched()},),
+    )
+
+
+def probe(*, dsn: str = "") -> tuple[Measured, ...]:
+    """Call what a green process waits in, on loopback, and measure whom each call stops.
+
+    Takes some two seconds, and uses SIGALRM meanwhile to break off a call that hangs. A call that does
+    not cooperate stops this process for as long as it takes, as it does whenever it is made.
+
+    Args:
+        dsn: Address of a Postgres server, to measure psycopg2 and psycopg, too.
+
+    Raises:
+        GreenkitError: Called outside the main thread.
+
+    Switches: may.
+    """
+    # Late: it loads all that gevent patches.
+    from greenkit.doctor._probe import measure
+
+    return tuple(measure(dsn))

@@ -1,50 +1,131 @@
-"""Show a diagnosis, to people and to programs."""
+"""Show a diagnosis to a person: the gravest cause first, the verdict and the next step last."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from typing import Any
+import os
+import textwrap
 
-from greenkit.findings import Severity, render
+from greenkit.doctor import _probes_text
+from greenkit.doctor._groups import groups
+from greenkit.doctor._pages import page_of
+from greenkit.doctor._verdict import counts, next_step, seen
+from greenkit.findings import Severity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from greenkit.doctor._collect import Diagnosis
+    from collections.abc import Iterator
+
+    from greenkit.doctor._diagnosis import Diagnosis
+    from greenkit.doctor._groups import Group
     from greenkit.findings import Finding
 
-__all__ = ["to_json", "to_text"]
+__all__ = ["to_text"]
+
+_PAINT = {Severity.ERROR: "1;31", Severity.WARNING: "1;33", Severity.INFO: "2"}
+_MANY = 8
+"""Of more things of one cause only this many are listed; the JSON has all."""
 
 
-def to_text(diagnosis: Diagnosis) -> str:
-    """Return `diagnosis` as lines for a terminal; the last one is the verdict."""
-    lines = []
-    report = diagnosis.report
-    if report is not None and report.patched:
-        lines.append(f"patched by {report.by or 'unknown'} in {report.seconds * 1000:.0f} ms")
-    if diagnosis.findings:
-        lines.append(render(diagnosis.findings))
-    counts = {
-        severity: sum(found.severity is severity for found in diagnosis.findings) for severity in Severity
-    }
-    lines.append(", ".join(f"{count} {severity.value}" for severity, count in counts.items()))
-    return "\n".join(lines)
+def to_text(diagnosis: Diagnosis, *, width: int = 100, color: bool = False) -> str:
+    """Return `diagnosis` as lines for a terminal; the last one is the verdict and what to do next.
+
+    Args:
+        diagnosis: What was seen.
+        width: Columns to fill.
+        color: Paint severities with ANSI colours.
+
+    Switches: never.
+    """
+    lines = list(_wrapped(seen(diagnosis), width))
+    for group in groups(diagnosis.findings):
+        lines += ["", *_group(group, width, color=color)]
+    if diagnosis.probes:
+        lines += ["", *_probes_text.table(diagnosis.probes)]
+    if diagnosis.problem:
+        lines += ["", *_wrapped(_paint(f"Could not look: {diagnosis.problem}", "1;31", color=color), width)]
+        lines += [f"    {_near(line)}" for line in diagnosis.trace]
+    last = [counts(diagnosis), *filter(None, [next_step(diagnosis)])]
+    one_line = "  ".join(last)
+    # Never wrapped: the end of it is a command to copy.
+    return "\n".join([*lines, "", *([one_line] if len(one_line) <= width else last)])
 
 
-def to_json(diagnosis: Diagnosis) -> str:
-    """Return `diagnosis` as one JSON object with `patched`, `by`, `findings` and `live`."""
-    report = diagnosis.report
-    return json.dumps(
-        {
-            "patched": report is not None and report.patched,
-            "by": report.by if report else "",
-            "seconds": report.seconds if report else 0.0,
-            "repaired": list(report.repaired) if report else [],
-            "findings": [_plain(found) for found in diagnosis.findings],
-            "live": diagnosis.live,
-        }
+def _group(group: Group, width: int, *, color: bool) -> Iterator[str]:
+    first = group.findings[0]
+    label = _paint(group.severity.value.upper(), _PAINT[group.severity], color=color)
+    ids = ", ".join(group.ids)
+    if group.cause:
+        count = len(group.findings)
+        kept = f"{count} things still hold what" if count > 1 else "one thing still holds what"
+        title = f"{_near(group.cause)} imports too early: {kept} the patch replaced."
+    else:
+        title = first.message if len(group.findings) == 1 else f"{len(group.findings)} times {first.rule}."
+    yield from _wrapped(f"{label}  {ids}  {title}", width, then="       ")
+    if group.severity is Severity.INFO and len(group.findings) == 1 and first.severity is Severity.INFO:
+        yield from _evidence(first)
+        return
+    yield from _members(group, width)
+    places = {"imported at": group.cause or first.imported_at, "patched at": first.patched_at}
+    for what, place in places.items():
+        if place:
+            yield f"    {what + ':':<13}{_near(place)}"
+    for hint in group.hints[:3]:
+        yield from _wrapped(f"    {'fix:':<13}{hint}", width, then=" " * 17)
+    pages = ", ".join(page_of(one) for one in group.ids)
+    yield f"    {'read:':<13}{pages}"
+
+
+def _members(group: Group, width: int) -> Iterator[str]:
+    if len(group.findings) == 1 and not group.cause:
+        (found,) = group.findings
+        if found.captured_at or found.where:
+            yield f"    {'at:':<13}{_near(found.captured_at or found.where)}"
+        yield from _evidence(found)
+        return
+    for found in group.findings[:_MANY]:
+        place = _near(found.captured_at or found.where)
+        yield from _wrapped(f"    - {place + ': ' if place else ''}{_what(found)}", width, then="      ")
+    if len(group.findings) > _MANY:
+        yield f"    - and {len(group.findings) - _MANY} more (--json has them all)"
+
+
+def _what(found: Finding) -> str:
+    if not (found.holder and found.original):
+        return found.message
+    name = f"{found.holder}.{found.attribute}" if found.attribute else found.holder
+    form = f" ({found.form})" if found.form else ""
+    effect = f", which {_EFFECTS.get(found.effect, found.effect)}" if found.effect else ""
+    return f"{name}{form} is {found.original}{effect}"
+
+
+_EFFECTS = {
+    "blocks-hub": "stops every greenlet while it waits",
+    "deadlocks": "locks the process up once its holder switches",
+    "hangs": "never returns",
+    "crashes": "raises on first use",
+    "leaks-state": "is one object for all greenlets",
+    "no-exclusion": "keeps no greenlet out",
+    "wrong-identity": "is not the class others look for",
+}
+
+
+def _evidence(found: Finding) -> Iterator[str]:
+    for line in found.evidence[:_MANY]:
+        yield f"    {_near(line)}"
+    if len(found.evidence) > _MANY:
+        yield f"    and {len(found.evidence) - _MANY} more"
+
+
+def _near(place: str) -> str:
+    """Return `place` with paths below the current directory made relative to it."""
+    return place.replace(os.getcwd() + os.sep, "")  # noqa: PTH109
+
+
+def _wrapped(line: str, width: int, *, then: str = "") -> list[str]:
+    return textwrap.wrap(
+        line, max(width, 40), subsequent_indent=then, break_long_words=False, break_on_hyphens=False
     )
 
 
-def _plain(found: Finding) -> dict[str, Any]:
-    return {**asdict(found), "severity": found.severity.value}
+def _paint(text: str, code: str, *, color: bool) -> str:
+    return f"\033[{code}m{text}\033[0m" if color else text

@@ -1,95 +1,8 @@
-"""Leave the findings behind while the program runs: at once, and again whenever more is seen.
-
-A program that hangs or is killed cannot be asked any more, so each new finding is written when it is
-made, the ones of the watchdog out of its native thread. Nothing here may use what gevent patches.
-"""
+"""The door to the reporter, which loads gevent and so comes late."""
 
 from __future__ import annotations
 
-import atexit
-import os
-import sys
-from dataclasses import replace
-from typing import Any
-
-from greenkit import boot, facts, watchdog
-from greenkit.doctor._blocked import about_block, explains
-from greenkit.doctor._collect import Diagnosis, collect
-from greenkit.doctor._loops import watch_loops
-from greenkit.doctor._render import to_json, to_text
-from greenkit.findings import Finding, Severity
-
 __all__ = ["report"]
-
-_THRESHOLD = 0.1
-
-
-class _Reporter:
-    """Keep what was found, by what it is about, and write it out after each change."""
-
-    def __init__(self) -> None:
-        self.found: dict[tuple[str, ...], Finding] = {}
-        self.live: dict[str, Any] = {}
-        self.watching = False
-
-    def scan(self) -> None:
-        """Look at the process again; what was seen running stays."""
-        with watchdog.expected():
-            diagnosis = collect()
-        self.live = diagnosis.live
-        for one in diagnosis.findings:
-            self.found.setdefault(_key(one), one)
-        self.write()
-
-    def watch(self) -> None:
-        """Have the watchdog and asyncio tell what a look at the process cannot."""
-        if self.watching:
-            return
-        self.watching = True
-        atexit.register(self.scan)
-        if boot.patched():
-            dog = watchdog.running() or watchdog.start(_THRESHOLD)
-            dog.observe(self.blocked)
-            watch_loops(self.add)
-
-    def blocked(self, block: facts.HubBlocked) -> None:
-        """Take what the watchdog saw; called in its native thread."""
-        static = next((key for key, one in self.found.items() if explains(one, block)), None)
-        seen = f"seen: the hub stood still for {block.seconds:.2f} s in {block.where}"
-        if static is None:
-            self.add(about_block(block))
-            return
-        one = self.found[static]
-        if not any(line.startswith("seen: ") for line in one.evidence):
-            self.found[static] = replace(one, severity=Severity.ERROR, evidence=(*one.evidence, seen))
-            self.write()
-
-    def add(self, one: Finding) -> None:
-        """Take a finding made while the program ran; it replaces what was only guessed before."""
-        guessed = {
-            key: old for key, old in self.found.items() if (old.rule, old.holder) == (one.rule, one.holder)
-        }
-        if one.severity is Severity.INFO and guessed:
-            return
-        for key in guessed:
-            del self.found[key]
-        self.found[_key(one)] = one
-        self.write()
-
-    def write(self) -> None:
-        """Write all findings to the file named by `GREENKIT_REPORT`, in one move."""
-        diagnosis = Diagnosis(boot.report(), tuple(self.found.values()), self.live)
-        path = os.environ.get("GREENKIT_REPORT", "")
-        if not path:
-            sys.stderr.write(to_text(diagnosis) + "\n")
-            return
-        scratch = f"{path}.{os.getpid()}"
-        with open(scratch, "w", encoding="utf-8") as file:  # noqa: PTH123 - see the module's docstring
-            file.write(to_json(diagnosis) + "\n")
-        os.replace(scratch, path)  # noqa: PTH105
-
-
-_reporter = _Reporter()
 
 
 def report() -> None:
@@ -100,9 +13,7 @@ def report() -> None:
 
     Switches: never.
     """
-    _reporter.watch()
-    _reporter.scan()
+    # Late: this room must load nothing gevent patches, and the watchdog does.
+    from greenkit.doctor._reporter import begin
 
-
-def _key(one: Finding) -> tuple[str, ...]:
-    return one.id, one.rule, one.holder, one.attribute, one.original, "" if one.rule else one.message
+    begin()

@@ -1,36 +1,116 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields, replace
 
-from greenkit.boot import PatchReport
-from greenkit.doctor import Diagnosis, to_json, to_text
+import pytest
+
+from greenkit.doctor import Diagnosis, Ended, Measured, from_document, to_json, to_text
 from greenkit.findings import Finding, Severity
 
-STALE = Finding("GK101", Severity.ERROR, "x.sleep holds it", hint="do that", where="x.py:1")
+
+def stale(name: str, **others: str) -> Finding:
+    told = {
+        "rule": "stale-reference", "effect": "blocks-hub", "holder": "shop.jobs", "attribute": name,
+        "original": "time.sleep", "form": "module global", "captured_at": "jobs.py:1",
+        "imported_at": "/x/app.py:2", "patched_at": "/x/app.py:3", "hint": "patch earlier",
+    }  # fmt: skip
+    return Finding("GK101", Severity.ERROR, f"shop.jobs.{name} is stale", **{**told, **others})
+
+
 EARLY = Finding("GK102", Severity.INFO, "ssl was early", evidence=("ssl: a.py:3",))
-DIAGNOSIS = Diagnosis(PatchReport(patched=True, by="p.py:1", seconds=0.05), (EARLY, STALE), {})
+UNDONE = Finding("GK106", Severity.WARNING, "time.sleep was put back", hint="look for a mock", where="m.py:9")
+DIAGNOSIS = Diagnosis((EARLY, UNDONE, stale("nap")), patched=True, by="p.py:1", seconds=0.05, subject="shop")
 
 
-def test_the_text_ends_with_the_verdict():
-    """Gravest first, the hint under its finding, the counts last."""
+def test_the_text_is_for_people():
+    """What was looked at, the gravest first with its place and its fix, the verdict last."""
     assert to_text(DIAGNOSIS).splitlines() == [
-        "patched by p.py:1 in 50 ms",
-        "GK101 error: x.sleep holds it  (x.py:1)",
-        "    -> do that",
-        "GK102 info: ssl was early",
+        "shop: patched by p.py:1 in 50 ms.",
+        "",
+        "ERROR  GK101  /x/app.py:2 imports too early: one thing still holds what the patch replaced.",
+        "    - jobs.py:1: shop.jobs.nap (module global) is time.sleep, which stops every greenlet while it",
+        "      waits",
+        "    imported at: /x/app.py:2",
+        "    patched at:  /x/app.py:3",
+        "    fix:         patch earlier",
+        "    read:        docs/reference/findings-boot.md#gk101",
+        "",
+        "WARNING  GK106  time.sleep was put back",
+        "    at:          m.py:9",
+        "    fix:         look for a mock",
+        "    read:        docs/reference/findings-boot.md#gk106",
+        "",
+        "INFO  GK102  ssl was early",
         "    ssl: a.py:3",
-        "1 info, 0 warning, 1 error",
+        "",
+        "1 error, 1 warning, 1 note.  Next: greenkit doctor --fix /x/app.py",
     ]
 
 
-def test_the_json_is_one_object():
-    """Programs get plain values and the same findings."""
-    told = json.loads(to_json(DIAGNOSIS))
-    assert told["patched"] is True
-    assert [found["id"] for found in told["findings"]] == ["GK102", "GK101"]
-    assert told["findings"][1]["severity"] == "error"
+def test_one_import_is_told_once():
+    """Twenty names that one import line explains are one paragraph, one fix and one page."""
+    many = Diagnosis(tuple(stale(f"n{at:02}") for at in range(20)), patched=True)
+    text = to_text(many)
+    assert text.count("/x/app.py:2 imports too early: 20 things still hold") == 1
+    assert text.count("fix:") == text.count("read:") == 1
+    assert "- and 12 more" in text
+    two = Diagnosis((stale("a"), stale("b", imported_at="/x/other.py:1")))
+    assert to_text(two).count("imports too early") == 2
 
 
-def test_only_errors_count_as_errors():
-    """The exit code of the doctor hangs on these."""
-    assert DIAGNOSIS.errors == (STALE,)
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_lines_fit_the_terminal(width):
+    """Prose is wrapped; a path is not broken."""
+    long = Finding("GK103", Severity.WARNING, "word " * 60, hint="do " * 60)
+    lines = to_text(Diagnosis((long,)), width=width).splitlines()
+    assert max(len(line) for line in lines[:-1] if "docs/" not in line) <= width
+
+
+def test_colour_only_when_asked():
+    """No escape unless the caller knows that a terminal reads it."""
+    assert "\033" not in to_text(DIAGNOSIS)
+    assert "\033[1;31mERROR\033[0m" in to_text(DIAGNOSIS, color=True)
+
+
+def test_the_json_is_one_object_that_can_be_read_back():
+    """Programs get plain values, the fields of each finding and its page; nothing is lost."""
+    whole = replace(
+        DIAGNOSIS,
+        trace=("a.py:1",),
+        ended=Ended(("python", "a.py"), "exit", 3),
+        probes=(Measured("time.sleep", "blocks", 60.0, 58.0),),
+        processes=({"pid": 1, "argv": ["a"], "patched": True},),
+        live={"pool": {"p": {"size": 1}}},
+    )
+    told = json.loads(to_json(whole))
+    assert told["version"] == 1
+    assert (told["verdict"], told["exit_code"], told["patched"]) == ("error", 1, True)
+    assert told["findings"][2]["docs"] == "docs/reference/findings-boot.md#gk101"
+    names = "id rule severity effect holder attribute original form captured_at imported_at patched_at hint"
+    assert set(told["findings"][0]) == {*names.split(), "message", "where", "evidence", "docs"}
+    back = from_document(told)
+    assert [getattr(back, one.name) for one in fields(back)] == [
+        getattr(whole, one.name) for one in fields(whole)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("diagnosis", "code", "verdict"),
+    [
+        (Diagnosis(), 0, "clean"),
+        (Diagnosis((EARLY,)), 0, "info"),
+        (Diagnosis((UNDONE,)), 1, "warning"),
+        (DIAGNOSIS, 1, "error"),
+        (replace(DIAGNOSIS, problem="it does not import"), 2, "unknown"),
+    ],
+)
+def test_the_exit_code_says_how_bad_it_is(diagnosis, code, verdict):
+    """0 for nothing or information, 1 for more, 2 when it could not look."""
+    assert (diagnosis.exit_code, diagnosis.verdict) == (code, verdict)
+
+
+def test_a_document_that_says_less_is_read():
+    """Findings alone are enough; a field of tomorrow is left out."""
+    plain = {"findings": [{"id": "GK101", "severity": "error", "message": "m", "colour": "red"}]}
+    assert from_document(plain).findings == (Finding("GK101", Severity.ERROR, "m"),)

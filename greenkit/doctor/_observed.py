@@ -1,0 +1,137 @@
+"""The doctor inside a program that is observed: it looks, writes down what it saw, patches nothing.
+
+Runs from `sitecustomize`, before the program's first line, in each of its processes. What it saw is
+written whenever there is something new, because a program may hang or be killed at any time: when
+the hub first runs after a patch, from a native thread every now and then, when the doctor asks, and
+at exit. Everything it needs is imported here and now: a later import would move modules about in
+the very order that is looked at.
+"""
+
+from __future__ import annotations
+
+import ast  # noqa: F401 - what the evidence imports late, imported before the program starts
+import atexit
+import os
+import sys
+import time
+from _thread import allocate_lock, get_ident, start_new_thread
+from dataclasses import replace
+
+from greenkit import boot
+from greenkit.doctor import _files
+from greenkit.doctor._collect import collect
+from greenkit.doctor._diagnosis import to_json
+from greenkit.doctor._report import report
+from greenkit.doctor._standstill import Standstill
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+__all__ = ["ASK", "begin"]
+
+ASK = "ask"
+"""The file the doctor makes in the directory when it wants to know now."""
+
+# Native for good: taken before anything can be patched, used in a native thread only.
+_sleep, _now, _leave = time.sleep, time.monotonic, os._exit
+_TICK = 0.05
+
+
+def begin(directory: str) -> None:
+    """Observe this process and write what is seen to files in `directory`.
+
+    Switches: never.
+    """
+    observer = _Observer(directory, float(os.environ.get("GREENKIT_OBSERVE_STALL", "0")))
+    observer.start()
+    boot.watch_imports()
+    boot.on_import("gevent.events", _when_patched)
+    atexit.register(observer.look, final=True)
+    os.register_at_fork(after_in_child=observer.start)
+
+    def leave(status: int) -> NoReturn:
+        observer.look(final=True)
+        _leave(status)
+
+    os._exit = leave
+
+
+def _when_patched() -> None:
+    # Late: gevent is being imported by the program, and this is its callback.
+    from gevent import events
+
+    def on_event(event: object) -> None:
+        if isinstance(event, events.GeventDidPatchAllEvent):
+            # Not now: a greenlet runs when the main one first waits, and by then the program has
+            # imported and made what it works with.
+            import gevent
+
+            gevent.spawn(_report)
+
+    events.subscribers.append(on_event)
+
+
+def _report() -> None:
+    try:
+        report()
+    except Exception as error:
+        _files.write(f"{os.environ['GREENKIT_REPORT']}.error", repr(error))
+
+
+class _Observer:
+    """Look at this process from a native thread of it, and write what is seen."""
+
+    def __init__(self, directory: str, stall: float) -> None:
+        self._directory = directory
+        self._main = get_ident()
+        self._standstill = Standstill(stall)
+        self._seen: tuple[int, ...] = ()
+        self._looking = allocate_lock()
+        self._path = ""
+
+    def start(self) -> None:
+        """Begin in this process: at its start, and in each child it forks."""
+        self._looking = allocate_lock()  # a fork may have copied a held one
+        self._main = get_ident()
+        self._seen = ()
+        self._path = os.path.join(self._directory, f"{os.getpid()}")  # noqa: PTH118
+        os.environ["GREENKIT_REPORT"] = f"{self._path}.report.json"
+        start_new_thread(self._watch, (os.getpid(),))
+
+    def look(self, *, final: bool = False) -> None:
+        """Write what is seen now, if it can have changed or nobody will look again."""
+        if not self._looking.acquire(timeout=5.0):
+            return
+        try:
+            # A look in the middle of a patch sees it half done; one module more, and it looks again.
+            saved = getattr(sys.modules.get("gevent.monkey"), "saved", ())
+            seen = (len(sys.modules), len(saved), self._standstill.lasts)
+            if final or seen != self._seen:
+                self._seen = seen
+                diagnosis = collect(" ".join(sys.argv))
+                still = self._standstill.finding()
+                if still is not None:
+                    diagnosis = replace(diagnosis, findings=(*diagnosis.findings, still))
+                _files.write(f"{self._path}.look.json", to_json(diagnosis))
+        except Exception as error:
+            _files.write(f"{self._path}.error", repr(error))
+        finally:
+            self._looking.release()
+
+    def _watch(self, pid: int) -> None:
+        begun, due, ask = _now(), 0.4, os.path.join(self._directory, ASK)  # noqa: PTH118
+        asked = False
+        while os.getpid() == pid:
+            _sleep(_TICK)
+            if sys.is_finalizing():
+                return
+            stands = self._standstill.watch(sys._current_frames().get(self._main), _now())
+            asks = not asked and os.path.exists(ask)  # noqa: PTH110
+            if _now() - begun >= due or asks or stands:
+                # Ever more seldom: what an old process has not shown yet comes late.
+                due = (_now() - begun) * 1.6
+                self.look()
+            if asks or (stands and not asked):
+                asked = True
+                _files.write(f"{self._path}.{'stalled' if stands and not asks else 'answered'}", "")
