@@ -150,7 +150,7 @@ def _once(api: str, call: Callable[[], None], breaker: _Breaker) -> Measured:
     return _judge(seen, worker.value, cpu * 1000)
 
 
-def _judge(seen: Measured, outcome: BaseException | bool, cpu_ms: float) -> Measured:
+def _judge(seen: Measured, outcome: object, cpu_ms: float) -> Measured:
     if isinstance(outcome, BaseException):
         return replace(seen, verdict="fails", note=f"{type(outcome).__name__}: {outcome}")
     wait_ms = WAIT * 1000

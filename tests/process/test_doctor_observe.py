@@ -1,0 +1,240 @@
+"""`greenkit doctor -- COMMAND`: a program runs as it is, and is told about."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from greenkit.testing import run_clean
+
+JOBS = "from time import sleep\n\n\ndef work():\n    sleep(0.01)\n"
+LATE = """import jobs
+from gevent import monkey
+monkey.patch_all()
+import gevent
+import os, sys
+gevent.spawn(jobs.work).join()
+print("ran", flush=True)
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "jobs.py").write_text(JOBS)
+    (tmp_path / "app.py").write_text(LATE)
+    return tmp_path
+
+
+def observe(place, *words, **options):
+    run = run_clean(["-m", "greenkit", "doctor", "--json", *words], cwd=str(place), **options)
+    return run, json.loads(run.stdout)
+
+
+def stale(told):
+    return [
+        found for found in told["findings"] if found["holder"] == "jobs" or "jobs.sleep" in found["message"]
+    ]
+
+
+@pytest.mark.parametrize(
+    "command", [["python", "app.py"], ["python", "-m", "app"], [sys.executable, "app.py"]]
+)
+def test_a_program_that_patches_too_late_is_told(place, command):
+    """The stale name and its line, though the program knows nothing of greenkit; the code is 1."""
+    run, told = observe(place, "--", *command)
+    assert run.returncode == 1, run
+    assert len(stale(told)) == 1
+    assert stale(told)[0]["captured_at" if stale(told)[0]["captured_at"] else "where"].endswith("jobs.py:1")
+    assert told["by"].endswith("app.py:3")
+    assert told["ended"] == {"command": command, "how": "exit", "code": 0}
+    assert "ran\n" in run.stderr, "with --json the program's output goes to standard error"
+
+
+def test_without_json_the_output_is_the_programs_and_then_ours(place):
+    """Its standard output is untouched, the report comes after it."""
+    run = run_clean(["-m", "greenkit", "doctor", "--", "python", "app.py"], cwd=str(place))
+    assert run.stdout.startswith("ran\n")
+    assert "python app.py: patched by app.py:3; the program ended with status 0." in run.stdout
+
+
+ENDS = {
+    "exit": "sys.exit(3)",
+    "os_exit": "os._exit(3)",
+    "error": "1 / 0",
+    "killed": "gevent.sleep(1.0); os.kill(os.getpid(), 9)",
+}
+
+
+@pytest.mark.parametrize(("end", "code"), [("exit", 3), ("os_exit", 3), ("error", 1), ("killed", -9)])
+def test_however_it_ends_its_findings_are_there(place, end, code):
+    """sys.exit, os._exit, an exception, SIGKILL: the status is told and the finding, too."""
+    (place / "app.py").write_text(LATE + ENDS[end])
+    run, told = observe(place, "--", "python", "app.py")
+    assert run.returncode == 1, run
+    assert told["ended"]["code"] == code
+    assert len(stale(told)) == 1
+
+
+def test_a_deadlock_ends_the_program_and_is_told(place):
+    """A hub that stands still is named with the line it stands at."""
+    (place / "jobs.py").write_text("import threading\nlock = threading.Lock()\n")
+    (place / "app.py").write_text(
+        LATE.replace("gevent.spawn(jobs.work).join()", "jobs.lock.acquire()\njobs.lock.acquire()")
+    )
+    run, told = observe(place, "--stall", "0.5", "--", "python", "app.py")
+    assert run.returncode == 1, run
+    assert told["ended"]["how"] == "stalled"
+    (found,) = [one for one in told["findings"] if one["id"] == "GK401"]
+    assert found["captured_at"].endswith("app.py:7")
+    assert (found["effect"], found["holder"]) == ("hangs", "__main__")
+
+
+def test_a_program_that_waits_is_not_standing_still(place):
+    """An idle hub, and a process without gevent, may wait as long as they like."""
+    for wait in ("gevent.sleep(1.2)", "pass"):
+        (place / "app.py").write_text(LATE + wait)
+        _, told = observe(place, "--stall", "0.4", "--", "python", "app.py")
+        assert told["ended"]["how"] == "exit"
+    (place / "app.py").write_text("import time\ntime.sleep(1.2)\n")
+    run, told = observe(place, "--stall", "0.4", "--", "python", "app.py")
+    assert (told["ended"]["how"], run.returncode) == ("exit", 0), run
+
+
+def test_its_time_is_up(place):
+    """--timeout ends it, what it does with SIGTERM or not."""
+    (place / "app.py").write_text(
+        LATE + "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: gevent.sleep(1)"
+    )
+    run, told = observe(place, "--timeout", "1.5", "--", "python", "app.py")
+    assert run.returncode == 1, run
+    assert told["ended"]["how"] == "timeout"
+    assert told["ended"]["code"] == -signal.SIGKILL
+    assert len(stale(told)) == 1
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_passed_on_and_reported(place, sent):
+    """The program gets it and ends its own way; the report comes all the same."""
+    (place / "app.py").write_text(
+        LATE + "import signal\ndef bye(*_):\n    print('bye', flush=True)\n    sys.exit(7)\n"
+        f"signal.signal({int(sent)}, bye)\nprint('ready', flush=True)\nwhile True: gevent.sleep(0.1)\n"
+    )
+    doctor = subprocess.Popen(
+        [sys.executable, "-m", "greenkit", "doctor", "--json", "--", "python", "app.py"],
+        cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        while doctor.stderr.readline() != "ready\n":
+            pass
+        doctor.send_signal(sent)
+        out, err = doctor.communicate(timeout=30)
+    finally:
+        doctor.kill()
+    assert doctor.returncode == 1, err
+    told = json.loads(out)
+    assert told["ended"]["how"] == "interrupted"
+    assert told["ended"]["code"] == 7
+    assert "bye" in err
+    assert len(stale(told)) == 1
+
+
+def test_a_program_killed_by_the_signal_has_spoken_before(place):
+    """SIGTERM with nobody to handle it ends the program at once: it is asked first."""
+    (place / "app.py").write_text(LATE + "import late_module\nprint('ready', flush=True)\ngevent.sleep(60)\n")
+    (place / "late_module.py").write_text("")
+    doctor = subprocess.Popen(
+        [sys.executable, "-m", "greenkit", "doctor", "--json", "--", "python", "app.py"],
+        cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        while doctor.stderr.readline() != "ready\n":
+            pass
+        doctor.send_signal(signal.SIGTERM)
+        out, err = doctor.communicate(timeout=30)
+    finally:
+        doctor.kill()
+    told = json.loads(out)
+    assert told["ended"]["code"] == -signal.SIGTERM, err
+    assert len(stale(told)) == 1
+
+
+def test_the_projects_own_sitecustomize_still_runs(place):
+    """Ours calls the next one, and is nowhere to be seen afterwards."""
+    (place / "site").mkdir()
+    (place / "site" / "sitecustomize.py").write_text(
+        "import jobs\nimport os\nos.environ['MARK'] = __file__\n"
+    )
+    (place / "app.py").write_text(
+        "from gevent import monkey\nmonkey.patch_all()\nimport os, sys, sitecustomize\n"
+        "print(os.environ['MARK'] == sitecustomize.__file__, [p for p in sys.path if 'doctor/_site' in p])\n"
+    )
+    run, told = observe(place, "--", "python", "app.py", env={"PYTHONPATH": f"{place}/site:{place}"})
+    assert run.stderr == "True []\n"
+    assert run.returncode == 1, run
+    assert len(stale(told)) == 1
+
+
+def test_without_a_sitecustomize_there_is_no_noise(place):
+    """Nothing on standard error but the program's own."""
+    (place / "app.py").write_text("print('hello')")
+    run, _ = observe(place, "--", "python", "app.py")
+    assert run.stderr == "hello\n"
+
+
+def test_forked_workers_are_seen(place):
+    """A server that patches in its children, as gunicorn's gevent worker does."""
+    (place / "app.py").write_text(
+        "import jobs, os\npid = os.fork()\nif not pid:\n    from gevent import monkey\n"
+        "    monkey.patch_all()\n    import gevent\n    gevent.sleep(0.01)\n    os._exit(0)\nos.waitpid(pid, 0)\n"
+    )
+    run, told = observe(place, "--", "python", "app.py")
+    assert run.returncode == 1, run
+    assert len(stale(told)) == 1
+    assert [one["patched"] for one in told["processes"]] == [False, True]
+    assert "GK103" not in [found["id"] for found in told["findings"]]
+
+
+def test_an_unpatched_program_is_told_as_such(place):
+    """Information, and the code 0: nobody said that it should be patched."""
+    (place / "app.py").write_text("print('hello')")
+    run, told = observe(place, "--", "python", "app.py")
+    assert run.returncode == 0, run
+    assert told["patched"] is False
+    assert [found["id"] for found in told["findings"]] == ["GK103"]
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["pyton", "app.py"], "'pyton' is no file and no command on the PATH; did you mean 'python'?"),
+        (["true"], "no process of the program could be observed"),
+        (["python", "-I", "app.py"], "no process of the program could be observed"),
+        (["python", "nowhere.py"], "the program ended with status 2 before anything was patched"),
+        (["python", "-m", "pkg"], "the program ended with status 1 before anything was patched"),
+    ],
+)
+def test_what_cannot_be_observed_is_2(place, command, says):
+    """The sentence says why, and no finding is made up."""
+    (place / "pkg").mkdir()
+    (place / "pkg" / "__init__.py").write_text("")
+    run, told = observe(place, "--", *command)
+    assert run.returncode == 2, run
+    assert says in told["problem"]
+
+
+def test_the_report_also_goes_where_it_was_asked_for(place):
+    """GREENKIT_REPORT in the environment of the doctor names a file for the whole diagnosis."""
+    _, told = observe(place, "--", "python", "app.py", env={"GREENKIT_REPORT": str(place / "report.json")})
+    assert json.loads((place / "report.json").read_text()) == told
+
+
+def test_nothing_is_left_behind(place):
+    """The directory of the notes is gone, also when the program was killed."""
+    (place / "tmp").mkdir()
+    (place / "app.py").write_text(LATE + ENDS["killed"])
+    observe(place, "--", "python", "app.py", env={"TMPDIR": str(place / "tmp")})
+    assert list((place / "tmp").iterdir()) == []
