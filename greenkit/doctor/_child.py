@@ -100,9 +100,17 @@ class _Notes:
         while not answer.exists() and self._process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
 
-    def others(self) -> set[int]:
-        pids = {int(path.name.split(".")[0]) for path in self._directory.glob("[0-9]*.*json")}
-        return pids - {self._process.pid}
+    def left(self) -> list[int]:
+        """Return the processes of the program that are still there, by the environment they were given."""
+        mark = f"GREENKIT_OBSERVE={self._directory}\0".encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if mark in path.read_bytes():
+                    found.append(int(path.parent.name))
+            except OSError:  # noqa: PERF203 - gone meanwhile, or somebody else's
+                pass
+        return found
 
 
 def _follow(process: subprocess.Popen[bytes], timeout: float | None, notes: _Notes) -> str:
@@ -131,9 +139,11 @@ def _end(process: subprocess.Popen[bytes], notes: _Notes) -> None:
             break
         except subprocess.TimeoutExpired:
             sys.stderr.write(f"greenkit: the program does not end at {passed_on.name}\n")
-    if process.returncode != -signal.SIGKILL:
-        return
-    for pid in notes.others():  # its workers, which it could not end any more
+    # Its workers: what it did not end, or could not any more, would stay for ever.
+    deadline = time.monotonic() + 1.0
+    while (left := notes.left()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for pid in left:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:  # noqa: PERF203 - each may be gone

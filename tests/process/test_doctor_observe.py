@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -189,7 +190,8 @@ def test_forked_workers_are_seen(place):
     """A server that patches in its children, as gunicorn's gevent worker does."""
     (place / "app.py").write_text(
         "import jobs, os\npid = os.fork()\nif not pid:\n    from gevent import monkey\n"
-        "    monkey.patch_all()\n    import gevent\n    gevent.sleep(0.01)\n    os._exit(0)\nos.waitpid(pid, 0)\n"
+        "    monkey.patch_all()\n    import gevent\n    gevent.sleep(0.01)\n    os._exit(0)\n"
+        "os.waitpid(pid, 0)\n"
     )
     run, told = observe(place, "--", "python", "app.py")
     assert run.returncode == 1, run
@@ -238,3 +240,16 @@ def test_nothing_is_left_behind(place):
     (place / "app.py").write_text(LATE + ENDS["killed"])
     observe(place, "--", "python", "app.py", env={"TMPDIR": str(place / "tmp")})
     assert list((place / "tmp").iterdir()) == []
+
+
+def test_no_worker_outlives_its_program(place):
+    """Who was forked and forgotten is ended with the program the doctor ends."""
+    (place / "app.py").write_text(
+        "import os, time\nif not os.fork():\n    print(os.getpid(), flush=True)\n    time.sleep(900)\n"
+        "time.sleep(900)\n"
+    )
+    run, told = observe(place, "--timeout", "1", "--", "python", "app.py", timeout=30)
+    assert told["ended"]["how"] == "timeout"
+    worker = int(run.stderr.splitlines()[0])
+    state = Path(f"/proc/{worker}/stat")  # an orphan nobody reaps stays as a zombie: ended all the same
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
