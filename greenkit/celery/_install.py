@@ -62,12 +62,18 @@ def install(
     signals.worker_init.connect(on_worker_init, weak=False, dispatch_uid=uid)
     if "celery.bin.celery" in sys.modules:
         # `celery inspect greenkit` is checked against the commands known on the asking side.
+        import greenkit.celery._doctor
         import greenkit.celery._remote  # noqa: F401
 
 
 def uninstall(app: Celery) -> None:
     """Take `install(app)` back; a worker that already runs keeps what it has."""
     signals.worker_init.disconnect(dispatch_uid=_uid(app))
+
+
+def installed(app: Celery) -> bool:
+    """Tell whether `install(app)` was called and not taken back."""
+    return any(uid == _uid(app) for (uid, _), _ in signals.worker_init.receivers)
 
 
 def _uid(app: Celery) -> str:

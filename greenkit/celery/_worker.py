@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["prepare"]
 
-importlib.import_module("greenkit.celery._remote")  # registers the command this worker answers
+for _commands in ("_remote", "_doctor"):  # registers what this worker answers
+    importlib.import_module(f"greenkit.celery.{_commands}")
 _logger = get_logger(__name__)
 _RESULT_CONNECTIONS = 20
 

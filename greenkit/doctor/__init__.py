@@ -7,7 +7,7 @@ patches: an observed program has it inside before its own first line.
 from __future__ import annotations
 
 from greenkit.doctor._baseline import accept, write_baseline
-from greenkit.doctor._collect import collect, probe
+from greenkit.doctor._collect import collect, probe, with_probes
 from greenkit.doctor._diagnosis import Diagnosis, Ended, Measured, from_document, to_json
 from greenkit.doctor._examine import examine
 from greenkit.doctor._fix import Fix, fix_text
@@ -30,5 +30,6 @@ __all__ = [
     "report",
     "to_json",
     "to_text",
+    "with_probes",
     "write_baseline",
 ]

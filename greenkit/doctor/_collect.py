@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 
 from greenkit import boot, facts
 from greenkit.doctor._diagnosis import Diagnosis, Measured
 
-__all__ = ["collect", "probe"]
+__all__ = ["collect", "probe", "with_probes"]
 
 
 def collect(subject: str = "") -> Diagnosis:
@@ -50,3 +51,22 @@ def probe(*, dsn: str = "") -> tuple[Measured, ...]:
     from greenkit.doctor._probe import measure
 
     return tuple(measure(dsn))
+
+
+def with_probes(diagnosis: Diagnosis, *, dsn: str = "") -> Diagnosis:
+    """Return `diagnosis` of this process with what `probe()` measures and finds (GK110).
+
+    Args:
+        diagnosis: Of this process.
+        dsn: As for `probe()`.
+
+    Raises:
+        GreenkitError: Called outside the main thread.
+
+    Switches: may.
+    """
+    # Late: see probe().
+    from greenkit.doctor._probe import findings_of
+
+    probes = probe(dsn=dsn)
+    return replace(diagnosis, probes=probes, findings=(*diagnosis.findings, *findings_of(probes)))

@@ -121,17 +121,18 @@ class _Observer:
 
     def _watch(self, pid: int) -> None:
         begun, due, ask = _now(), 0.4, os.path.join(self._directory, ASK)  # noqa: PTH118
-        asked = False
+        told = set()
         while os.getpid() == pid:
             _sleep(_TICK)
             if sys.is_finalizing():
                 return
             stands = self._standstill.watch(sys._current_frames().get(self._main), _now())
-            asks = not asked and os.path.exists(ask)  # noqa: PTH110
+            asks = "answered" not in told and os.path.exists(ask)  # noqa: PTH110
             if _now() - begun >= due or asks or stands:
                 # Ever more seldom: what an old process has not shown yet comes late.
                 due = (_now() - begun) * 1.6
                 self.look()
-            if asks or (stands and not asked):
-                asked = True
-                _files.write(f"{self._path}.{'stalled' if stands and not asks else 'answered'}", "")
+            for word, now in (("answered", asks), ("stalled", stands)):
+                if now and word not in told:
+                    told.add(word)
+                    _files.write(f"{self._path}.{word}", "")

@@ -1,0 +1,1 @@
+"""Holds the commands Django finds by path."""
