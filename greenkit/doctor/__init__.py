@@ -12,6 +12,7 @@ from greenkit.doctor._diagnosis import Diagnosis, Ended, Measured, from_document
 from greenkit.doctor._examine import examine
 from greenkit.doctor._fix import Fix, fix_text
 from greenkit.doctor._observe import observe
+from greenkit.doctor._pages import page_of
 from greenkit.doctor._render import to_text
 from greenkit.doctor._report import report
 
@@ -26,6 +27,7 @@ __all__ = [
     "fix_text",
     "from_document",
     "observe",
+    "page_of",
     "probe",
     "report",
     "to_json",
