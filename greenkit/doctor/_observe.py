@@ -110,9 +110,12 @@ def _together(directory: Path, ended: Ended) -> Diagnosis:
 
 
 def _told(directory: Path) -> list[Diagnosis]:
-    """Return what each process wrote, the report of a process after its looks."""
+    """Return what each process wrote; the report of one, which watches, before what a look saw."""
     told = []
-    for path in sorted(directory.glob("*.json"), key=lambda path: (int(path.name.split(".")[0]), path.name)):
+    paths = sorted(
+        directory.glob("*.json"), key=lambda path: (int(path.name.split(".")[0]), "look" in path.name)
+    )
+    for path in paths:
         try:
             told.append(from_document(json.loads(path.read_text(encoding="utf-8"))))
         except (ValueError, TypeError, KeyError) as error:  # noqa: PERF203 - one bad file is not all
@@ -121,13 +124,19 @@ def _told(directory: Path) -> list[Diagnosis]:
 
 
 def _each_once(findings: Iterable[Finding]) -> list[Finding]:
-    kept: dict[tuple[str, ...], Finding] = {}
+    """Return `findings` without those another says as well or better, told by a report or by a look."""
+    kept: dict[tuple[str, ...], list[Finding]] = {}
     for found in findings:
-        about = (found.holder, found.attribute, found.original, found.captured_at)
-        # Two looks at one block disagree about how long it lasted, and about nothing else.
-        what = (found.captured_at,) if found.id == "GK401" and found.captured_at else (*about, found.rule)
-        kept.setdefault((found.id, *what) if any(what) else (found.id, found.message), found)
-    return list(kept.values())
+        about = (found.id, found.rule, found.holder, found.attribute) if found.holder else (found.message,)
+        same = kept.setdefault(about, [])
+        if not any(_agree(found, other) for other in same):
+            same.append(found)
+    return [found for same in kept.values() for found in same]
+
+
+def _agree(one: Finding, other: Finding) -> bool:
+    pairs = ((one.original, other.original), (one.captured_at, other.captured_at))
+    return all(a == b or not a or not b for a, b in pairs)
 
 
 def _problem(directory: Path, told: Sequence[Diagnosis], ended: Ended) -> str:

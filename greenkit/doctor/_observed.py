@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from _thread import allocate_lock, get_ident, start_new_thread
+from contextlib import nullcontext
 from dataclasses import replace
 
 from greenkit import boot
@@ -26,6 +27,7 @@ from greenkit.doctor._standstill import Standstill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from typing import NoReturn
 
 __all__ = ["ASK", "begin"]
@@ -79,6 +81,12 @@ def _report() -> None:
         _files.write(f"{os.environ['GREENKIT_REPORT']}.error", repr(error))
 
 
+def _excused() -> AbstractContextManager[None]:
+    """Have the watchdog, when there is one, not take our own look for a fault of the program."""
+    watchdog = sys.modules.get("greenkit.watchdog")
+    return watchdog.expected() if watchdog is not None else nullcontext()
+
+
 class _Observer:
     """Look at this process from a native thread of it, and write what is seen."""
 
@@ -109,7 +117,8 @@ class _Observer:
             seen = (len(sys.modules), len(saved), self._standstill.lasts)
             if final or seen != self._seen:
                 self._seen = seen
-                diagnosis = collect(" ".join(sys.argv))
+                with _excused():
+                    diagnosis = collect(" ".join(sys.argv))
                 still = self._standstill.finding()
                 if still is not None:
                     diagnosis = replace(diagnosis, findings=(*diagnosis.findings, still))

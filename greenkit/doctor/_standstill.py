@@ -54,18 +54,19 @@ class Standstill:
         file, line, function, module = next(
             (one for one in self._stack if boot.is_users_file(one[0])), self._stack[0]
         )
+        holder = boot.called(module)
         return Finding(
             "GK401",
             Severity.ERROR,
-            f"the hub has stood still for {self._limit:g} s in {module}.{function}: no greenlet runs",
+            f"the hub has stood still for {self._limit:g} s in {holder}.{function}: no greenlet runs",
             hint="Look at the line: a lock, a query or a call in C that gevent cannot interrupt.",
             where=f"{file}:{line}",
             evidence=tuple(f"{one[0]}:{one[1]} {one[2]}" for one in self._stack),
             rule="blocking-call",
             effect="hangs",
-            holder=module,
+            holder=holder,
             attribute=function,
-            captured_at=f"{file}:{line}",
+            captured_at=boot.shown(f"{file}:{line}"),
         )
 
 
