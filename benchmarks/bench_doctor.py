@@ -1,7 +1,7 @@
 """What does it cost to ask whether a process is cooperative?
 
-Three questions, each in clean interpreters, in CPU time, which neighbours on the machine disturb least, and as a
-ratio to `import celery, django` of the same process:
+Three questions, each in clean interpreters, in CPU time, which neighbours on the machine disturb least,
+and as a ratio to `import celery, django` of the same process:
 
 1. How long does `greenkit.doctor.collect()` take in a patched Django and Celery process? (aim: 150 ms)
 2. How long in a process with 3,000 more modules?

@@ -1,7 +1,8 @@
 """Draw what happens when in two programs that differ in one line: who patches first.
 
-Runs both in clean interpreters, notes when each import began and ended, when each step of the patch
-ran and which names were taken before it, and writes the picture of `docs/explanation/why-order-matters.md`.
+Runs both in clean interpreters, in CPU time so that neighbours on the machine do not bend the picture. It
+notes when each import began and ended, when each step of the patch ran and which names were taken before
+it, and writes the picture of `docs/explanation/why-order-matters.md`.
 
 Run: python benchmarks/timeline_order.py [docs/explanation/why-order-matters.svg]
 """
@@ -27,8 +28,8 @@ PATCHED = ("logging", "queue", "select", "selectors", "signal", "socket", "ssl",
 NOTE_TAKER = """
 import builtins, sys, time
 from importlib.machinery import PathFinder
-begin = time.perf_counter()
-now = lambda: round((time.perf_counter() - begin) * 1000, 1)
+begin = time.process_time()
+now = lambda: round((time.process_time() - begin) * 1000, 1)
 notes = {"imports": [], "loaded": {}, "steps": [], "seen": {}}
 real = builtins.__import__
 def noting(name, globals=None, locals=None, fromlist=(), level=0):
@@ -180,7 +181,7 @@ def main():
     picture = Picture(max(notes["end"] for _, _, notes in runs))
     y = 8
     for title, source, notes in runs:
-        y = draw(picture, f"app.py, {title} ({notes['end']:.0f} ms)", source, notes, y) + 16
+        y = draw(picture, f"app.py, {title} ({notes['end']:.0f} ms of CPU)", source, notes, y) + 16
     for at in range(0, int(max(notes["end"] for _, _, notes in runs)) + 1, 50):
         picture.line(at, y - 4, y + 2, GREY)
         picture.text(picture.x(at), y + 14, f"{at} ms", GREY, 10, "middle" if at else "start")

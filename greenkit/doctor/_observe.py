@@ -129,8 +129,12 @@ def _each_once(findings: Iterable[Finding]) -> list[Finding]:
     for found in findings:
         about = (found.id, found.rule, found.holder, found.attribute) if found.holder else (found.message,)
         same = kept.setdefault(about, [])
-        if not any(_agree(found, other) for other in same):
+        at = next((at for at, other in enumerate(same) if _agree(found, other)), -1)
+        if at < 0:
             same.append(found)
+        elif found.imported_at and not same[at].imported_at:
+            # Only a look has watched the imports.
+            same[at] = replace(same[at], imported_at=found.imported_at, evidence=found.evidence)
     return [found for same in kept.values() for found in same]
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import NoReturn
 
+    from greenkit.findings import Finding
+
 __all__ = ["ASK", "begin"]
 
 ASK = "ask"
@@ -38,6 +40,7 @@ ASK = "ask"
 # Native for good: taken before anything can be patched, used in a native thread only.
 _sleep, _now, _leave = time.sleep, time.monotonic, os._exit
 _TICK = 0.05
+_TOO_EARLY = frozenset({"GK101", "GK111", "GK112", "GK113", "GK114"})
 
 
 def begin(directory: str) -> None:
@@ -81,6 +84,15 @@ def _report() -> None:
         _files.write(f"{os.environ['GREENKIT_REPORT']}.error", repr(error))
 
 
+def _imported(found: Finding) -> Finding:
+    """Return `found` with the import that was seen to bring its holder, where the evidence names none."""
+    chain = [boot.shown(place) for place in reversed(boot.importers.get(found.holder, ()))]
+    if not chain or found.imported_at or found.id not in _TOO_EARLY:
+        return found
+    said = f"{found.holder} was imported by {' > '.join(chain)}"
+    return replace(found, imported_at=chain[0], evidence=(*found.evidence, said))
+
+
 def _excused() -> AbstractContextManager[None]:
     """Have the watchdog, when there is one, not take our own look for a fault of the program."""
     watchdog = sys.modules.get("greenkit.watchdog")
@@ -120,8 +132,8 @@ class _Observer:
                 with _excused():
                     diagnosis = collect(" ".join(sys.argv))
                 still = self._standstill.finding()
-                if still is not None:
-                    diagnosis = replace(diagnosis, findings=(*diagnosis.findings, still))
+                findings = (*map(_imported, diagnosis.findings), *([still] if still else []))
+                diagnosis = replace(diagnosis, findings=findings)
                 _files.write(f"{self._path}.look.json", to_json(diagnosis))
         except Exception as error:
             _files.write(f"{self._path}.error", repr(error))

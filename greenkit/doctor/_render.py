@@ -65,7 +65,7 @@ def _group(group: Group, width: int, *, color: bool) -> Iterator[str]:
         yield from _evidence(first)
         return
     yield from _members(group, width)
-    places = {"imported at": group.cause or first.imported_at, "patched at": first.patched_at}
+    places = {"imported at": "" if group.cause else first.imported_at, "patched at": first.patched_at}
     for what, place in places.items():
         if place:
             yield f"    {what + ':':<13}{_near(place)}"

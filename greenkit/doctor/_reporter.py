@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 
 from greenkit import boot, facts, watchdog
+from greenkit.doctor import _files
 from greenkit.doctor._blocked import about_block, explains
 from greenkit.doctor._collect import collect
 from greenkit.doctor._diagnosis import Diagnosis, to_json
@@ -78,10 +79,7 @@ class _Reporter:
         if not path:
             sys.stderr.write(to_text(diagnosis) + "\n")
             return
-        scratch = f"{path}.{os.getpid()}"
-        with open(scratch, "w", encoding="utf-8") as file:  # noqa: PTH123 - see the module's docstring
-            file.write(to_json(diagnosis) + "\n")
-        os.replace(scratch, path)  # noqa: PTH105
+        _files.write(path, to_json(diagnosis) + "\n")
 
 
 _reporter = _Reporter()

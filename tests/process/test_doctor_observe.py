@@ -55,6 +55,16 @@ def test_a_program_that_patches_too_late_is_told(place, command):
     assert "ran\n" in run.stderr, "with --json the program's output goes to standard error"
 
 
+def test_an_import_inside_a_call_is_seen(place):
+    """No import statement names the holder; who watched the imports knows the line all the same."""
+    (place / "setup_.py").write_text("def go(names):\n    for name in names:\n        __import__(name)\n")
+    late = LATE.replace("import jobs\n", "").replace("jobs.work", "print")
+    (place / "app.py").write_text("import setup_\nsetup_.go(['jobs'])\n" + late)
+    _, told = observe(place, "--", "python", "app.py")
+    (found,) = stale(told)
+    assert found["imported_at"] == "setup_.py:3"
+
+
 def test_without_json_the_output_is_the_programs_and_then_ours(place):
     """Its standard output is untouched, the report comes after it."""
     run = run_clean(["-m", "greenkit", "doctor", "--", "python", "app.py"], cwd=str(place))
@@ -91,7 +101,7 @@ def test_a_deadlock_ends_the_program_and_is_told(place):
     assert told["ended"]["how"] == "stalled"
     (found,) = [one for one in told["findings"] if one["id"] == "GK401"]
     assert found["captured_at"].endswith("app.py:7")
-    assert (found["effect"], found["holder"]) == ("hangs", "__main__")
+    assert (found["effect"], found["holder"]) == ("hangs", "app")
 
 
 def test_a_program_that_waits_is_not_standing_still(place):
@@ -108,9 +118,9 @@ def test_a_program_that_waits_is_not_standing_still(place):
 def test_its_time_is_up(place):
     """--timeout ends it, what it does with SIGTERM or not."""
     (place / "app.py").write_text(
-        LATE + "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: gevent.sleep(1)"
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + LATE + "gevent.sleep(900)"
     )
-    run, told = observe(place, "--timeout", "1.5", "--", "python", "app.py")
+    run, told = observe(place, "--timeout", "3", "--", "python", "app.py")
     assert run.returncode == 1, run
     assert told["ended"]["how"] == "timeout"
     assert told["ended"]["code"] == -signal.SIGKILL

@@ -31,7 +31,6 @@ def test_the_text_is_for_people():
         "ERROR  GK101  /x/app.py:2 imports too early: one thing still holds what the patch replaced.",
         "    - jobs.py:1: shop.jobs.nap (module global) is time.sleep, which stops every greenlet while it",
         "      waits",
-        "    imported at: /x/app.py:2",
         "    patched at:  /x/app.py:3",
         "    fix:         patch earlier",
         "    read:        docs/reference/findings-boot.md#gk101",
