@@ -30,8 +30,15 @@ def file_of(module: str) -> str:
 
     Switches: never.
     """
+    file = _file(module)
+    return file if file.endswith(".py") else ""
+
+
+def _file(module: str) -> str:
     file = (namespace_of(sys.modules.get(module)) or {}).get("__file__")
-    return file if type(file) is str and file.endswith(".py") else ""
+    if file is None and module == "__main__" and sys.argv:
+        file = sys.argv[0]  # the interpreter takes a script's __file__ away when its last line has run
+    return file if type(file) is str else ""
 
 
 def called(module: str) -> str:
@@ -51,5 +58,5 @@ def is_library(module: str) -> bool:
     root = module.partition(".")[0]
     if root in {"greenkit", "gevent"} or (root in sys.stdlib_module_names and root != "__main__"):
         return True
-    file = (namespace_of(sys.modules.get(module)) or {}).get("__file__")
-    return type(file) is not str or any(f"{os.sep}{one}{os.sep}" in file for one in _LIBRARY)
+    file = _file(module)
+    return not file or any(f"{os.sep}{one}{os.sep}" in file for one in _LIBRARY)

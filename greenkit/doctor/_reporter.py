@@ -29,15 +29,17 @@ class _Reporter:
     """Keep what was found, by what it is about, and write it out after each change."""
 
     def __init__(self) -> None:
-        self.found: dict[tuple[str, ...], Finding] = {}
+        self.static: list[Finding] = []
+        self.running: dict[tuple[tuple[str, ...], str], Finding] = {}
         self.seen = Diagnosis()
         self.watching = False
 
     def scan(self) -> None:
         """Look at the process again; what was seen running stays."""
-        self.seen = collect()
-        for one in self.seen.findings:
-            self.found.setdefault(_key(one), one)
+        with watchdog.expected():  # our own look is no fault of the program
+            self.seen = collect()
+        shown = {_subject(one) for one in self.running.values()}
+        self.static = [one for one in self.seen.findings if _subject(one) not in shown]
         self.write()
 
     def watch(self) -> None:
@@ -53,28 +55,29 @@ class _Reporter:
 
     def blocked(self, block: facts.HubBlocked) -> None:
         """Take what the watchdog saw; called in its native thread."""
-        static = next((key for key, one in self.found.items() if explains(one, block)), None)
-        seen = f"seen: the hub stood still for {block.seconds:.2f} s in {block.where}"
-        if static is None:
+        known = next((at for at, one in enumerate(self.static) if explains(one, block)), None)
+        if known is None:
             self.add(about_block(block))
             return
-        one = self.found[static]
+        one = self.static[known]
         if not any(line.startswith("seen: ") for line in one.evidence):
-            self.found[static] = replace(one, severity=Severity.ERROR, evidence=(*one.evidence, seen))
+            seen = f"seen: the hub stood still for {block.seconds:.2f} s in {block.where}"
+            self.static[known] = replace(one, severity=Severity.ERROR, evidence=(*one.evidence, seen))
             self.write()
 
     def add(self, one: Finding) -> None:
-        """Take a finding made while the program ran; it replaces what was only guessed before."""
-        guessed = [key for key, old in self.found.items() if (old.rule, old.holder) == (one.rule, one.holder)]
-        for key in guessed:
-            if not self.found[key].evidence or one.severity is not Severity.INFO:
-                del self.found[key]
-        self.found[_key(one)] = one
+        """Take a finding made while the program ran; it replaces what a look could only guess."""
+        subject = _subject(one)
+        before = self.running.get((subject, one.captured_at))
+        if before is not None and before.severity is not Severity.INFO and one.severity is Severity.INFO:
+            return
+        self.static = [other for other in self.static if _subject(other) != subject]
+        self.running[subject, one.captured_at] = one
         self.write()
 
     def write(self) -> None:
         """Write all findings to the file named by `GREENKIT_REPORT`, in one move."""
-        diagnosis = replace(self.seen, findings=tuple(self.found.values()))
+        diagnosis = replace(self.seen, findings=(*self.static, *self.running.values()))
         path = os.environ.get("GREENKIT_REPORT", "")
         if not path:
             sys.stderr.write(to_text(diagnosis) + "\n")
@@ -88,9 +91,9 @@ _reporter = _Reporter()
 def begin() -> None:
     """Do what `greenkit.doctor.report()` says."""
     _reporter.watch()
-    with watchdog.expected():  # our own look is no fault of the program
-        _reporter.scan()
+    _reporter.scan()
 
 
-def _key(one: Finding) -> tuple[str, ...]:
-    return one.id, one.rule, one.holder, one.attribute, one.original, "" if one.rule else one.message
+def _subject(one: Finding) -> tuple[str, ...]:
+    # What a look guesses and what a run shows differ in the line and in the words, not in these.
+    return one.id, one.rule, one.holder, one.attribute, "" if one.rule else one.message
