@@ -45,7 +45,7 @@ def importers(module: str) -> tuple[str, ...]:
     """
     order = {name: at for at, name in enumerate(list(sys.modules))}
     at = order.get(module)
-    if at is None:
+    if at is None or module == "__main__":  # a script is run, not imported
         return ()
     for script in (*_pth_files(order, at), *_scripts(order, at)):
         chain = _follow(script, module, at, order)
@@ -109,7 +109,10 @@ def _statement(script: _Script, at: int, order: dict[str, int]) -> tuple[int, st
     for line, names, called in statements(script.file, package=script.package, code=script.code):
         if script.before is not None and line >= script.before:
             return None
-        loaded = [name for name in (names or _imports_inside(script.module, called)) if name in order]
+        # A package that is still being imported ends after every import in it, and brings none of them.
+        under_way = f"{script.module}."
+        brings = names or _imports_inside(script.module, called)
+        loaded = [name for name in brings if name in order and not under_way.startswith(f"{name}.")]
         last = max(loaded, key=order.__getitem__, default="")
         if last and order[last] >= at and not last.startswith(("gevent", "greenkit")):
             return line, last
