@@ -87,6 +87,11 @@ class Look:
     call: str = ""
     task: str = ""
 
+    @property
+    def users(self) -> bool:
+        """Tell whether any of it is the user's own code."""
+        return any(one.users for one in self.spots)
+
 
 @dataclass(frozen=True, slots=True)
 class Culprit:

@@ -38,8 +38,9 @@ class Block:
 
     Attributes:
         beat: The `Pulse.last` it belongs to.
-        looks: How many found a greenlet at work.
-        seen: What all of them share; None when nothing.
+        looks: How many in a row found the same at work.
+        seen: What those share.
+        moved: An earlier look found something else.
         starved: Seconds the process did not get a processor: no greenlet's fault.
         told: 0 for nothing, 1 when recognised, 2 when stuck.
     """
@@ -47,9 +48,24 @@ class Block:
     beat: float
     looks: int = 0
     seen: Look | None = None
+    moved: bool = False
     by: Culprit | None = None
     starved: float = 0.0
     told: int = 0
+
+    def add(self, one: Look) -> None:
+        """Take a further look into account."""
+        shared = common(self.seen, one) if self.seen is not None else one
+        if shared is None or (one.users and not shared.users):
+            # It went on to something else, in this greenlet or another, which may be the long part.
+            self.seen, self.looks, self.moved = one, 1, True
+        else:
+            self.seen, self.looks = shared, self.looks + 1
+
+    @property
+    def certain(self) -> bool:
+        """Tell whether what was seen is more than what happened to run at one moment."""
+        return self.looks > 1 or (self.looks == 1 and not self.moved)
 
     def fact(self, seconds: float, *, over: bool) -> facts.HubBlocked:
         """Return the block in the form everybody listens for."""
@@ -189,7 +205,7 @@ class Sentry:
         if block.told >= stage:
             return
         self._look(block)
-        if block.seen is None or block.looks < 2 or late - block.starved < self._threshold:
+        if block.looks < 2 or late - block.starved < self._threshold:
             return
         if block.told == 0:
             block.by = self._who(block)
@@ -200,13 +216,8 @@ class Sentry:
 
     def _look(self, block: Block) -> None:
         seen = look(self._thread)
-        if seen is None:
-            return
-        block.looks += 1
-        if block.looks == 1:
-            block.seen = seen
-        elif block.seen is not None:
-            block.seen = common(block.seen, seen)
+        if seen is not None:
+            block.add(seen)
 
     def _who(self, block: Block) -> Culprit | None:
         hub = self._hub()

@@ -214,8 +214,14 @@ class Watchdog:
     def _ended(self, lag: float, last: float, *, worst: bool) -> None:
         block = self._pulse.block
         # What the process got no processor for is no greenlet's fault; half the threshold must remain.
-        mine = block is not None and block.beat == last and lag - block.starved >= self.threshold / 2
-        fact = (block if block is not None and mine else Block(last)).fact(lag, over=True)
+        if (
+            block is None
+            or block.beat != last
+            or lag - block.starved < self.threshold / 2
+            or not block.certain
+        ):
+            block = Block(last)
+        fact = block.fact(lag, over=True)
         self._blocks += 1
         self._blocked += lag
         if worst:

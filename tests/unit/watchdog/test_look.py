@@ -10,6 +10,7 @@ import pytest
 from gevent.monkey import get_original
 
 from greenkit.watchdog._look import Culprit, Look, Spot, common, culprit, look, spot
+from greenkit.watchdog._sentry import Block
 
 start_thread = get_original("_thread", "start_new_thread")
 new_lock = get_original("_thread", "allocate_lock")
@@ -46,6 +47,28 @@ def test_two_greenlets_have_no_culprit() -> None:
     assert common(Look((HELPER,)), Look((OTHER,))) is None
     assert common(Look(()), Look((OTHER,))) is None
     assert common(Look(()), Look(())) == Look(())
+
+
+def test_a_block_that_moves_on_is_blamed_on_what_lasts() -> None:
+    """A first look at something else does not hide the culprit; looks that never agree blame nobody."""
+    block = Block(0.0)
+    block.add(Look((OTHER,)))
+    assert block.certain  # one look is all a call that kept the interpreter to itself allows
+    block.add(Look((HELPER,)))
+    assert not block.certain
+    block.add(Look((HELPER,)))
+    assert block.certain
+    assert block.fact(1.0, over=True).function == "helper"
+
+
+def test_a_library_line_in_common_is_not_enough() -> None:
+    """Two phases below one library function: the one that lasts is the user's line."""
+    block = Block(0.0)
+    block.add(Look((OTHER, LIBRARY)))
+    block.add(Look((HELPER, LIBRARY)))
+    block.add(Look((HELPER, LIBRARY)))
+    assert block.certain
+    assert block.fact(1.0, over=True).function == "helper"
 
 
 def test_the_users_innermost_line_is_blamed() -> None:
