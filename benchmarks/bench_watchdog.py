@@ -1,8 +1,8 @@
 """Who sees a blocked hub, and what does looking cost?
 
 Four questions, each side by side with what else there is: gevent's own monitor thread (its period is its
-limit), and blockbuster, which wraps the functions it knows and raises. It watches asyncio loops only; here its
-wrappers are told that a greenlet is a running loop, before gevent patches: its best case.
+limit), and blockbuster, which wraps the functions it knows and raises. It watches asyncio loops only; here
+its wrappers are told that a greenlet is a running loop, before gevent patches: its best case.
 
 1. Of 60 blocks at random phases, how many are seen, per length? Watchdog and monitor watch the same blocks.
 2. How many false reports come from a fair, busy and then idle hub?
