@@ -1,0 +1,13 @@
+import greenkit.auto  # noqa: I001 - before anything else
+
+import os
+
+from celery import Celery
+
+import greenkit.celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+app = Celery("project")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+greenkit.celery.install(app, watchdog=0.1)  # seconds the hub may stand still
