@@ -57,18 +57,25 @@ def _leave_alone(decided: Decision, mode: str) -> None:
         return
     if mode == "strict" and decided.late:
         raise PatchError(f"not patched: {decided.reason}")
-    # Elsewhere silent: a Django project imports its Celery app from every process it has.
-    place = _line_in_django_settings() if decided.late else ""
+    place = _line_that_meant_it() if decided.late else ""
     if place or decided.stays:
         _say(f"not patched{place}: {decided.reason}")
 
 
-def _line_in_django_settings() -> str:
-    module = os.environ.get("DJANGO_SETTINGS_MODULE")
+def _line_that_meant_it() -> str:
+    """Return where the import stands when it was meant for this process, else "".
+
+    A Django project imports its Celery app, and the line in it, from every process it has: no news.
+    """
+    settings = os.environ.get("DJANGO_SETTINGS_MODULE")
     frame: FrameType | None = sys._getframe()
-    while module and frame is not None:
-        if frame.f_globals.get("__name__") == module:
-            return f" by {frame.f_code.co_filename}:{frame.f_lineno}"
+    nearest = True
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if module.partition(".")[0] not in {"greenkit", "importlib", "_frozen_importlib"}:
+            if module == settings or (nearest and (module == "__main__" or not settings)):
+                return f" by {frame.f_code.co_filename}:{frame.f_lineno}"
+            nearest = False
         frame = frame.f_back
     return ""
 

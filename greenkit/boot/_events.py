@@ -7,7 +7,6 @@ else's patch, hence they never raise.
 
 from __future__ import annotations
 
-import _thread
 import os
 import sys
 import time
@@ -64,7 +63,7 @@ def on_will_patch_all(event: Any, /) -> None:
     Switches: never.
     """
     try:
-        _IDENT[:] = [_thread.get_ident()]
+        _IDENT[:] = [sys.modules["_frozen_importlib"]._thread.get_ident()]
         GUARD.arm()
         settings = getattr(event, "patch_all_arguments", {})
         if RECORD.started is None:
@@ -101,15 +100,17 @@ def on_did_patch_all(_event: object, /) -> None:
 
 
 def _keep_import_locks() -> None:
-    """Let the imports under way end in this thread, which has a new identity now.
+    """Let the imports under way end in this thread, under the name importlib knows it by now.
 
-    gevent sees to it, but not when another thread lives (an agent's, say): then the import that
-    patched ends in "cannot release un-acquired lock".
+    Otherwise the import that patched ends in "cannot release un-acquired lock". gevent sees to it, but
+    not when another thread lives (an agent's, say); and it gives them the wrong name where importlib
+    kept a `_thread` of its own, as under ddtrace-run, which loads a second one for the application.
     """
-    ident = _thread.get_ident()
-    locks = sys.modules["_frozen_importlib"]._module_locks
-    for lock in [reference() for reference in list(locks.values())]:
-        if lock is not None and [lock.owner] == _IDENT:
+    importlib = sys.modules["_frozen_importlib"]
+    ident = importlib._thread.get_ident()
+    mine = {*_IDENT, ident, sys.modules["_thread"].get_ident()}
+    for lock in [reference() for reference in list(importlib._module_locks.values())]:
+        if lock is not None and lock.owner in mine:
             lock.owner = ident
 
 

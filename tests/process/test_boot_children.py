@@ -118,7 +118,9 @@ def test_ddtrace_run_goes_first(tmp_path):
     bootstrap = tmp_path / "ddtrace" / "bootstrap"
     bootstrap.mkdir(parents=True)
     (bootstrap / "sitecustomize.py").write_text(
-        "import sys, time\nprint('ddtrace', time.sleep.__module__, 'gevent' in sys.modules)\n"
+        "import sys, threading, time\nprint('ddtrace', time.sleep.__module__, 'gevent' in sys.modules)\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "for name in ('time', 'threading', '_thread'): sys.modules.pop(name)\n"
     )
     run = run_clean(["-c", TELL], env={**ARMED, "PYTHONPATH": str(bootstrap)})
     assert run.stdout.splitlines()[0] == "ddtrace time False"

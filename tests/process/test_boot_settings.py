@@ -90,6 +90,20 @@ def test_a_celery_app_imported_by_django_says_nothing(django_project):
     assert "greenkit" not in run.stderr
 
 
+@pytest.mark.parametrize("where", ["script", "module"])
+def test_a_program_whose_line_comes_after_django_is_told(tmp_path, where):
+    """A library that looks for Django (sentry's does) has loaded it first: not patched, and told so."""
+    pytest.importorskip("django")
+    (tmp_path / "helper.py").write_text("import greenkit.auto\n")
+    line = "import greenkit.auto" if where == "script" else "import helper"
+    (tmp_path / "program.py").write_text(f"import django.db, time\n{line}\nprint(time.sleep.__module__)\n")
+    run = run_clean(["program.py"], cwd=str(tmp_path))
+    place = "program.py:2" if where == "script" else "helper.py:1"
+    assert run.stdout == "time\n"
+    assert run.stderr.count("\n") == 1
+    assert run.stderr.startswith(f"greenkit: not patched by {tmp_path}/{place}: django.db is loaded"), run
+
+
 def test_line_one_of_manage_py_is_what_the_message_promises(django_project):
     """With the line in manage.py, too, settings.py finds a patched process and greenlet-local connections."""
     manage = django_project / "manage.py"

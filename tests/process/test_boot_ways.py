@@ -363,6 +363,22 @@ def test_an_agent_that_imports_everything_first(place, kind, way):
     assert started(place, *way) == GREEN
 
 
+# What ddtrace-run does: its own modules keep their copies, the application gets fresh ones.
+COPIES = """
+import logging, threading, sys
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+for name in ("time", "threading", "_thread", "reprlib", "queue", "socket", "select", "selectors"):
+    sys.modules.pop(name, None)
+"""
+
+
+@pytest.mark.parametrize("way", [("auto.py",), (*RUN, "plain.py"), ("-c", "import auto")])
+def test_an_agent_that_gives_the_program_copies_of_its_own(place, way):
+    """The import that patches ends as it should, though importlib has another `_thread` than the program."""
+    (place / "sitecustomize.py").write_text(COPIES)
+    assert started(place, *way) == GREEN
+
+
 @pytest.mark.parametrize(
     "tool",
     [
