@@ -24,13 +24,13 @@ from greenkit.doctor._collect import collect
 from greenkit.doctor._diagnosis import to_json
 from greenkit.doctor._report import report
 from greenkit.doctor._standstill import Standstill
+from greenkit.findings import Finding, Severity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import NoReturn
 
-    from greenkit.findings import Finding
 
 __all__ = ["ASK", "begin"]
 
@@ -86,11 +86,14 @@ def _report() -> None:
 
 def _imported(found: Finding) -> Finding:
     """Return `found` with the import that was seen to bring its holder, where the evidence names none."""
-    chain = [boot.shown(place) for place in reversed(boot.importers.get(found.holder, ()))]
-    if not chain or found.imported_at or found.id not in _TOO_EARLY:
+    chain = boot.importers.get(found.holder, ())
+    if not chain or found.imported_at or found.severity is Severity.INFO or found.id not in _TOO_EARLY:
         return found
-    said = f"{found.holder} was imported by {' > '.join(chain)}"
-    return replace(found, imported_at=chain[0], evidence=(*found.evidence, said))
+    said = f"{found.holder} was imported by {' > '.join(boot.shown(place) for place in reversed(chain))}"
+    users = boot.is_users_file(chain[-1].rpartition(":")[0])
+    return replace(
+        found, imported_at=boot.shown(chain[-1]) if users else "", evidence=(*found.evidence, said)
+    )
 
 
 def _excused() -> AbstractContextManager[None]:

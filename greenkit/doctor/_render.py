@@ -24,6 +24,7 @@ __all__ = ["to_text"]
 _PAINT = {Severity.ERROR: "1;31", Severity.WARNING: "1;33", Severity.INFO: "2"}
 _MANY = 8
 """Of more things of one cause only this many are listed; the JSON has all."""
+_FEW = 3
 
 
 def to_text(diagnosis: Diagnosis, *, width: int = 100, color: bool = False) -> str:
@@ -61,8 +62,8 @@ def _group(group: Group, width: int, *, color: bool) -> Iterator[str]:
     else:
         title = first.message if len(group.findings) == 1 else f"{len(group.findings)} times {first.rule}."
     yield from _wrapped(f"{label}  {ids}  {title}", width, then="       ")
-    if group.severity is Severity.INFO and len(group.findings) == 1 and first.severity is Severity.INFO:
-        yield from _evidence(first)
+    if group.severity is Severity.INFO:
+        yield from _evidence(first, width, most=_FEW)
         return
     yield from _members(group, width)
     places = {"imported at": "" if group.cause else first.imported_at, "patched at": first.patched_at}
@@ -80,7 +81,7 @@ def _members(group: Group, width: int) -> Iterator[str]:
         (found,) = group.findings
         if found.captured_at or found.where:
             yield f"    {'at:':<13}{_near(found.captured_at or found.where)}"
-        yield from _evidence(found)
+        yield from _evidence(found, width)
         return
     for found in group.findings[:_MANY]:
         place = _near(found.captured_at or found.where)
@@ -109,11 +110,12 @@ _EFFECTS = {
 }
 
 
-def _evidence(found: Finding) -> Iterator[str]:
-    for line in found.evidence[:_MANY]:
-        yield f"    {_near(line)}"
-    if len(found.evidence) > _MANY:
-        yield f"    and {len(found.evidence) - _MANY} more"
+def _evidence(found: Finding, width: int, *, most: int = _MANY) -> Iterator[str]:
+    for line in found.evidence[:most]:
+        near = f"    {_near(line)}"
+        yield near if len(near) <= width else f"{near[: width - 2]} …"
+    if len(found.evidence) > most:
+        yield f"    and {len(found.evidence) - most} more"
 
 
 def _near(place: str) -> str:

@@ -80,7 +80,8 @@ def _entry(diagnosis: Diagnosis) -> str:
     """Return the file whose first line should change: the one that patches, too late."""
     for found in diagnosis.findings:
         file = found.patched_at.rpartition(":")[0]
-        if found.imported_at and file.endswith(".py") and f"{os.sep}site-packages{os.sep}" not in file:
+        # Places are shown from where Python found them: only what is there from here can be mended.
+        if found.imported_at and file.endswith(".py") and os.path.isfile(file):  # noqa: PTH113
             return file
     return ""
 

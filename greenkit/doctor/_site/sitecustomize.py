@@ -22,12 +22,13 @@ if _directory:
         with open(os.path.join(_directory, f"{os.getpid()}.error"), "w", encoding="utf-8") as _note:  # noqa: PTH118, PTH123
             _note.write(f"{sys.executable}: {error}")
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != _here]  # noqa: PTH100
-_this = sys.modules.pop("sitecustomize")
+sys.modules.pop("sitecustomize")
 try:
     importlib.import_module("sitecustomize")
 except ModuleNotFoundError as error:
     if error.name != "sitecustomize":
         raise
 finally:
-    # Without a next one this is the one: the import system looks for it when we are done.
-    sys.modules.setdefault("sitecustomize", _this)
+    # The import system wants something there when we are done. Without a next one it is nobody's
+    # file: what was loaded before us is no fault of an import of ours.
+    sys.modules.setdefault("sitecustomize", type(sys)("sitecustomize"))

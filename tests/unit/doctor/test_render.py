@@ -13,7 +13,7 @@ def stale(name: str, **others: str) -> Finding:
     told = {
         "rule": "stale-reference", "effect": "blocks-hub", "holder": "shop.jobs", "attribute": name,
         "original": "time.sleep", "form": "module global", "captured_at": "jobs.py:1",
-        "imported_at": "/x/app.py:2", "patched_at": "/x/app.py:3", "hint": "patch earlier",
+        "imported_at": "app.py:2", "patched_at": "app.py:3", "hint": "patch earlier",
     }  # fmt: skip
     return Finding("GK101", Severity.ERROR, f"shop.jobs.{name} is stale", **{**told, **others})
 
@@ -23,15 +23,17 @@ UNDONE = Finding("GK106", Severity.WARNING, "time.sleep was put back", hint="loo
 DIAGNOSIS = Diagnosis((EARLY, UNDONE, stale("nap")), patched=True, by="p.py:1", seconds=0.05, subject="shop")
 
 
-def test_the_text_is_for_people():
+def test_the_text_is_for_people(tmp_path, monkeypatch):
     """What was looked at, the gravest first with its place and its fix, the verdict last."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "app.py").touch()
     assert to_text(DIAGNOSIS).splitlines() == [
         "shop: patched by p.py:1 in 50 ms.",
         "",
-        "ERROR  GK101  /x/app.py:2 imports too early: one thing still holds what the patch replaced.",
+        "ERROR  GK101  app.py:2 imports too early: one thing still holds what the patch replaced.",
         "    - jobs.py:1: shop.jobs.nap (module global) is time.sleep, which stops every greenlet while it",
         "      waits",
-        "    patched at:  /x/app.py:3",
+        "    patched at:  app.py:3",
         "    fix:         patch earlier",
         "    read:        docs/reference/findings-boot.md#gk101",
         "",
@@ -43,7 +45,7 @@ def test_the_text_is_for_people():
         "INFO  GK102  ssl was early",
         "    ssl: a.py:3",
         "",
-        "1 error, 1 warning, 1 note.  Next: greenkit doctor --fix /x/app.py",
+        "1 error, 1 warning, 1 note.  Next: greenkit doctor --fix app.py",
     ]
 
 
@@ -51,7 +53,7 @@ def test_one_import_is_told_once():
     """Twenty names that one import line explains are one paragraph, one fix and one page."""
     many = Diagnosis(tuple(stale(f"n{at:02}") for at in range(20)), patched=True)
     text = to_text(many)
-    assert text.count("/x/app.py:2 imports too early: 20 things still hold") == 1
+    assert text.count("app.py:2 imports too early: 20 things still hold") == 1
     assert text.count("fix:") == text.count("read:") == 1
     assert "- and 12 more" in text
     two = Diagnosis((stale("a"), stale("b", imported_at="/x/other.py:1")))
