@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Standstill"]
 
+_SAMPLES = 8
+
 
 class Standstill:
     """Watch one thread's innermost frame from outside.
@@ -25,6 +27,7 @@ class Standstill:
         self._limit = limit
         self._at: tuple[int, int] = (0, 0)
         self._since = 0.0
+        self._samples = 0
         self._stack: tuple[tuple[str, int, str, str], ...] = ()
 
     @property
@@ -42,8 +45,12 @@ class Standstill:
         """
         at = (id(frame), frame.f_lasti) if frame is not None else (0, 0)
         if at != self._at or frame is None or _is_idle(frame):
-            self._at, self._since, self._stack = at, now, ()
-        elif self._limit and now - self._since >= self._limit and not self._stack and _is_green():
+            self._at, self._since, self._stack, self._samples = at, now, (), 0
+            return False
+        self._samples += 1
+        # Few samples in a long time: the machine is busy, and so the thread had no turn either.
+        enough = now - self._since >= self._limit and self._samples >= _SAMPLES
+        if self._limit and enough and not self._stack and _is_green():
             self._stack = tuple(_places(frame))
         return bool(self._stack)
 

@@ -106,12 +106,12 @@ def test_a_deadlock_ends_the_program_and_is_told(place):
 
 def test_a_program_that_waits_is_not_standing_still(place):
     """An idle hub, and a process without gevent, may wait as long as they like."""
-    for wait in ("gevent.sleep(1.2)", "pass"):
+    for wait in ("gevent.sleep(2.0)", "pass"):
         (place / "app.py").write_text(LATE + wait)
-        _, told = observe(place, "--stall", "0.4", "--", "python", "app.py")
+        _, told = observe(place, "--stall", "1", "--", "python", "app.py")
         assert told["ended"]["how"] == "exit"
-    (place / "app.py").write_text("import time\ntime.sleep(1.2)\n")
-    run, told = observe(place, "--stall", "0.4", "--", "python", "app.py")
+    (place / "app.py").write_text("import time\ntime.sleep(2.0)\n")
+    run, told = observe(place, "--stall", "1", "--", "python", "app.py")
     assert (told["ended"]["how"], run.returncode) == ("exit", 0), run
 
 
