@@ -6,6 +6,7 @@ what it saw of the block since then. It takes no lock gevent patched and calls n
 
 from __future__ import annotations
 
+import _thread
 import os
 import time
 import weakref
@@ -159,6 +160,7 @@ class Sentry:
         self._gone.acquire()
         self._thread = _get_ident()
         self._clock = time.pthread_getcpuclockid(self._thread)
+        self._task = _thread.get_native_id()
         # A thread's locals die with it: the one sign of its end that needs nobody's help.
         self._local = _Local()
         self._local.token = token = _Token()
@@ -179,10 +181,7 @@ class Sentry:
                 if self._stop.acquire(timeout=self._interval) or self._alive() is None:
                     return
                 now = monotonic()
-                # Asleep for longer than asked: either the thread we watch kept the interpreter to itself, and
-                # worked, or nobody in this process got a processor.
-                overslept = now - began - self._interval
-                self._turn(now, max(0.0, overslept - (self._worked() - worked)))
+                self._turn(now, now - began, self._worked() - worked)
         finally:
             self._gone.release()
 
@@ -192,7 +191,23 @@ class Sentry:
         except OSError:
             return 0.0  # the thread has ended
 
-    def _turn(self, now: float, starved: float) -> None:
+    def _starved(self, passed: float, worked: float) -> float:
+        """Return for how many of the seconds `passed` the watched thread wanted a processor and got none."""
+        if self._is_runnable():
+            return max(0.0, passed - worked)
+        # We slept for longer than asked: either the thread we watch kept the interpreter to itself, and
+        # worked, or nobody in this process got a processor.
+        return max(0.0, passed - self._interval - worked)
+
+    def _is_runnable(self) -> bool:
+        # Linux, proc(5): the state is the first field after the name, and the name may hold anything.
+        try:
+            with open(f"/proc/self/task/{self._task}/stat", "rb") as file:  # noqa: PTH123 - we take no lock
+                return file.read().rpartition(b")")[2].split()[0] == b"R"
+        except OSError:
+            return False
+
+    def _turn(self, now: float, passed: float, worked: float) -> None:
         last = self._pulse.last
         late = now - last - self._interval
         if not last or self._pulse.expected or late < self._threshold / 2:
@@ -200,7 +215,7 @@ class Sentry:
         block = self._pulse.block
         if block is None or block.beat != last:
             block = self._pulse.block = Block(last)
-        block.starved += starved
+        block.starved += self._starved(passed, worked)
         stage = 2 if late > STUCK * self._threshold else 1
         if block.told >= stage:
             return
