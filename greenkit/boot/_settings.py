@@ -26,6 +26,8 @@ VARIABLES: dict[str, str] = {
     "GREENKIT_CHILDREN": "1 patches the Python programs this process starts",
     "GREENKIT_REPORT": "file the doctor writes its findings to",
     "GREENKIT_WATCHDOG": "how long the hub may stand still, such as 100ms",
+    "GREENKIT_OBSERVE": "set by `greenkit doctor -- COMMAND` for the program it observes",
+    "GREENKIT_OBSERVE_STALL": "set with it: seconds a program may stand still",
     "GREENKIT_CORPUS_HOOK": "used by the collection of broken programs greenkit is tried on",
     "GREENKIT_AMQP": "RabbitMQ server for tests",
     "GREENKIT_POSTGRES": "PostgreSQL server for tests",

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from greenkit.boot import read_settings, unknown_variables
+from greenkit.boot._settings import VARIABLES
 from greenkit.errors import ConfigError
 
 
@@ -61,3 +65,11 @@ def test_what_the_rooms_read_is_known():
 
     text = "".join(path.read_text() for path in Path(greenkit.__file__).parent.rglob("*.py"))
     assert set(re.findall(r'"(GREENKIT_[A-Z_]+)"', text)) <= VARIABLES.keys()
+
+
+def test_every_variable_that_is_read_is_known():
+    """A variable some file of greenkit names is not called a typing mistake."""
+    source = "".join(path.read_text() for path in Path("greenkit").rglob("*.py"))
+    named = set(re.findall(r'"(GREENKIT_[A-Z_]+)"', source))
+    assert len(named) > 5
+    assert named - set(VARIABLES) == set()
