@@ -1,11 +1,11 @@
 """Does the doctor name what is wrong with a program that is, and nothing in one that is right?
 
-    ./dev bench corpus --corpus=PATH [--only=NAME] [--repair] [--json]
+    ./dev bench corpus --corpus=PATH [--python=EXE] [--only=NAME] [--repair] [--json]
 
 PATH is a folder of cases as its own `run.py` describes them: each a program with a `case.toml` that
-says its symptom and the diagnosis it must get. The programs run with the interpreter this script runs
-with, which must have what they need. With `--repair` the process is repaired instead of diagnosed, and
-a case is cured when its symptom is gone.
+says its symptom and the diagnosis it must get. The programs run with EXE (default: the interpreter
+this script runs with), which must have greenkit and what they need. With `--repair` the process is
+repaired instead of diagnosed, and a case is cured when its symptom is gone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -30,12 +31,12 @@ def main() -> int:
         print("bench corpus: no --corpus=PATH given; there is nothing to diagnose")
         return 0
     runner = _load_runner(options.corpus)
-    servers = runner.Servers(sys.executable)
+    servers = runner.Servers(options.python)
     rows = []
     try:
         for case in sorted(options.corpus.glob("*/case.toml")):
             if options.only in case.parent.name:
-                row = _run(runner, servers, case.parent, repair=options.repair)
+                row = _run(runner, servers, case.parent, options)
                 if row is not None:
                     rows.append(row)
                     print(f"{row['verdict']:9} {row['case']:34} {row['why']}", flush=True)
@@ -52,6 +53,7 @@ def _options() -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--corpus", type=Path)
+    parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--only", default="")
     parser.add_argument("--repair", action="store_true")
     parser.add_argument("--json", action="store_true")
@@ -67,27 +69,33 @@ def _load_runner(corpus: Path) -> Any:
     return runner
 
 
-def _run(runner: Any, servers: Any, case: Path, *, repair: bool) -> dict[str, Any] | None:
+def _run(runner: Any, servers: Any, case: Path, options: argparse.Namespace) -> dict[str, Any] | None:
     config = tomllib.loads((case / "case.toml").read_text())
     limit = config.get("python_max")
-    if limit and sys.version_info[:2] > tuple(map(int, limit.split("."))):
+    if limit and _version(options.python) > tuple(map(int, limit.split("."))):
         return None
-    if not runner.have(sys.executable, config.get("requires", [])):
+    if not runner.have(options.python, config.get("requires", [])):
         return {"case": case.name, "verdict": "skipped", "why": f"needs {config['requires']}"}
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         env = {"GREENKIT_REPORT": str(report), "GREENKIT_CORPUS_HOOK": "greenkit.doctor:report"}
-        if repair:
+        if options.repair:
             # Right after the patch, and once more when everything is imported.
             env = {"GREENKIT_REPAIR": "1", "GREENKIT_CORPUS_HOOK": "greenkit.boot:repair"}
         if "PYTHONPATH" in os.environ:
             env["PYTHONPATH"] = os.environ["PYTHONPATH"]
-        run = runner.run_case(case.name, config, sys.executable, servers, env)
+        run = runner.run_case(case.name, config, options.python, servers, env)
         told = json.loads(report.read_text())["findings"] if report.exists() else []
     as_described = runner.judge(config, run)
-    if repair:
+    if options.repair:
         return _cured(case.name, config, as_described=as_described)
     return _judged(case.name, config, told, as_described=as_described)
+
+
+def _version(python: str) -> tuple[int, ...]:
+    code = "import sys; print(*sys.version_info[:2])"
+    told = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
+    return tuple(map(int, told.split()))
 
 
 def _cured(name: str, config: dict[str, Any], *, as_described: bool) -> dict[str, Any]:
