@@ -35,10 +35,12 @@ STUCK = 10.0
 
 @dataclass(slots=True)
 class Block:
-    """What the thread saw since one late beat.
+    """What the thread saw since one late beat, or since an earlier block that no beat divides from it.
 
     Attributes:
         beat: The `Pulse.last` it belongs to.
+        since: When it began, on the monotonic clock.
+        past: The blocks before it since that beat; they are over, and were told.
         looks: How many in a row found the same at work.
         seen: What those share.
         moved: An earlier look found something else.
@@ -47,6 +49,8 @@ class Block:
     """
 
     beat: float
+    since: float
+    past: tuple[facts.HubBlocked, ...] = ()
     looks: int = 0
     seen: Look | None = None
     moved: bool = False
@@ -54,14 +58,17 @@ class Block:
     starved: float = 0.0
     told: int = 0
 
-    def add(self, one: Look) -> None:
-        """Take a further look into account."""
+    def left_for(self, one: Look) -> bool:
+        """Tell whether `one` shows something else at work, in this greenlet or another."""
         shared = common(self.seen, one) if self.seen is not None else one
-        if shared is None or (one.users and not shared.users):
-            # It went on to something else, in this greenlet or another, which may be the long part.
+        return shared is None or (one.users and not shared.users)
+
+    def add(self, one: Look) -> None:
+        """Take a further look into account; what was too short to be told is forgotten for it."""
+        if self.left_for(one):
             self.seen, self.looks, self.moved = one, 1, True
         else:
-            self.seen, self.looks = shared, self.looks + 1
+            self.seen, self.looks = common(self.seen, one) if self.seen else one, self.looks + 1
 
     @property
     def certain(self) -> bool:
@@ -214,13 +221,12 @@ class Sentry:
             return
         block = self._pulse.block
         if block is None or block.beat != last:
-            block = self._pulse.block = Block(last)
+            block = self._pulse.block = Block(last, last + self._interval)
         block.starved += self._starved(passed, worked)
+        block = self._look(block, now)
+        late = now - block.since
         stage = 2 if late > STUCK * self._threshold else 1
-        if block.told >= stage:
-            return
-        self._look(block)
-        if block.looks < 2 or late - block.starved < self._threshold:
+        if block.told >= stage or block.looks < 2 or late - block.starved < self._threshold:
             return
         if block.told == 0:
             block.by = self._who(block)
@@ -229,10 +235,15 @@ class Sentry:
         if self._pulse.last == last:
             self._tell(block.fact(late, over=False), stuck=stage == 2)
 
-    def _look(self, block: Block) -> None:
+    def _look(self, block: Block, now: float) -> Block:
         seen = look(self._thread)
-        if seen is not None:
-            block.add(seen)
+        if seen is None:
+            return block
+        if block.told and block.left_for(seen):
+            past = (*block.past, block.fact(now - block.since, over=True))
+            block = self._pulse.block = Block(block.beat, now, past)
+        block.add(seen)
+        return block
 
     def _who(self, block: Block) -> Culprit | None:
         hub = self._hub()

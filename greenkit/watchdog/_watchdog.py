@@ -212,22 +212,23 @@ class Watchdog:
             self._ended(lag, last, worst=worst)
 
     def _ended(self, lag: float, last: float, *, worst: bool) -> None:
+        begun = last + self.interval
         block = self._pulse.block
+        if block is None or block.beat != last:
+            block = Block(last, begun)
+        seconds = begun + lag - block.since
         # What the process got no processor for is no greenlet's fault; half the threshold must remain.
-        if (
-            block is None
-            or block.beat != last
-            or lag - block.starved < self.threshold / 2
-            or not block.certain
-        ):
-            block = Block(last)
-        fact = block.fact(lag, over=True)
-        self._blocks += 1
-        self._blocked += lag
+        blamed = block.certain and seconds - block.starved >= self.threshold / 2
+        ended = list(block.past)
+        if not ended or (blamed and seconds >= self.threshold):
+            ended.append((block if blamed else Block(last, begun)).fact(seconds, over=True))
         if worst:
-            self._worst_where = fact.where
-        # Listeners and log handlers may wait; the hub must not.
-        gevent.spawn_raw(self._report, fact)
+            self._worst_where = max(ended, key=lambda fact: fact.seconds).where
+        for fact in ended:
+            self._blocks += 1
+            self._blocked += fact.seconds
+            # Listeners and log handlers may wait; the hub must not.
+            gevent.spawn_raw(self._report, fact)
 
     def _publish(self, fact: facts.HubBlocked) -> None:
         facts.emit(fact)

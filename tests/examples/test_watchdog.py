@@ -17,7 +17,8 @@ def plain(text: str) -> list[str]:
     text = re.sub(r"\d+\.\d+ s", "N s", text)
     text = re.sub(r":\d+ price_list", ":N price_list", text)
     text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", text)
-    return re.sub(r"0x[0-9a-f]+", "0x", text).strip().splitlines()
+    # The greenlet is looked for when a block is recognised, which a busy machine may miss.
+    return re.sub(r", greenlet <[^>]*>", "", text).strip().splitlines()
 
 
 def test_the_readme_shows_what_happens() -> None:

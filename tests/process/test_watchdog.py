@@ -68,6 +68,24 @@ print(json.dumps([[one.where, one.call, one.greenlet, one.module] for one in tol
     assert "of waiter" in thread[2]
 
 
+def test_two_blocks_without_a_turn_between_are_two() -> None:
+    """Greenlets that block one after the other, with no beat between them, are each told and reported."""
+    run = run_clean(
+        HEAD
+        + """
+def first(): native_sleep(0.3)
+def second(): native_sleep(0.3)
+
+start()
+gevent.joinall([gevent.spawn(first), gevent.spawn(second)])
+gevent.sleep(0.05)
+both = [[one.function for one in every] for every in (told, ended)]
+print(json.dumps([both, sum(one.seconds for one in ended) < 0.9, watchdog.running().statistics().blocks]))
+"""
+    )
+    assert run.json == [[["first", "second"]] * 2, True, 2], run
+
+
 def test_a_hang_is_told_while_it_lasts(tmp_path: Path) -> None:
     """Two greenlets and one flock never end; an observer has written it down before the process is killed."""
     report = tmp_path / "report"
@@ -146,7 +164,9 @@ print(json.dumps([len(told), os.waitstatus_to_exitcode(status)]))
 def test_the_interpreter_ends_cleanly(ending: str) -> None:
     """With a watchdog that nobody stopped, in the middle of a block or not."""
     run = run_clean(HEAD + f"start(0.05)\ngevent.sleep(0.02)\n{ending}\n")
-    assert (run.returncode, run.stderr) == (0, ""), run
+    # A block that lasted until the end may have been logged.
+    complaints = [line for line in run.stderr.splitlines() if not line.startswith("the hub stood still")]
+    assert (run.returncode, complaints) == (0, []), run
 
 
 def test_the_end_of_the_hubs_thread_ends_it() -> None:

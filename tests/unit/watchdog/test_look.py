@@ -51,7 +51,7 @@ def test_two_greenlets_have_no_culprit() -> None:
 
 def test_a_block_that_moves_on_is_blamed_on_what_lasts() -> None:
     """A first look at something else does not hide the culprit; looks that never agree blame nobody."""
-    block = Block(0.0)
+    block = Block(0.0, 0.0)
     block.add(Look((OTHER,)))
     assert block.certain  # one look is all a call that kept the interpreter to itself allows
     block.add(Look((HELPER,)))
@@ -63,7 +63,7 @@ def test_a_block_that_moves_on_is_blamed_on_what_lasts() -> None:
 
 def test_a_library_line_in_common_is_not_enough() -> None:
     """Two phases below one library function: the one that lasts is the user's line."""
-    block = Block(0.0)
+    block = Block(0.0, 0.0)
     block.add(Look((OTHER, LIBRARY)))
     block.add(Look((HELPER, LIBRARY)))
     block.add(Look((HELPER, LIBRARY)))
