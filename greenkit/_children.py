@@ -11,6 +11,12 @@ from __future__ import annotations
 import os
 import sys
 
+from greenkit.errors import ConfigError, PatchError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = ["FILE", "patch", "start"]
 
 FILE = "_greenkit_children.pth"
@@ -30,37 +36,45 @@ def start() -> None:
     A wrong `GREENKIT_…` value, or `GREENKIT=strict` and a finding that is an error, ends the
     process with status 2.
     """
-    if os.environ.get("GREENKIT_CHILDREN", "0") in {"", "0"} or _STARTED or _is_not_ours():
+    if os.environ.get("GREENKIT_CHILDREN", "0") in {"", "0"} or _STARTED:
         return
     _STARTED.append(True)
-    if _ddtrace_comes_first():
-        # Late: only here is it needed. ddtrace cannot be loaded after the patch (4.16 says so and
-        # stops); its sitecustomize is the next thing the interpreter imports.
-        from greenkit.boot import on_import
-
-        on_import("sitecustomize", patch)
-        return
-    patch()
+    _without_raising(_begin)
 
 
 def patch() -> None:
-    """Do what `import greenkit.auto` does, where no exception may get out."""
+    """Do what `import greenkit.auto` does; never raises."""
+    _without_raising(_import_auto)
+
+
+def _begin() -> None:
+    if _is_not_ours():
+        return
+    if not _ddtrace_comes_first():
+        _import_auto()
+        return
+    # Late: only here is it needed. ddtrace cannot be loaded after the patch (4.16); its
+    # sitecustomize is the next thing the interpreter imports.
+    from greenkit.boot import on_import
+
+    on_import("sitecustomize", patch)
+
+
+def _import_auto() -> None:
+    # Late: importing it is what patches.
+    import greenkit.auto  # noqa: F401
+
+
+def _without_raising(act: Callable[[], None]) -> None:
     try:
-        # Late: importing it is what patches.
-        import greenkit.auto  # noqa: F401
+        act()
+    except (ConfigError, PatchError) as error:
+        print(f"greenkit: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        # Not SystemExit: while `site` is imported it becomes a fatal error with a traceback.
+        os._exit(2)
     except Exception as error:
-        kind = [one.__name__ for one in type(error).__mro__]
-        refused = "ConfigError" in kind or "PatchError" in kind
-        outcome = "" if refused else "; not patched"
-        print(f"greenkit: {_sentence(error, known=refused)}{outcome}", file=sys.stderr)  # noqa: T201
-        if refused:
-            # Not SystemExit: while `site` is imported it becomes a fatal error with a traceback.
-            sys.stderr.flush()
-            os._exit(2)
-
-
-def _sentence(error: Exception, *, known: bool) -> str:
-    return str(error) if known else f"the start-up hook failed: {type(error).__name__}: {error}"
+        words = f"greenkit: the start-up hook failed: {type(error).__name__}: {error}; not patched"
+        print(words, file=sys.stderr)  # noqa: T201
 
 
 def _is_not_ours() -> bool:
