@@ -14,6 +14,7 @@ import atexit
 import os
 import sys
 import time
+import warnings
 from _thread import allocate_lock, get_ident, start_new_thread
 from contextlib import nullcontext
 from dataclasses import replace
@@ -49,6 +50,8 @@ def begin(directory: str) -> None:
     Switches: never.
     """
     observer = _Observer(directory, float(os.environ.get("GREENKIT_OBSERVE_STALL", "0")))
+    # Python 3.12 and later warn of every fork in a process with a second thread, and that one is ours.
+    warnings.filterwarnings("ignore", r"This process \(pid=\d+\) is multi-threaded", DeprecationWarning)
     observer.start()
     boot.watch_imports()
     boot.on_import("gevent.events", _when_patched)
