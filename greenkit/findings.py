@@ -7,9 +7,8 @@ the doctor, Django's checks and Celery's bootstep show them. Loads nothing geven
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,8 +24,7 @@ class Severity(Enum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """State one thing a check saw.
 
     Attributes:
@@ -52,18 +50,18 @@ class Finding:
     id: str
     severity: Severity
     message: str
-    hint: str = field(default="", kw_only=True)
-    where: str = field(default="", kw_only=True)
-    evidence: tuple[str, ...] = field(default=(), kw_only=True)
-    rule: str = field(default="", kw_only=True)
-    effect: str = field(default="", kw_only=True)
-    holder: str = field(default="", kw_only=True)
-    attribute: str = field(default="", kw_only=True)
-    original: str = field(default="", kw_only=True)
-    form: str = field(default="", kw_only=True)
-    captured_at: str = field(default="", kw_only=True)
-    imported_at: str = field(default="", kw_only=True)
-    patched_at: str = field(default="", kw_only=True)
+    hint: str = ""
+    where: str = ""
+    evidence: tuple[str, ...] = ()
+    rule: str = ""
+    effect: str = ""
+    holder: str = ""
+    attribute: str = ""
+    original: str = ""
+    form: str = ""
+    captured_at: str = ""
+    imported_at: str = ""
+    patched_at: str = ""
 
 
 _RANK = {Severity.INFO: 0, Severity.WARNING: 1, Severity.ERROR: 2}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import site
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from greenkit.boot._record import RECORD, EarlyModule
 from greenkit.boot._shown import file_of, shown
@@ -27,8 +27,7 @@ _START_UP = ("sitecustomize", "usercustomize")
 _LONGEST = 12
 
 
-@dataclass(frozen=True, slots=True)
-class _Script:
+class _Script(NamedTuple):
     """A run of statements: a file, or one function of it, up to a line."""
 
     module: str

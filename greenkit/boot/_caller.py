@@ -6,7 +6,7 @@ Kept when the patch is asked for, read when there is something to explain. Reads
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from greenkit.boot._shown import is_library
 
@@ -20,8 +20,7 @@ __all__ = ["Frame", "PatchCall", "note_call", "outside_caller", "user_frame"]
 _MACHINERY = frozenset({"gevent", "greenkit", "importlib", "runpy"})
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """Say where one function of the stack stood.
 
     Attributes:
@@ -42,8 +41,7 @@ class Frame:
         return f"{self.code.co_filename}:{self.line}"
 
 
-@dataclass(frozen=True, slots=True)
-class PatchCall:
+class PatchCall(NamedTuple):
     """State who asked for a patch, and how.
 
     Attributes:
@@ -53,7 +51,7 @@ class PatchCall:
     """
 
     frames: tuple[Frame, ...]
-    settings: Mapping[str, bool] = field(default_factory=dict)
+    settings: Mapping[str, bool]
     main_thread: bool = True
 
     @property

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import gc
 import sys
-from dataclasses import dataclass
 from types import BuiltinMethodType, FrameType, FunctionType, ModuleType
+from typing import NamedTuple
 
 from greenkit.boot._steps import CLASS_DICT, class_of, describe, is_class
 
@@ -34,8 +34,7 @@ _SILENT = frozenset({
 })  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """Point at one place that holds a thing.
 
     Attributes:

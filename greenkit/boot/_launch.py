@@ -7,7 +7,7 @@ process is not patched takes tasks and never runs them. Reads what click would r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ _TOO_LATE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Answer whether to patch a process, and why.
 
     Attributes:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import sys
-from dataclasses import replace
 from types import BuiltinFunctionType
 
 from greenkit.boot._blame import imported_at
@@ -57,8 +56,7 @@ def library_findings() -> Iterator[Finding]:
 def _placed(found: Finding, module: str) -> Finding:
     """Return `found` with the places: where it is, else who imported `module`."""
     brought = imported_at(module)
-    return replace(
-        found,
+    return found._replace(
         captured_at=shown(found.where) or brought,
         imported_at=brought,
         patched_at=patched_at(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from greenkit.boot._graph import Hold, namespace_of
 from greenkit.boot._severity import EFFECTS, Effect
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["NATIVE_KINDS", "Kind", "keeps_requests_apart", "kind_of", "native_objects", "owner_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """Describe one kind of native object.
 
     Attributes:

@@ -7,7 +7,7 @@ patches; `_patch` hands the plan to gevent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["PATCHABLE", "PLAN", "Step", "arguments_for"]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """Name one step of the patch.
 
     Attributes:

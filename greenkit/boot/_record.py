@@ -5,7 +5,7 @@ Written by `_patch` and `_events`, read by everybody else. Nothing here decides 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["RECORD", "EarlyModule", "NativeThread", "PatchReport", "Record"]
 
 
-@dataclass(frozen=True, slots=True)
-class EarlyModule:
+class EarlyModule(NamedTuple):
     """Name a patchable module that was imported before the patch.
 
     Attributes:
@@ -31,8 +30,7 @@ class EarlyModule:
     importer: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PatchReport:
+class PatchReport(NamedTuple):
     """State what `patch()` found and did; the first one is the only one.
 
     Attributes:
@@ -52,8 +50,7 @@ class PatchReport:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class NativeThread:
+class NativeThread(NamedTuple):
     """Name a thread that ran before the patch.
 
     Attributes:

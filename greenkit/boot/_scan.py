@@ -7,7 +7,7 @@ data in `_severity`.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from greenkit.boot._graph import Hold, holds, namespace_of
 from greenkit.boot._natives import native_objects
@@ -26,8 +26,7 @@ SKIP = frozenset({"gevent", "greenlet", "greenkit"})
 """Packages that hold originals because that is their work."""
 
 
-@dataclass(frozen=True, slots=True)
-class StaleReference:
+class StaleReference(NamedTuple):
     """Point at one place that holds what the patch has replaced.
 
     Attributes:
@@ -44,7 +43,7 @@ class StaleReference:
     original: tuple[str, str]
     form: str
     deliberate: bool = False
-    hold: Hold | None = field(default=None, compare=False, repr=False)
+    hold: Hold | None = None
 
     @property
     def holder(self) -> str:

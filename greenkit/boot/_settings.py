@@ -6,7 +6,7 @@ variable nobody reads is most likely a typing mistake, so it is named, with the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from greenkit.errors import ConfigError
 
@@ -36,8 +36,7 @@ VARIABLES: dict[str, str] = {
 """Every variable some part of greenkit reads, and what for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """Hold what the environment asks of the bootstrap.
 
     Attributes:

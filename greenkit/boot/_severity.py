@@ -8,15 +8,14 @@ when they are called, and keep working.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from greenkit.findings import Severity
 
 __all__ = ["EFFECTS", "HARMLESS", "Effect"]
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(NamedTuple):
     """Say what using an original does in a patched process.
 
     Attributes:

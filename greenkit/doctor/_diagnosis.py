@@ -123,7 +123,7 @@ def to_json(diagnosis: Diagnosis) -> str:
     document["ended"] = asdict(diagnosis.ended) if diagnosis.ended else None
     document["probes"] = [asdict(one) for one in diagnosis.probes]
     document["findings"] = [
-        {**asdict(found), "severity": found.severity.value, "docs": page_of(found.id)}
+        {**found._asdict(), "severity": found.severity.value, "docs": page_of(found.id)}
         for found in diagnosis.findings
     ]
     return json.dumps(document, default=repr)
@@ -143,7 +143,7 @@ def from_document(document: Mapping[str, Any]) -> Diagnosis:
 
 def finding_from(plain: Mapping[str, Any]) -> Finding:
     """Return the finding a document describes; names it does not know are left out."""
-    known = {one.name: plain[one.name] for one in fields(Finding) if one.name in plain}
+    known = {name: plain[name] for name in Finding._fields if name in plain}
     known["severity"] = Severity(known["severity"])
     known["evidence"] = tuple(known.get("evidence", ()))
     return Finding(**known)

@@ -134,7 +134,7 @@ def _each_once(findings: Iterable[Finding]) -> list[Finding]:
             same.append(found)
         elif found.imported_at and not same[at].imported_at:
             # Only a look has watched the imports.
-            same[at] = replace(same[at], imported_at=found.imported_at, evidence=found.evidence)
+            same[at] = same[at]._replace(imported_at=found.imported_at, evidence=found.evidence)
     return [found for same in kept.values() for found in same]
 
 

@@ -94,8 +94,8 @@ def _imported(found: Finding) -> Finding:
         return found
     said = f"{found.holder} was imported by {' > '.join(boot.shown(place) for place in reversed(chain))}"
     users = boot.is_users_file(chain[-1].rpartition(":")[0])
-    return replace(
-        found, imported_at=boot.shown(chain[-1]) if users else "", evidence=(*found.evidence, said)
+    return found._replace(
+        imported_at=boot.shown(chain[-1]) if users else "", evidence=(*found.evidence, said)
     )
 
 

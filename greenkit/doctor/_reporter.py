@@ -62,7 +62,7 @@ class _Reporter:
         one = self.static[known]
         if not any(line.startswith("seen: ") for line in one.evidence):
             seen = f"seen: the hub stood still for {block.seconds:.2f} s in {block.where}"
-            self.static[known] = replace(one, severity=Severity.ERROR, evidence=(*one.evidence, seen))
+            self.static[known] = one._replace(severity=Severity.ERROR, evidence=(*one.evidence, seen))
             self.write()
 
     def add(self, one: Finding) -> None:
