@@ -155,4 +155,5 @@ def keeps_requests_apart(owner: object) -> bool:
 
     Switches: never.
     """
-    return type(owner).__name__ == "_ThreadCriticalLocal"
+    # Of asgiref's own objects only those that must not be shared between threads hold a native local.
+    return CLASS_DICT(type(owner)).get("__module__") == "asgiref.local"
