@@ -128,7 +128,7 @@ def _originals() -> dict[tuple[str, str], Any]:
 
 def _is_generated(hold: Hold) -> bool:
     # A dataclass's `__init__` holds what its field holds; the field is the one people wrote.
-    return hold.form == "closure cell" and "<closure _dflt_" in hold.path.replace("__dataclass", "_")
+    return hold.form == "closure cell" and "_dflt_" in hold.path.rpartition(" <closure ")[2]
 
 
 def _without_heirs(found: list[StaleReference]) -> list[StaleReference]:
