@@ -156,4 +156,5 @@ def keeps_requests_apart(owner: object) -> bool:
     Switches: never.
     """
     # Of asgiref's own objects only those that must not be shared between threads hold a native local.
-    return CLASS_DICT(type(owner)).get("__module__") == "asgiref.local"
+    home: object = CLASS_DICT(type(owner)).get("__module__")
+    return home == "asgiref.local"
