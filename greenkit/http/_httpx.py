@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import importlib
 import logging
-import select
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gevent import monkey
+from greenkit.http._look import native_look
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import ModuleType
 
 __all__ = ["tune_httpx"]
@@ -52,27 +50,12 @@ def _tune(package: str) -> bool:
     if not _looks_known(module):
         _log.warning("%s has no %s: left as it is, its calls may cost more CPU", name, _NAME)
         return False
-    setattr(module, _NAME, _native_look())
+    look = native_look()
+    look.greenkit_tuned = True  # type: ignore[attr-defined]
+    setattr(module, _NAME, look)
     return True
 
 
 def _looks_known(module: ModuleType) -> bool:
     code = getattr(getattr(module, _NAME, None), "__code__", None)
     return code is not None and code.co_argcount == 1
-
-
-def _native_look() -> Callable[[Any], bool]:
-    # The native poll: with a time-out of zero it cannot block, so nobody is kept waiting.
-    poll = monkey.get_original("select", "poll")
-    readable = select.POLLIN
-
-    def is_socket_readable(sock: Any) -> bool:
-        fd = -1 if sock is None else sock.fileno()
-        if fd < 0:
-            return True  # closed: as httpcore says, the next read gives its end at once
-        look = poll()
-        look.register(fd, readable)
-        return bool(look.poll(0))
-
-    is_socket_readable.greenkit_tuned = True  # type: ignore[attr-defined]
-    return is_socket_readable

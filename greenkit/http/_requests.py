@@ -1,27 +1,27 @@
-"""Adapt requests and urllib3: pool size, shared TLS, default timeouts, reporting answers.
+"""Adapt requests: pool size, shared TLS, default timeouts, answers reported, waits kept short.
 
 Written against requests 2.32 to 2.34 and urllib3 2. What it changes is done once per session or
-per connection; a call costs two attribute look-ups more than in plain requests.
+per connection; the pools themselves are `_pools`'.
 """
 
 from __future__ import annotations
 
-from functools import partial
+import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3 import poolmanager
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from requests.utils import rewind_body
 from urllib3.exceptions import EmptyPoolError
 
-from greenkit.http._slots import Slots
-from greenkit.http._tls import shared_context
+from greenkit.http._contexts import Trust
+from greenkit.http._patience import Patience, asked_to_wait, is_exhausted, limited
+from greenkit.http._pools import use_our_pools
+from greenkit.http._tls import context_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from urllib3._base_connection import BaseHTTPConnection
 
     from greenkit.http._observer import Observer
 
@@ -31,12 +31,10 @@ __all__ = ["SizedAdapter", "SizedSession"]
 class SizedSession(requests.Session):
     """Be a `requests.Session` whose pool has the size of its concurrency; see `session()`."""
 
-    def __init__(
-        self, concurrency: int, *, observer: Observer | None, timeout: tuple[float, float], verify: bool | str
-    ) -> None:
+    def __init__(self, concurrency: int, *, verify: bool | str, **options: Any) -> None:
         super().__init__()
         self.verify = verify
-        adapter = SizedAdapter(concurrency, observer=observer, timeout=timeout)
+        adapter = SizedAdapter(concurrency, **options)
         self.mount("https://", adapter)
         self.mount("http://", adapter)
 
@@ -50,12 +48,20 @@ class SizedSession(requests.Session):
 class SizedAdapter(HTTPAdapter):
     """Send through a bounded pool, with one TLS context, never without a timeout."""
 
-    __attrs__ = [*HTTPAdapter.__attrs__, "_observer", "_size", "_timeout"]  # noqa: RUF012 - requests' word
+    __attrs__ = [*HTTPAdapter.__attrs__, "_max_wait", "_observer", "_size", "_timeout"]  # noqa: RUF012 - requests' word
 
-    def __init__(self, concurrency: int, *, observer: Observer | None, timeout: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        concurrency: int,
+        *,
+        observer: Observer | None,
+        timeout: tuple[float, float],
+        max_wait: float | None,
+    ) -> None:
         self._observer = observer
         self._size = concurrency
         self._timeout = timeout
+        self._max_wait = max_wait
         super().__init__(pool_maxsize=concurrency, pool_block=True)
 
     def __repr__(self) -> str:
@@ -71,31 +77,29 @@ class SizedAdapter(HTTPAdapter):
     ) -> None:
         """Make the pools, of our classes."""
         super().init_poolmanager(connections, maxsize, block=block, **pool_kwargs)
-        self._use_our_pools(self.poolmanager)
+        use_our_pools(self.poolmanager, wait=self._timeout[1])
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
         """Make or find the pools to a proxy, of our classes too."""
         known = proxy in self.proxy_manager
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         if not known:
-            self._use_our_pools(manager)
+            use_our_pools(manager, wait=self._timeout[1])
         return manager
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        """Name the shared context instead of a bundle, where one can be shared."""
+        """Name the shared context instead of files, for calls over TLS."""
         attributes: Any = super().build_connection_pool_key_attributes(request, verify, cert)
         host, pool = attributes
-        if host["scheme"] == "https" and _can_share(verify, cert):
-            pool.pop("ca_certs", None)
-            pool.pop("ca_cert_dir", None)
-            pool["ssl_context"] = shared_context(None if verify is True else verify)
+        if host["scheme"] == "https":
+            for name in ("ca_certs", "ca_cert_dir", "cert_file", "key_file"):
+                pool.pop(name, None)
+            pool["ssl_context"] = context_for(Trust.of(verify, cert))
         return attributes
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Leave a pool with the shared context alone: its bundle is loaded."""
+        """Leave the pool alone: its context has everything loaded."""
         # Setting ca_certs here, as requests does, has urllib3 load it again for each connection.
-        if not (_can_share(verify, cert) and url.lower().startswith("https")):
-            super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
 
     def send(
         self,
@@ -106,20 +110,32 @@ class SizedAdapter(HTTPAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """Send, and report the answer.
+        """Send, report the answer, and sit out a "too many" that does not last.
 
         Raises:
             requests.exceptions.ConnectTimeout: No connection came free in time; nothing was sent.
+            RateLimited: The server asks for a longer wait than `max_wait`; also a
+                `requests.exceptions.HTTPError`, with its `response`.
         """
+        timeout = self._timeout if timeout is None else timeout
+        if self._max_wait is None:
+            return self._send_once(request, stream, timeout, verify, cert, proxies)
+        patience = Patience(self._max_wait)
+        while True:
+            response = self._send_once(request, stream, timeout, verify, cert, proxies)
+            later, asked = asked_to_wait(response.status_code, response.headers)
+            if not later or is_exhausted(response.content):
+                return response
+            seconds = patience.wait_for(asked) if _can_repeat(request) else None
+            if seconds is None:
+                raise self._limited(response, asked)
+            time.sleep(seconds)
+
+    def _send_once(
+        self, request: Any, stream: Any, timeout: Any, verify: Any, cert: Any, proxies: Any
+    ) -> requests.Response:
         try:
-            response = super().send(
-                request,
-                stream,
-                self._timeout if timeout is None else timeout,
-                verify,
-                cert,
-                proxies,
-            )
+            response = super().send(request, stream, timeout, verify, cert, proxies)
         except EmptyPoolError as error:
             message = (
                 f"all {self._size} connections to {error.pool.host} were in use for {self._timeout[1]:g} s; "
@@ -134,33 +150,20 @@ class SizedAdapter(HTTPAdapter):
                 raise
         return response
 
-    def _use_our_pools(self, manager: Any) -> None:
-        if manager.pool_classes_by_scheme is not poolmanager.pool_classes_by_scheme:
-            return  # a SOCKS proxy: its pools are of classes of their own
-        wait = self._timeout[1]
-        manager.pool_classes_by_scheme = {
-            "http": partial(_PlainPool, pool_wait=wait),
-            "https": partial(_TLSPool, pool_wait=wait),
-        }
+    def _limited(self, response: requests.Response, asked: float | None) -> Exception:
+        error = requests.exceptions.HTTPError(response=response)
+        host = urlsplit(response.url).hostname or response.url
+        assert self._max_wait is not None
+        return limited(error, host=host, status=response.status_code, asked=asked, max_wait=self._max_wait)
 
 
-class _PlainPool(HTTPConnectionPool):
-    """Wait for a free connection in order, and not for ever, as requests would."""
-
-    QueueCls = Slots  # type: ignore[assignment]  # urllib3 calls get, put and qsize only
-
-    def __init__(self, *args: Any, pool_wait: float, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._pool_wait = pool_wait
-
-    def _get_conn(self, timeout: float | None = None) -> BaseHTTPConnection:
-        return super()._get_conn(self._pool_wait if timeout is None else timeout)
-
-
-class _TLSPool(_PlainPool, HTTPSConnectionPool):
-    """Wait likewise, over TLS."""
-
-
-def _can_share(verify: Any, cert: Any) -> bool:
-    # A client certificate is loaded into the context, and verify=False changes it: not shared.
-    return cert is None and (verify is True or (isinstance(verify, str) and verify != ""))
+def _can_repeat(request: requests.PreparedRequest) -> bool:
+    """Tell whether the body is there once more; wind it back when it is a file."""
+    body: object = request.body
+    if body is None or isinstance(body, bytes | str):
+        return True
+    position: object = getattr(request, "_body_position", None)
+    if not isinstance(position, int):
+        return False  # a generator: what was sent of it is gone
+    rewind_body(request)
+    return True

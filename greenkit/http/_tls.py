@@ -1,61 +1,41 @@
-"""Share one SSLContext per CA bundle between all connections of the process.
+"""Make the TLS contexts requests and urllib3 connect with: one for all connections that are alike.
 
-requests hands urllib3 a bundle's path, and urllib3 loads that file for every connection: 14 to 24 ms
-of CPU in which no greenlet runs, and a trust store in memory each (cpython #95031, requests #6667).
+requests hands urllib3 a bundle's path, and urllib3 loads that file for every connection; with
+`verify=False` it loads the machine's own trust store, only not to look at it.
 """
 
 from __future__ import annotations
 
-from _thread import RLock  # native also after patching; nothing under it switches
+import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util import ssl_
 
-if TYPE_CHECKING:
-    import ssl
+from greenkit.http._contexts import Trust, shared_context
 
-__all__ = ["shared_context"]
-
-_contexts: dict[tuple[str, object], ssl.SSLContext] = {}
-_loading = RLock()
+__all__ = ["context_for"]
 
 
-def shared_context(ca: str | None = None) -> ssl.SSLContext:
-    """Return the process's context that trusts the bundle (file or directory) at `ca`.
-
-    A bundle is read once; one that changes on disk is seen by the next process. Clients must not
-    change the context.
-
-    Args:
-        ca: A path; None is the bundle requests trusts by default (certifi's).
+def context_for(trust: Trust) -> ssl.SSLContext:
+    """Return the process's context for `trust`; no bundle is the one of requests (certifi's).
 
     Raises:
-        OSError: There is nothing at the path, or no certificates.
+        OSError: There is nothing at a path, or no certificates.
 
     Switches: never.
     """
-    path = ca or DEFAULT_CA_BUNDLE_PATH
+    if trust.ca is None:
+        trust = trust._replace(ca=DEFAULT_CA_BUNDLE_PATH)
     # A context made before gevent patched ssl would block the hub: the class is part of the key.
-    key = (path, ssl_.SSLContext)
-    context = _contexts.get(key)
-    if context is not None:
-        return context
-    with _loading:
-        context = _contexts.get(key)
-        if context is None:
-            context = _contexts[key] = _load(path)
-        return context
+    return shared_context(trust, _make, kind=ssl_.SSLContext)
 
 
-def _load(path: str) -> ssl.SSLContext:
-    if not Path(path).exists():
-        raise OSError(
-            f"could not find a CA bundle at {path!r}; every HTTPS call would fail. Check `verify`, "
-            "REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE"
-        )
+def _make(trust: Trust) -> ssl.SSLContext:
+    if trust.ca is False:
+        return ssl_.create_urllib3_context(cert_reqs=ssl.CERT_NONE)
     context = ssl_.create_urllib3_context()
+    path = str(trust.ca)
     if Path(path).is_dir():
         context.load_verify_locations(capath=path)
     else:

@@ -12,6 +12,7 @@ import errno
 import gc
 import os
 import signal
+import ssl
 import sys
 from functools import partial
 from typing import TYPE_CHECKING
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.parent_pid:
         _follow(loop, options.parent_pid)
     port = server.sockets[0].getsockname()[1]
-    _report(options.ready_fd, f"http://{options.host}:{port}", failed=False)
+    scheme = "https" if options.tls_cert else "http"
+    _report(options.ready_fd, f"{scheme}://{options.host}:{port}", failed=False)
     gc.freeze()  # what is loaded now stays; no collection walks it again
     loop.run_forever()
     server.close()
@@ -66,7 +68,20 @@ async def _listen(
     loop: asyncio.AbstractEventLoop, config: Config, options: argparse.Namespace
 ) -> asyncio.Server:
     factory = partial(Connection, MockServer(config, loop))
-    return await loop.create_server(factory, options.host, options.port, backlog=_BACKLOG)
+    return await loop.create_server(
+        factory, options.host, options.port, backlog=_BACKLOG, ssl=_tls(options.tls_cert, options.tls_key)
+    )
+
+
+def _tls(cert: str | None, key: str | None) -> ssl.SSLContext | None:
+    if cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(cert, key)
+    except OSError as error:
+        raise OSError(f"certificate {cert!r} with key {key or cert!r}: {error.strerror or error}") from None
+    return context
 
 
 def _report(fd: int | None, line: str, *, failed: bool) -> None:
@@ -166,6 +181,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--error-rate", type=_share, default=0.0, help="share of admitted calls answered with 500 (529)")
     add("--reset-rate", type=_share, default=0.0, help="share of admitted calls whose connection is reset")
     add("--seed", type=int, default=0)
+    add("--tls-cert", metavar="FILE", help="speak HTTPS with this certificate")
+    add("--tls-key", metavar="FILE", help="its key, unless the same file holds it")
     add("--parent-pid", type=int, help=argparse.SUPPRESS)
     add("--ready-fd", type=int, help=argparse.SUPPRESS)
     return parser

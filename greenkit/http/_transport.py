@@ -1,0 +1,166 @@
+"""Make the httpx client an SDK stands on fit: pool, timeouts, shared TLS, answers reported, short waits.
+
+The SDKs moved from httpx to httpx2; which one is found by looking at the SDK.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+import weakref
+from functools import cache, partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent import monkey
+
+from greenkit.http._abandoned import Reaper
+from greenkit.http._contexts import Trust, bundle_of_environment, shared_context
+from greenkit.http._patience import ASKED, Patience, asked_to_wait, is_exhausted
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from greenkit.http._observer import Observer
+
+__all__ = ["fitting_client"]
+
+# Seconds an idle connection is kept. The SDKs' 5 s make every burst of calls shake hands anew.
+_IDLE = 60.0
+
+
+def fitting_client(
+    sdk: ModuleType,
+    concurrency: int,
+    *,
+    observer: Observer | None,
+    timeout: tuple[float, float],
+    trust: Trust,
+    max_wait: float | None,
+) -> tuple[Any, Any]:
+    """Return (http client, its time-outs) for `sdk`.
+
+    Raises:
+        OSError: There is no bundle or certificate at a path.
+
+    Switches: never.
+    """
+    httpx = _httpx_of(sdk.DefaultHttpxClient)
+    connect, read = timeout
+    timeouts = httpx.Timeout(read, connect=connect)
+    client = _fitting(sdk.DefaultHttpxClient)(
+        verify=_context(httpx, trust),
+        limits=httpx.Limits(
+            max_connections=concurrency, max_keepalive_connections=concurrency, keepalive_expiry=_IDLE
+        ),
+        timeout=timeouts,
+    )
+    client.greenkit_observer, client.greenkit_max_wait = observer, max_wait
+    client.greenkit_streams = Streams(concurrency)
+    return client, timeouts
+
+
+class _Fitting:
+    """Mix into a client: report every answer, and sit out a "too many" that does not last."""
+
+    greenkit_observer: Observer | None
+    greenkit_max_wait: float | None
+    greenkit_streams: Streams
+
+    def send(self, request: Any, **options: Any) -> Any:
+        max_wait = self.greenkit_max_wait
+        if max_wait is None:
+            return self._send_once(request, options)
+        patience = Patience(max_wait)
+        while True:
+            response = self._send_once(request, options)
+            later, asked = asked_to_wait(response.status_code, response.headers)
+            if not later or is_exhausted(response.read()):
+                return response
+            seconds = patience.wait_for(asked) if _can_repeat(request) else None
+            if seconds is None:
+                response.extensions[ASKED] = (asked, max_wait)
+                return response
+            time.sleep(seconds)
+
+    def _send_once(self, request: Any, options: dict[str, Any]) -> Any:
+        self.greenkit_streams.look()
+        response = super().send(request, **options)  # type: ignore[misc]  # the client mixed into
+        if options.get("stream"):
+            self.greenkit_streams.add(response)
+        if self.greenkit_observer is not None:
+            try:
+                self.greenkit_observer.observe(response.status_code, response.headers)
+            except BaseException:
+                response.close()  # the caller gets no response, so nobody else would free its connection
+                raise
+        return response
+
+
+@cache
+def _fitting(base: type[Any]) -> type[Any]:
+    return type("FittingClient", (_Fitting, base), {})
+
+
+class Streams:
+    """Close streamed answers that were dropped before their end: httpx leaves them in its pool for ever.
+
+    The SDKs close one when its iterator is collected, but not when that was never begun.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._reaper = Reaper()
+
+    def add(self, response: Any) -> None:
+        """Watch a response that has just come."""
+        # What httpx binds to the response, without its reference to it: else it would never die.
+        inner = getattr(response.stream, "_stream", None)
+        if inner is not None and not response.is_closed:
+            self._open.add(response)
+            weakref.finalize(response, _close_soon, inner).atexit = False
+
+    def look(self) -> None:
+        """Look for dropped ones if all connections may be theirs."""
+        if len(self._open) >= self._size and self._count() >= self._size:
+            self._reaper.look(self._count)
+
+    def _count(self) -> int:
+        return sum(not response.is_closed for response in list(self._open))
+
+
+def _close_soon(inner: Any) -> None:
+    # Not here: the collector may run in the middle of the very pool whose lock closing takes.
+    if monkey.is_module_patched("threading"):
+        gevent.spawn(inner.close)
+
+
+def _httpx_of(client: type[Any]) -> Any:
+    return import_module(
+        next(one for one in client.__mro__ if one.__name__ == "Client").__module__.partition(".")[0]
+    )
+
+
+def _can_repeat(request: Any) -> bool:
+    # A request that has its body at hand; httpx makes reading another kind an error.
+    return hasattr(request, "_content")
+
+
+def _context(httpx: Any, trust: Trust) -> ssl.SSLContext:
+    if trust.ca is None and not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        trust = trust._replace(ca=bundle_of_environment())
+    # The class is part of the key: a context made before gevent patched ssl would block the hub.
+    return shared_context(trust, partial(_make, httpx), kind=(httpx.__name__, ssl.SSLContext))
+
+
+def _make(httpx: Any, trust: Trust) -> ssl.SSLContext:
+    if not isinstance(trust.ca, str):
+        context: ssl.SSLContext = httpx.create_ssl_context(verify=trust.ca is None)
+        return context
+    if Path(trust.ca).is_dir():
+        return ssl.create_default_context(capath=trust.ca)
+    return ssl.create_default_context(cafile=trust.ca)
