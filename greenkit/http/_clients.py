@@ -6,7 +6,6 @@ stands on. Neither SDK is a dependency: each is imported when its client is aske
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from greenkit.http._contexts import Trust
@@ -14,7 +13,7 @@ from greenkit.http._dns import coalesce_lookups
 from greenkit.http._httpx import tune_httpx
 from greenkit.http._patience import ASKED, check_max_wait, limited
 from greenkit.http._session import check_concurrency, check_timeout
-from greenkit.http._warmup import warm
+from greenkit.http._warmup import import_sdk, warm
 
 if TYPE_CHECKING:
     import anthropic
@@ -90,7 +89,7 @@ def _client(package: str, name: str, concurrency: int, given: Any, options: dict
     check_max_wait(max_wait)
     if "http_client" in options:
         raise TypeError(f"{package}_client() makes the http_client: that is what it is for; leave it out")
-    sdk = _import(package)
+    sdk = import_sdk(package)
     # Late: it loads ssl, which may not be loaded before the patch.
     from greenkit.http._transport import fitting_client
 
@@ -103,17 +102,6 @@ def _client(package: str, name: str, concurrency: int, given: Any, options: dict
     client = _subclass(getattr(sdk, name))(**options)
     warm(client, package)
     return client
-
-
-def _import(package: str) -> Any:
-    try:
-        return import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise ImportError(
-            f"{package}_client() needs {package}: pip install {package}", name=package
-        ) from None
 
 
 def _subclass(base: type[Any]) -> type[Any]:

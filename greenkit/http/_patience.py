@@ -99,7 +99,18 @@ def limited(error: Exception, *, host: str, status: int, asked: float | None, ma
 
 @cache
 def _also_limited(kind: Any) -> type[RateLimited]:
-    return type("RateLimited", (RateLimited, kind), {"__module__": kind.__module__})
+    return type(
+        "RateLimited", (RateLimited, kind), {"__module__": kind.__module__, "__reduce__": _reduce_to_ours}
+    )
+
+
+def _reduce_to_ours(error: RateLimited) -> tuple[Any, ...]:
+    # Prefork workers pickle a task's error; a response with its socket cannot come along.
+    return _ours, (str(error), error.retry_after)
+
+
+def _ours(message: str, retry_after: float | None) -> RateLimited:
+    return RateLimited(message, retry_after=retry_after)
 
 
 def check_max_wait(max_wait: float | None) -> None:

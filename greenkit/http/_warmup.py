@@ -16,7 +16,7 @@ from greenkit.http._contexts import Trust, bundle_of_environment
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["warm", "warmup"]
+__all__ = ["import_sdk", "warm", "warmup"]
 
 # What an SDK loads when it is first touched: attributes of its client.
 _PARTS = {"openai": ("chat.completions", "responses", "embeddings"), "anthropic": ("messages",)}
@@ -52,6 +52,22 @@ def warmup(*names: str) -> dict[str, float]:
     return spent
 
 
+def import_sdk(package: str) -> Any:
+    """Import an SDK, or say how to get it.
+
+    Raises:
+        ImportError: It is not installed.
+
+    Switches: never.
+    """
+    try:
+        return import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ImportError(f"{package} is not installed: pip install {package}", name=package) from None
+
+
 def warm(client: Any, package: str) -> None:
     """Have an SDK's client work out its headers and load what its calls need.
 
@@ -65,14 +81,17 @@ def warm(client: Any, package: str) -> None:
 
 
 def _warm_sdk(name: str) -> None:
-    sdk = import_module(name)
+    sdk = import_sdk(name)
     # Nobody is called, so any key will do; without one the SDK complains.
     with getattr(sdk, _CLIENTS[name])(api_key="warm-up") as client:
         warm(client, name)
 
 
 def _warm_requests(name: str) -> None:
-    from greenkit.http._tls import context_for  # late: requests is optional
+    try:
+        from greenkit.http._tls import context_for  # late: requests is optional
+    except ModuleNotFoundError as error:
+        raise ImportError('requests is not installed: pip install "greenkit[http]"', name=name) from error
 
     context_for(Trust(bundle_of_environment()))
 

@@ -162,7 +162,7 @@ def test_not_verifying_does_not_loosen_the_shared_context(url, bundle):
             client.get(url, verify=True)
 
 
-def test_a_client_certificate_takes_the_stock_path(url, bundle, loaded):
+def test_a_client_certificate_has_a_context_of_its_own(url, bundle, loaded):
     """A client certificate is never loaded into a context others share."""
     with session(2, verify=str(bundle)) as client:
         assert client.get(url, cert=(str(bundle), str(bundle.with_name("key.pem")))).ok
@@ -177,3 +177,17 @@ def test_a_directory_of_certificates_is_a_bundle_too(url, bundle, tmp_path):
     Path(tmp_path, f"{name}.0").write_bytes(bundle.read_bytes())
     with session(2, verify=str(tmp_path)) as client:
         assert client.get(url).ok
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_not_verifying_loads_nothing(url, monkeypatch):
+    """verify=False needs no trust store; plain requests loads the machine's for every connection."""
+    loads = []
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda *args: loads.append(1))
+    with session(AT_ONCE, verify=False) as client:
+        crowd(client, url)
+    assert not loads
+    with requests.Session() as plain:
+        plain.verify = False
+        crowd(plain, url)
+    assert loads, "requests loads nothing either by now"

@@ -1,0 +1,275 @@
+"""The SDKs' clients over real TLS, in patched processes, against the mock servers of their APIs."""
+
+from __future__ import annotations
+
+import pytest
+
+from greenkit.testing import run_clean
+from tests.integration.tls_world import NOT_INHERITED
+
+trustme = pytest.importorskip("trustme")
+SDKS = ["openai", "anthropic"]
+
+PRELUDE = """
+import gevent.monkey; gevent.monkey.patch_all()
+import gc, os, time, gevent
+from greenkit.errors import RateLimited
+from greenkit.http import anthropic_client, openai_client
+from greenkit.testing import MockLLM
+import {sdk} as sdk
+
+SDK, TLS, CA = "{sdk}", (os.environ["WORLD_CERT"],) * 2, os.environ["WORLD_CA"]
+ASK = dict(model="m", max_tokens=50, messages=[dict(role="user", content="x")])
+
+def mock(**options):
+    return MockLLM(style=SDK, tls=TLS, **options)
+
+def open_client(server, concurrency, **options):
+    make = openai_client if SDK == "openai" else anthropic_client
+    url = server.url + ("/v1" if SDK == "openai" else "")
+    return make(concurrency, **dict(verify=CA, api_key="k", base_url=url) | options)
+
+def ask(client, **options):
+    door = client.chat.completions if SDK == "openai" else client.messages
+    return door.create(**ASK | options)
+
+def raises(kind, do, *args, **options):
+    try:
+        found = do(*args, **options)
+    except kind as error:
+        return error
+    raise AssertionError(f"{{found}} instead of {{kind}}")
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Give a function that runs a program for an SDK in a patched interpreter; it must end well."""
+    directory = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(directory / "ca.pem")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(directory / "server.pem")
+    env = dict.fromkeys(NOT_INHERITED, "")
+    env |= {"WORLD_CA": str(directory / "ca.pem"), "WORLD_CERT": str(directory / "server.pem")}
+
+    def go(sdk, program, **more):
+        pytest.importorskip(sdk)
+        done = run_clean(PRELUDE.format(sdk=sdk) + program, env=env | more)
+        assert (done.returncode, done.stderr) == (0, ""), str(done)
+
+    return go
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_a_client_holds_as_many_connections_as_calls_at_once(run, sdk):
+    """Of 60 calls by 30 greenlets 20 run at once, over 20 connections, without a fork or an own retry."""
+    run(
+        sdk,
+        """
+forks = []
+os.register_at_fork(before=lambda: forks.append(1))
+with mock(latency=0.3) as server:
+    del forks[:]
+    client = open_client(server, 20)
+    assert client.max_retries == 0
+    opened, forks[:] = len(forks), []
+    jobs = [gevent.spawn(lambda: [ask(client), ask(client)]) for _ in range(30)]
+    gevent.joinall(jobs, raise_error=True)
+    page = server.stats()
+    assert (page["ok"], page["peak_in_flight"]) == (60, 20), page
+    assert page["connections"] <= 20 + 1, page  # and the one that asks for the counters
+assert opened <= 1 and not forks, (opened, forks)
+""",
+    )
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_answers_are_reported_and_long_waits_raised(run, sdk):
+    """The observer hears every answer; a wait above max_wait is RateLimited and the SDK's error in one."""
+    run(
+        sdk,
+        """
+class Observer:
+    heard = []
+    def observe(self, status, headers): self.heard.append((status, "retry-after" in headers))
+with mock(requests="6/min burst 1") as server:
+    client = open_client(server, 2, limiter=Observer(), max_wait=1.0)
+    ask(client)
+    for one in (client, client.with_options(timeout=3.0)):
+        error = raises(RateLimited, ask, one)
+        assert isinstance(error, sdk.RateLimitError) and error.status_code == 429
+        assert 8 < error.retry_after <= 10 and "max_wait=1 s" in str(error), error
+    assert Observer.heard == [(200, False), (429, True), (429, True)], Observer.heard
+    error = raises(sdk.RateLimitError, ask, open_client(server, 2))
+    assert not isinstance(error, RateLimited)
+with mock(requests="2/s burst 1") as server:
+    client = open_client(server, 2, max_wait=1.0)
+    for _ in range(3):
+        ask(client)
+    assert server.stats()["ok"] == 3
+""",
+    )
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+@pytest.mark.parametrize("way", ["leave the loop", "never begin", "kill"])
+def test_a_stream_abandoned_half_way_gives_its_connection_back(run, sdk, way):
+    """However a stream is left, the next calls get through a pool of two."""
+    run(
+        sdk,
+        f"""
+way = {way!r}
+def half(client):
+    stream = ask(client, stream=True)
+    if way == "never begin":
+        return
+    for piece in stream:
+        if way == "leave the loop":
+            break
+        gevent.sleep(60)
+
+gc.disable()  # only what the client does itself helps
+with mock(latency=1.0, reply_tokens=40) as server:
+    client = open_client(server, 2, timeout=(5.0, 3.0))
+    for _ in range(2):
+        jobs = [gevent.spawn(half, client) for _ in range(2)]
+        if way == "kill":
+            while server.stats()["streams"] < 2:
+                gevent.sleep(0.05)
+            gevent.sleep(0.2)  # now they hold pieces in their hands
+            gevent.killall(jobs)
+        gevent.joinall(jobs)
+        del jobs
+        server.reset()
+    start = time.monotonic()
+    ask(client)
+    assert time.monotonic() - start < 2.5, "it waited for a connection"
+""",
+    )
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_calls_killed_at_many_moments_leave_the_pool_whole(run, sdk):
+    """Greenlets killed while they wait, send or read leave room for as many as before."""
+    run(
+        sdk,
+        """
+import random
+rng, killed = random.Random(5), 0
+with mock(latency=0.02) as server:
+    client = open_client(server, 4, timeout=5.0)
+    for _ in range(25):
+        jobs = [gevent.spawn(ask, client) for _ in range(8)]
+        gevent.sleep(rng.random() * 0.05)
+        killed += sum(not job.dead for job in jobs)
+        gevent.killall(jobs)
+    assert killed > 30, killed
+    server.reset()
+    gevent.joinall([gevent.spawn(ask, client) for _ in range(20)], raise_error=True)
+    page = server.stats()
+    assert (page["ok"], page["peak_in_flight"]) == (20, 4), page
+""",
+    )
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_trust_is_as_strict_and_as_shared_as_a_sessions(run, sdk):
+    """A stranger is refused, verify=False and the environment's bundle heeded, a bundle loaded once."""
+    run(
+        sdk,
+        """
+import ssl, warnings
+loads = []
+real = ssl.SSLContext.load_verify_locations
+class Counting(ssl.SSLContext):
+    def load_verify_locations(self, *args, **options):
+        loads.append(1)
+        return super().load_verify_locations(*args, **options)
+ssl.SSLContext = Counting
+with mock() as server:
+    for _ in range(3):
+        ask(open_client(server, 2))
+    assert len(loads) == 1, loads
+    raises(sdk.APIConnectionError, ask, open_client(server, 2, verify=True))
+    ask(open_client(server, 2, verify=False))
+    os.environ["REQUESTS_CA_BUNDLE"] = CA
+    ask(open_client(server, 2, verify=True))
+    ask(open_client(server, 2, cert=TLS))
+    assert "CA bundle" in str(raises(OSError, open_client, server, 2, verify="/nowhere.pem"))
+    assert "client certificate" in str(raises(OSError, open_client, server, 2, cert="/nowhere.pem"))
+""",
+    )
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_mistakes_of_the_caller_are_named(run, sdk):
+    """What cannot work is refused when the client is opened."""
+    run(
+        sdk,
+        """
+with mock() as server:
+    for wrong in ({"timeout": 0}, {"max_wait": -1}):
+        raises(ValueError, open_client, server, 2, **wrong)
+    raises(ValueError, open_client, server, 0)
+    assert "leave it out" in str(raises(TypeError, open_client, server, 2, http_client=None))
+""",
+    )
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_without_the_sdk_the_error_says_what_to_install(sdk):
+    """An SDK is no dependency; its absence has a name."""
+    done = run_clean(f"""
+import sys
+sys.modules[{sdk!r}] = None
+from greenkit.http import {sdk}_client, warmup
+for call in (lambda: {sdk}_client(2), lambda: warmup({sdk!r})):
+    try:
+        call()
+    except ImportError as error:
+        print(error)
+""")
+    assert done.stdout.count(f"pip install {sdk}") == 2, str(done)
+
+
+def test_the_first_crowd_of_a_plain_client_forks(run):
+    """The reason for working the platform out before: each first call of a plain client asks for it."""
+    run(
+        "openai",
+        """
+forks = []
+os.register_at_fork(before=lambda: forks.append(1))
+with mock() as server:
+    del forks[:]
+    trusting = sdk.DefaultHttpxClient(verify=False)
+    client = sdk.OpenAI(api_key="k", base_url=server.url + "/v1", http_client=trusting)
+    gevent.joinall([gevent.spawn(ask, client) for _ in range(20)], raise_error=True)
+assert len(forks) > 1, "the SDK no longer races for its platform: warm() may go"
+""",
+    )
+
+
+def test_warmup_leaves_nothing_to_load_for_the_first_call():
+    """After warmup() neither opening a client nor calling imports any part of the SDK."""
+    done = run_clean("""
+import gevent.monkey; gevent.monkey.patch_all()
+import sys
+from greenkit.http import openai_client, session, warmup
+took = warmup("openai", "anthropic", "requests")
+assert sorted(took) == ["anthropic", "openai", "requests"] and all(seconds > 0 for seconds in took.values())
+assert "greenkit.http._requests" in sys.modules or "requests" in sys.modules
+from greenkit.testing import MockLLM
+with MockLLM() as server:
+    client = openai_client(2, api_key="k", base_url=server.url + "/v1")
+    before = {name for name in sys.modules if name.startswith("openai.")}
+    client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}])
+    late = {name for name in sys.modules if name.startswith("openai.")} - before
+    assert not late, sorted(late)
+for wrong in ((), ("openia",)):
+    try:
+        warmup(*wrong)
+    except ValueError as error:
+        print(error)
+""")
+    assert (done.returncode, done.stderr) == (0, ""), str(done)
+    assert "not openia" in done.stdout
