@@ -7,7 +7,7 @@ comes is a `greenkit.wait.Gate`'s affair; waiting is `greenkit.wait`'s.
 from __future__ import annotations
 
 from greenkit.pool._child import Child
-from greenkit.pool._outcome import Killed, Outcome
+from greenkit.pool._outcome import Killed, Outcome, OutOfTime
 from greenkit.pool._pool import GreenPool, PoolStatistics
 
-__all__ = ["Child", "GreenPool", "Killed", "Outcome", "PoolStatistics"]
+__all__ = ["Child", "GreenPool", "Killed", "OutOfTime", "Outcome", "PoolStatistics"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from gevent import Greenlet, GreenletExit
+from gevent import Greenlet, GreenletExit, Timeout
 
 from greenkit._clock import MONOTONIC
-from greenkit.pool._outcome import Killed, Outcome
+from greenkit.pool._outcome import Killed, Outcome, OutOfTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
     Costs = float | Mapping[str, float]
 
-__all__ = ["Child", "named_costs"]
+__all__ = ["Child", "children_above", "named_costs"]
+
+# The children this code runs in or on behalf of; inherited through pools, whichever pool that is.
+# Numbers, since a child in its own context would be a cycle, which only the collector ends.
+_above: ContextVar[tuple[int, ...]] = ContextVar("greenkit children above", default=())
+_numbers = count()
 
 
 class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
@@ -27,6 +33,7 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
     It keeps what its work raised and does not let it escape to the hub; `get()` raises it.
 
     Attributes:
+        number: Its own, in this process.
         outcome: How it ended; None while it runs.
         permit: The pass it runs under, or None.
         awaited: Whether somebody asked for its result, and so sees its error.
@@ -37,13 +44,19 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
         work: partial[Any],
         *,
         permit: Pass | None,
+        cost: Mapping[str, float],
         settle: Callable[[Any], Costs] | None,
+        deadline: float | None,
     ) -> None:
         super().__init__()
+        self.number = next(_numbers)
         # The maker's context variables, as they are now.
         self.gr_context = copy_context()
+        self.gr_context.run(_above.set, (*_above.get(), self.number))
         self.outcome: Outcome[Any] | None = None
         self.permit = permit
+        self._cost = cost
+        self._deadline = deadline
         self.awaited = False
         self._work: partial[Any] | None = work
         self._settle = settle
@@ -54,9 +67,11 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
         work, self._work = self._work, None  # its arguments need not outlive it
         assert work is not None
         try:
-            value = work()
+            value = work() if self._deadline is None else _in_time(work, self._deadline, self.name)
             if self._settle is not None and self.permit is not None:
-                self.permit.settle(**named_costs(self._settle(value)))
+                used = named_costs(self._settle(value))
+                self.permit.settle(**used)
+                self._cost = {**self._cost, **used}
         except (KeyboardInterrupt, SystemExit) as error:
             self._end(None, error)
             raise  # Ctrl-C may strike in any greenlet; the hub hands it to the main one
@@ -64,6 +79,10 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
             self._end(None, error)
         else:
             self._end(value, None)
+        finally:
+            # An error's frames lead back here. With this child in hand, which holds the error, that
+            # is a cycle: the work's locals, such as a connection, would wait for the collector.
+            del self, work
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - gevent's
         """Return what the work returned, or raise what it raised; wait for it first.
@@ -76,7 +95,10 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
         """
         self.awaited = True
         super().get(block, timeout)
-        return self.conclude().get()
+        try:
+            return self.conclude().get()
+        finally:
+            del self  # as in _run()
 
     def conclude(self) -> Outcome[Any]:
         """Return how it ended, also when it was killed before it ever ran.
@@ -99,7 +121,26 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
             killed.__cause__ = error
             error = killed
         waited = 0.0 if self.permit is None else self.permit.waited
-        self.outcome = Outcome(value, error, waited, self._begun, MONOTONIC.now())
+        self.outcome = Outcome(value, error, waited, self._cost, self._begun, MONOTONIC.now())
+
+
+def _in_time(work: partial[Any], seconds: float, name: str) -> Any:
+    with Timeout(seconds) as timer:
+        try:
+            return work()
+        except Timeout as error:
+            if error is not timer:
+                raise
+            msg = f"{name} was ended after its {seconds:g} s; it may be half done"
+            raise OutOfTime(msg) from error
+
+
+def children_above() -> tuple[int, ...]:
+    """Return the numbers of the children, of any pool, this code runs in or on behalf of.
+
+    Switches: never.
+    """
+    return _above.get()
 
 
 def named_costs(costs: Costs) -> dict[str, float]:

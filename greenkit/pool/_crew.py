@@ -7,14 +7,15 @@ killed before it ran. There and nowhere else do slot and permit go back.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gevent import get_hub, joinall, killall
 from gevent.event import Event
 from greenlet import getcurrent
 
 from greenkit.errors import PoolClosedError, WaitTimeout
-from greenkit.pool._child import Child, named_costs
+from greenkit.pool._adapt import Adaptation
+from greenkit.pool._child import Child, children_above, named_costs
 from greenkit.pool._outcome import Killed
 from greenkit.wait import Deadline, WaitLine
 
@@ -22,15 +23,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from greenkit.pool._child import Costs
+    from greenkit.pool._outcome import Outcome
     from greenkit.pool._run import Run
     from greenkit.wait import Gate, Pass
 
     Told = Callable[[Child], None] | None
 
-__all__ = ["KILL_GRACE", "Crew", "end_all"]
+__all__ = ["KILL_GRACE", "Crew", "Work", "end_all"]
 
 # How long killed children may take to end before somebody is told that they do not.
 KILL_GRACE = 30.0
+
+
+class Work(NamedTuple):
+    """What a child is to do.
+
+    Attributes:
+        call: The function with its arguments.
+        deadline: Seconds it may run, or None.
+    """
+
+    call: partial[Any]
+    deadline: float | None
 
 
 class Crew:
@@ -41,7 +55,7 @@ class Crew:
         children: Those alive.
         runs: Runs over an iterable that have not ended.
         closed: Whether no more are taken on.
-        inside: Greenlets that already run on a slot of this pool, or on behalf of one that does.
+        adaptation: Moves the number of slots, or None.
     """
 
     def __init__(
@@ -52,21 +66,24 @@ class Crew:
         limiter: Gate | None,
         cost: Callable[..., Costs] | None,
         settle: Callable[[Any], Costs] | None,
+        overload: Callable[[BaseException], bool] | None,
     ) -> None:
         self.name = name
-        self.line = WaitLine(size, name=name)
+        self.adaptation = None if overload is None else Adaptation(size)
+        self.line = WaitLine(size if self.adaptation is None else int(self.adaptation.size), name=name)
         self.children: set[Child] = set()
-        self.inside: set[Any] = set()
+        self._numbers: set[int] = set()
         self.runs: set[Run] = set()
         self.closed = False
         self.started = self.succeeded = self.failed = self.killed = 0
         self._limiter = limiter
         self._cost = cost
         self._settle = settle
+        self._overload = overload
         self._idle = Event()
         self._idle.set()
 
-    def take_on(self, work: partial[Any], *, begun: Told = None, done: Told = None) -> Child:
+    def take_on(self, work: Work, *, begun: Told = None, done: Told = None) -> Child:
         """Start `work` in a child, once there is a slot and a permit.
 
         From inside a full crew the work runs on the caller's slot, who waits for its end:
@@ -79,11 +96,11 @@ class Crew:
 
         Switches: may.
         """
-        if getcurrent() not in self.inside:
+        if not self.is_above():
             self.check_open()
             self.line.acquire(timeout=None)
         elif not self.line.acquire_nowait():
-            child = self._start(work, self._enter(work, None), begun, done, slot=False)
+            child = self._start(work, *self._enter(work, None), begun, done, slot=False)
             try:
                 child.join()
             except BaseException:
@@ -92,7 +109,7 @@ class Crew:
             return child
         return self._take_on_slot(work, None, begun, done)
 
-    def take_on_nowait(self, work: partial[Any]) -> Child | None:
+    def take_on_nowait(self, work: Work) -> Child | None:
         """Start `work` in a child if slot and permit are there now, else return None.
 
         Switches: never, unless the limiter does to answer.
@@ -104,6 +121,18 @@ class Crew:
             return self._take_on_slot(work, 0.0, None, None)
         except WaitTimeout:
             return None
+
+    def is_above(self) -> bool:
+        """Tell whether this code runs in a child of the crew, or on behalf of one. Switches: never."""
+        return not self._numbers.isdisjoint(children_above())
+
+    def resize(self, size: int) -> None:
+        """Have `size` slots, or, when they adapt, at the most. Switches: never."""
+        if self.adaptation is not None:
+            self.adaptation.ceiling = size
+            self.adaptation.size = min(self.adaptation.size, size)
+            size = int(self.adaptation.size)
+        self._set_slots(size)
 
     def check_open(self) -> None:
         """Raise PoolClosedError once the pool's block has ended. Switches: never."""
@@ -117,32 +146,39 @@ class Crew:
             msg = f"pool {self.name!r}: {len(self.children)} children have not ended within {timeout:g} s"
             raise WaitTimeout(msg)
 
-    def _take_on_slot(self, work: partial[Any], timeout: float | None, begun: Told, done: Told) -> Child:
+    def _take_on_slot(self, work: Work, timeout: float | None, begun: Told, done: Told) -> Child:
         try:
-            permit = self._enter(work, timeout)
-            return self._start(work, permit, begun, done, slot=True)
+            return self._start(work, *self._enter(work, timeout), begun, done, slot=True)
         except BaseException:
             self.line.release()
             raise
 
-    def _enter(self, work: partial[Any], timeout: float | None) -> Pass | None:
-        """Wait for the permit of `work`."""
+    def _enter(self, work: Work, timeout: float | None) -> tuple[Pass | None, dict[str, float]]:
+        """Wait for the permit of `work`; return it with what it costs."""
         if self._limiter is None:
-            return None
-        costs = named_costs(self._cost(*work.args, **work.keywords)) if self._cost is not None else {}
-        return self._limiter.permit(timeout=timeout, **costs).__enter__()
+            return None, {}
+        call = work.call
+        costs = named_costs(self._cost(*call.args, **call.keywords)) if self._cost is not None else {}
+        return self._limiter.permit(timeout=timeout, **costs).__enter__(), costs
 
     def _start(
-        self, work: partial[Any], permit: Pass | None, begun: Told, done: Told, *, slot: bool
+        self,
+        work: Work,
+        permit: Pass | None,
+        cost: dict[str, float],
+        begun: Told,
+        done: Told,
+        *,
+        slot: bool,
     ) -> Child:
         """Make the child. From here to the end nothing switches, so nothing is held in vain."""
-        if self.closed and getcurrent() not in self.inside:  # closed while we waited
+        if self.closed and not self.is_above():  # closed while we waited
             if permit is not None:
                 permit.__exit__(None, None, None)
             self.check_open()
-        child = Child(work, permit=permit, settle=self._settle)
+        child = Child(work.call, permit=permit, cost=cost, settle=self._settle, deadline=work.deadline)
         self.children.add(child)
-        self.inside.add(child)
+        self._numbers.add(child.number)
         self.started += 1
         self._idle.clear()
         child.rawlink(partial(self._ended, done=done, slot=slot))
@@ -159,10 +195,11 @@ class Crew:
                 child.permit.__exit__(type(error) if error else None, error, None)
         finally:
             self.children.discard(child)
-            self.inside.discard(child)
+            self._numbers.discard(child.number)
             if slot:
                 self.line.release()
             self._count(error)
+            self._adapt(child.outcome)
             if done is not None:
                 done(child)
             elif error is not None and not child.awaited and not isinstance(error, Killed):
@@ -178,6 +215,29 @@ class Crew:
             self.killed += 1
         else:
             self.failed += 1
+
+    def _adapt(self, outcome: Outcome[Any] | None) -> None:
+        if self.adaptation is None or self._overload is None or outcome is None:
+            return
+        error = outcome.error
+        if error is None:
+            size = self.adaptation.went_well(crowded=self._crowded())
+        elif outcome.started is not None and not isinstance(error, Killed) and self._overload(error):
+            size = self.adaptation.was_refused(began=outcome.started, now=outcome.ended)
+        else:
+            return
+        if size != self.line.statistics().size:
+            self._set_slots(size)
+
+    def _crowded(self) -> bool:
+        # Asked after a slot was given back: whoever waits has it by now.
+        line = self.line.statistics()
+        return line.free <= 1
+
+    def _set_slots(self, size: int) -> None:
+        self.line.resize(size)
+        for run in self.runs:
+            run.make_room(size)
 
 
 def end_all(greenlets: Iterable[Any]) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from greenkit.errors import GreenkitError
 
-__all__ = ["Killed", "Outcome"]
+__all__ = ["Killed", "OutOfTime", "Outcome"]
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 T = TypeVar("T")
 
@@ -20,14 +23,23 @@ class Killed(GreenkitError):  # noqa: N818 - an end, of which the reader decides
     """
 
 
+class OutOfTime(GreenkitError):  # noqa: N818 - see Killed
+    """Say that a piece of work was ended because it ran longer than its pool's `deadline`.
+
+    Inside it a `gevent.Timeout` was raised, so it may be half done.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):
     """Tell how one piece of work ended.
 
     Attributes:
         value: What it returned; None when it failed.
-        error: What it failed with, `Killed` when it was killed; None when it succeeded.
+        error: What it failed with, `Killed` when it was killed, `OutOfTime` when its time was up;
+            None when it succeeded.
         waited: Seconds it waited for the limiter's permit.
+        cost: What it was charged, by dimension: as `settle` said, else as `cost` estimated.
         started: Reading of the monotonic clock when it began; None when it never ran.
         ended: Reading of the monotonic clock when it was over.
     """
@@ -35,6 +47,7 @@ class Outcome(Generic[T]):
     value: T | None
     error: BaseException | None
     waited: float
+    cost: Mapping[str, float]
     started: float | None
     ended: float
 
@@ -49,5 +62,8 @@ class Outcome(Generic[T]):
         Switches: never.
         """
         if self.error is not None:
-            raise self.error
+            try:
+                raise self.error
+            finally:
+                del self  # the traceback holds this frame: no cycle through it
         return self.value  # type: ignore[return-value]  # a T: without error the value was returned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from gevent import killall
 
 from greenkit import facts
-from greenkit.pool._crew import KILL_GRACE, Crew
+from greenkit.pool._adapt import is_overload
+from greenkit.pool._crew import KILL_GRACE, Crew, Work
 from greenkit.pool._run import Run
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from greenkit.pool._child import Child, Costs
     from greenkit.pool._outcome import Outcome
-    from greenkit.pool._run import Progress
+    from greenkit.pool._run import Delivery, Progress
     from greenkit.wait import Gate
 
     OnError = Literal["raise", "return", "skip"]
@@ -35,6 +37,7 @@ class PoolStatistics:
 
     Attributes:
         size: Children that may run at once.
+        max_size: The most `size` may become; the same unless the pool adapts.
         in_use: Slots taken now.
         waiting: Greenlets in line for a slot.
         children: Children alive, those on their caller's slot included.
@@ -45,6 +48,7 @@ class PoolStatistics:
     """
 
     size: int
+    max_size: int
     in_use: int
     waiting: int
     children: int
@@ -67,6 +71,11 @@ class GreenPool:
         cost: Called with the arguments of a piece of work; returns its estimated cost: a number
             (of tokens) or a mapping by dimension.
         settle: Called with what a piece of work returned; returns what it really cost.
+        deadline: Seconds one piece of work may run, from its start; then a `gevent.Timeout` is raised
+            in it, and its error is `OutOfTime`. The waits for slot and permit do not count.
+        adaptive: Let the size follow what the other side bears: it begins with a quarter of `size`,
+            doubles while all goes well, falls by a fifth with a 429, 503, 529 or time-out, and never
+            exceeds `size`. Or a function that tells which errors mean "too much at once".
         name: Shown in statistics and metrics.
 
     Example:
@@ -82,14 +91,19 @@ class GreenPool:
         limiter: Gate | None = None,
         cost: Callable[..., Costs] | None = None,
         settle: Callable[[Any], Costs] | None = None,
+        deadline: float | None = None,
+        adaptive: bool | Callable[[BaseException], bool] = False,
         name: str = "pool",
     ) -> None:
         if limiter is None and (cost is not None or settle is not None):
             msg = "cost= and settle= say what a limiter is charged; give limiter= too, or leave them out"
             raise TypeError(msg)
         _check_size(size)
+        _check_deadline(deadline)
         self.name = name
-        self._crew = Crew(size, name=name, limiter=limiter, cost=cost, settle=settle)
+        self._deadline = deadline
+        overload = adaptive if callable(adaptive) else is_overload if adaptive else None
+        self._crew = Crew(size, name=name, limiter=limiter, cost=cost, settle=settle, overload=overload)
         facts.register("pool", self)
 
     def __repr__(self) -> str:
@@ -126,7 +140,7 @@ class GreenPool:
 
         Switches: may.
         """
-        return self._crew.take_on(partial(fn, *args, **kwargs))
+        return self._crew.take_on(Work(partial(fn, *args, **kwargs), self._deadline))
 
     def try_spawn(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Child | None:
         """Run `fn(*args, **kwargs)` in a greenlet if slot and permit are there now; else None.
@@ -136,7 +150,7 @@ class GreenPool:
 
         Switches: never, unless the limiter does to answer.
         """
-        return self._crew.take_on_nowait(partial(fn, *args, **kwargs))
+        return self._crew.take_on_nowait(Work(partial(fn, *args, **kwargs), self._deadline))
 
     def stream(
         self,
@@ -146,6 +160,7 @@ class GreenPool:
         on_error: OnError = "raise",
         ahead: int | None = None,
         progress: Progress | None = None,
+        deadline: float | None = None,
     ) -> Iterator[tuple[T, Outcome[R]]]:
         """Yield (item, outcome) for every item, as they end.
 
@@ -161,11 +176,12 @@ class GreenPool:
             ahead: Items that may be done and not yet taken. Default: the size of the pool.
             progress: Anything with tqdm's `update(n)`; its `total` is set when it has none and
                 the iterable has a length.
+            deadline: Seconds the work on one item may run; by default the pool's.
 
         Switches: may.
         """
         _check_on_error(on_error)
-        return _stream(self._run(fn, iterable, ahead, progress), on_error)
+        return _stream(self._run(fn, iterable, ahead, progress, deadline), on_error)
 
     def imap(
         self,
@@ -175,6 +191,7 @@ class GreenPool:
         on_error: OnError = "raise",
         ahead: int | None = None,
         progress: Progress | None = None,
+        deadline: float | None = None,
     ) -> Iterator[Any]:
         """Yield what `fn` returned for every item, in the order of the items.
 
@@ -184,7 +201,7 @@ class GreenPool:
         Switches: may.
         """
         _check_on_error(on_error)
-        return _imap(self._run(fn, iterable, ahead, progress), on_error)
+        return _imap(self._run(fn, iterable, ahead, progress, deadline), on_error)
 
     def map(
         self,
@@ -193,6 +210,7 @@ class GreenPool:
         *,
         on_error: OnError = "raise",
         progress: Progress | None = None,
+        deadline: float | None = None,
     ) -> list[Any]:
         """Return what `fn` returned for every item, in order; the first error ends the rest.
 
@@ -202,12 +220,9 @@ class GreenPool:
         """
         _check_on_error(on_error)
         found: list[tuple[int, Any]] = []
-        with self._run(fn, iterable, None, progress) as run:
-            for index, _, out in run:
-                if out.ok or on_error == "return":
-                    found.append((index, out if on_error == "return" else out.value))
-                elif on_error == "raise":
-                    out.get()
+        with self._run(fn, iterable, None, progress, deadline) as run:
+            for index, _, out in _passing(run, on_error):
+                found.append((index, out if on_error == "return" else out.value))
         return [value for _, value in sorted(found, key=_index)]
 
     def join(self, timeout: float | None = None) -> None:
@@ -235,12 +250,12 @@ class GreenPool:
     def resize(self, size: int) -> None:
         """Change how many children may run; a shrink waits for those that do to end.
 
+        Of a pool that adapts this is the ceiling.
+
         Switches: never.
         """
         _check_size(size)
-        self._crew.line.resize(size)
-        for run in self._crew.runs:
-            run.make_room(size)
+        self._crew.resize(size)
 
     def statistics(self) -> PoolStatistics:
         """Return a frozen account of this instant.
@@ -251,6 +266,7 @@ class GreenPool:
         line = crew.line.statistics()
         return PoolStatistics(
             size=line.size,
+            max_size=line.size if crew.adaptation is None else crew.adaptation.ceiling,
             in_use=line.in_use,
             waiting=line.waiting,
             children=len(crew.children),
@@ -261,9 +277,16 @@ class GreenPool:
         )
 
     def _run(
-        self, fn: Callable[[Any], Any], iterable: Iterable[Any], ahead: int | None, progress: Progress | None
+        self,
+        fn: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        ahead: int | None,
+        progress: Progress | None,
+        deadline: float | None,
     ) -> Run:
-        return Run(self._crew, fn=fn, iterable=iterable, ahead=ahead, progress=progress)
+        _check_deadline(deadline)
+        deadline = self._deadline if deadline is None else deadline
+        return Run(self._crew, fn=fn, iterable=iterable, ahead=ahead, progress=progress, deadline=deadline)
 
     def _cancel_runs(self) -> None:
         for run in list(self._crew.runs):
@@ -272,20 +295,26 @@ class GreenPool:
 
 def _stream(run: Run, on_error: str) -> Iterator[tuple[Any, Outcome[Any]]]:
     with run:
-        for _, item, out in run:
-            if out.ok or on_error == "return":
-                yield item, out
-            elif on_error == "raise":
-                out.get()
+        for _, item, out in _passing(run, on_error):
+            yield item, out
 
 
 def _imap(run: Run, on_error: str) -> Iterator[Any]:
     with run:
-        for _, _, out in run.ordered():
-            if on_error == "return":
-                yield out
-            elif out.ok or on_error == "raise":
-                yield out.get()
+        for _, _, out in _passing(run.ordered(), on_error):
+            yield out if on_error == "return" else out.value
+
+
+def _passing(deliveries: Iterable[Delivery], on_error: str) -> Iterator[Delivery]:
+    """Yield what `on_error` lets through; raise the first error if it says so."""
+    for index, item, out in deliveries:
+        if out.ok or on_error == "return":
+            yield index, item, out
+        elif on_error == "raise":
+            try:
+                out.get()
+            finally:
+                del out  # the traceback holds this frame: no cycle through it
 
 
 def _index(found: tuple[int, Any]) -> int:
@@ -295,6 +324,14 @@ def _index(found: tuple[int, Any]) -> int:
 def _check_size(size: int) -> None:
     if size < 1:
         msg = f"size must be at least 1, not {size!r}: nothing could ever run"
+        raise ValueError(msg)
+
+
+def _check_deadline(deadline: float | None) -> None:
+    if deadline is not None and not 0 < deadline < math.inf:
+        msg = (
+            f"deadline is above 0 seconds, not {deadline!r}; leave it out to let work run as long as it takes"
+        )
         raise ValueError(msg)
 
 

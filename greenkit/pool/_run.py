@@ -10,13 +10,13 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gevent import Greenlet, GreenletExit, get_hub
+from gevent import Greenlet, GreenletExit, Timeout, get_hub
 from gevent.queue import SimpleQueue
 from greenlet import getcurrent
 
 from greenkit._clock import MONOTONIC
 from greenkit.errors import PoolClosedError
-from greenkit.pool._crew import end_all
+from greenkit.pool._crew import Work, end_all
 from greenkit.pool._outcome import Outcome
 from greenkit.wait import WaitLine
 
@@ -48,6 +48,7 @@ class Run:
         iterable: Read in the feeder's greenlet.
         ahead: Items that may be alive beyond the crew's size.
         progress: Told of every item delivered.
+        deadline: Seconds the work on one item may run, or None.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Run:
         iterable: Iterable[Any],
         ahead: int | None,
         progress: Progress | None,
+        deadline: float | None,
     ) -> None:
         size = crew.line.statistics().size
         self.ahead = size if ahead is None else ahead
@@ -68,6 +70,8 @@ class Run:
         self._fn = fn
         self._iterable = iterable
         self._progress = progress
+        self._deadline = deadline
+        self._over = False
         self._room = WaitLine(size + self.ahead, name=f"{crew.name} room")
         self._mail: SimpleQueue[Delivery | None] = SimpleQueue()
         self._children: set[Child] = set()
@@ -80,8 +84,6 @@ class Run:
         crew.check_open()
         self._feeder = feeder = Greenlet(self._feed)
         feeder.gr_context = copy_context()
-        if getcurrent() in crew.inside:
-            crew.inside.add(feeder)  # on its owner's slot
         crew.runs.add(self)
         self._set_total()
         # A feeder killed before it ran reaches no `finally` of its own.
@@ -94,14 +96,15 @@ class Run:
     ) -> None:
         """Kill what is left of the run, and wait for its end. Switches: may."""
         self._crew.runs.discard(self)
+        self._over = True
         try:
             end_all([self._feeder, *self._children])
-        except GreenletExit as killed:
+        except (GreenletExit, Timeout, KeyboardInterrupt, SystemExit) as struck:
             if kind is not GeneratorExit:
                 raise
             # `break` drops our generator, and what is raised while that is torn down is printed
             # and lost: our owner would survive its own kill. It gets it at its next switch.
-            get_hub().loop.run_callback(getcurrent().throw, killed)
+            _strike_again(getcurrent(), struck)
 
     def __iter__(self) -> Iterator[Delivery]:
         """Yield (index, item, outcome) as they end. Switches: may."""
@@ -127,6 +130,7 @@ class Run:
     def cancel(self, why: str) -> None:
         """End the run from outside; its owner gets PoolClosedError. Switches: never."""
         self._broken = PoolClosedError(why)
+        self._over = True
         self._feeder.kill(block=False)
         for child in self._children:
             child.kill(block=False)
@@ -170,14 +174,15 @@ class Run:
             self._children.add(child)
             self._due += 1  # not before: a feeder killed in line for a slot delivers nothing
 
+        if self._over:
+            raise GreenletExit  # the source swallowed our kill
         try:
-            self._crew.take_on(partial(self._fn, item), begun=begun, done=done)
+            self._crew.take_on(Work(partial(self._fn, item), self._deadline), begun=begun, done=done)
         except Exception as error:
             self._due += 1
-            self._mail.put((index, item, Outcome(None, error, 0.0, None, MONOTONIC.now())))
+            self._mail.put((index, item, Outcome(None, error, 0.0, {}, None, MONOTONIC.now())))
 
     def _feeder_ended(self, feeder: Greenlet) -> None:
-        self._crew.inside.discard(feeder)
         if feeder.value is not None and self._broken is None:  # a GreenletExit: somebody killed it
             self._broken = PoolClosedError("the run was killed; the rest of its source was not read")
         self._mail.put(None)
@@ -186,3 +191,15 @@ class Run:
         progress, length = self._progress, getattr(self._iterable, "__len__", None)
         if progress is not None and getattr(progress, "total", 0) is None and length is not None:
             progress.total = length()  # type: ignore[attr-defined]  # tqdm's, where it is there
+
+
+def _strike_again(owner: Any, struck: BaseException) -> None:
+    """Raise in `owner`, at its next switch, what struck it where it could not be raised."""
+    loop = get_hub().loop
+    if not isinstance(struck, Timeout):
+        loop.run_callback(owner.throw, struck)
+        return
+    # Through its own timer, so that leaving the block it guards calls it off.
+    struck.timer.close()
+    struck.timer = loop.timer(0.0)
+    struck.timer.start(owner.throw, struck)
