@@ -35,7 +35,8 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
     Attributes:
         number: Its own, in this process.
         outcome: How it ended; None while it runs.
-        permit: The pass it runs under, or None.
+        permit: The pass it runs under, if any; None when it has ended.
+        slot: Whether it holds a slot of its pool.
         awaited: Whether somebody asked for its result, and so sees its error.
     """
 
@@ -47,6 +48,7 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
         cost: Mapping[str, float],
         settle: Callable[[Any], Costs] | None,
         deadline: float | None,
+        slot: bool,
     ) -> None:
         super().__init__()
         self.number = next(_numbers)
@@ -55,6 +57,7 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
         self.gr_context.run(_above.set, (*_above.get(), self.number))
         self.outcome: Outcome[Any] | None = None
         self.permit = permit
+        self.slot = slot
         self._cost = cost
         self._deadline = deadline
         self.awaited = False

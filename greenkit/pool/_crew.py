@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Told = Callable[[Child], None] | None
 
-__all__ = ["KILL_GRACE", "Crew", "Work", "end_all"]
+__all__ = ["Crew", "Work", "end_all"]
 
 # How long killed children may take to end before somebody is told that they do not.
 KILL_GRACE = 30.0
@@ -73,6 +73,7 @@ class Crew:
         self.line = WaitLine(size if self.adaptation is None else int(self.adaptation.size), name=name)
         self.children: set[Child] = set()
         self._numbers: set[int] = set()
+        self._full_at = -1  # the number of the last child that found, or left, no free slot
         self.runs: set[Run] = set()
         self.closed = False
         self.started = self.succeeded = self.failed = self.killed = 0
@@ -100,7 +101,7 @@ class Crew:
             self.check_open()
             self.line.acquire(timeout=None)
         elif not self.line.acquire_nowait():
-            child = self._start(work, *self._enter(work, None), begun, done, slot=False)
+            child = self._start(self._make(work, *self._enter(work, None), slot=False), begun, done)
             try:
                 child.join()
             except BaseException:
@@ -140,6 +141,16 @@ class Crew:
             msg = f"pool {self.name!r} is closed: its block has ended; the work was not started"
             raise PoolClosedError(msg)
 
+    def end(self) -> None:
+        """Kill the children and wait until none is left. Switches: may."""
+        children = list(self.children)
+        try:
+            end_all(children)
+        finally:
+            for child in children:
+                if child.ready():
+                    self._ended(child, done=None)  # where Ctrl-C cut it short
+
     def join(self, timeout: float | None) -> None:
         """Wait until no child is left. Switches: may."""
         if not self._idle.wait(timeout):
@@ -148,10 +159,11 @@ class Crew:
 
     def _take_on_slot(self, work: Work, timeout: float | None, begun: Told, done: Told) -> Child:
         try:
-            return self._start(work, *self._enter(work, timeout), begun, done, slot=True)
+            child = self._make(work, *self._enter(work, timeout), slot=True)
         except BaseException:
             self.line.release()
             raise
+        return self._start(child, begun, done)
 
     def _enter(self, work: Work, timeout: float | None) -> tuple[Pass | None, dict[str, float]]:
         """Wait for the permit of `work`; return it with what it costs."""
@@ -161,52 +173,62 @@ class Crew:
         costs = named_costs(self._cost(*call.args, **call.keywords)) if self._cost is not None else {}
         return self._limiter.permit(timeout=timeout, **costs).__enter__(), costs
 
-    def _start(
-        self,
-        work: Work,
-        permit: Pass | None,
-        cost: dict[str, float],
-        begun: Told,
-        done: Told,
-        *,
-        slot: bool,
-    ) -> Child:
-        """Make the child. From here to the end nothing switches, so nothing is held in vain."""
+    def _make(self, work: Work, permit: Pass | None, cost: dict[str, float], *, slot: bool) -> Child:
+        """Make the child. From here to its start nothing switches, so nothing is held in vain."""
         if self.closed and not self.is_above():  # closed while we waited
             if permit is not None:
                 permit.__exit__(None, None, None)
             self.check_open()
-        child = Child(work.call, permit=permit, cost=cost, settle=self._settle, deadline=work.deadline)
-        self.children.add(child)
-        self._numbers.add(child.number)
-        self.started += 1
-        self._idle.clear()
-        child.rawlink(partial(self._ended, done=done, slot=slot))
-        child.start()
-        if begun is not None:
-            begun(child)
+        return Child(
+            work.call, permit=permit, cost=cost, settle=self._settle, deadline=work.deadline, slot=slot
+        )
+
+    def _start(self, child: Child, begun: Told, done: Told) -> Child:
+        try:
+            self.children.add(child)
+            self._numbers.add(child.number)
+            if self.adaptation is not None and self.line.statistics().free <= 0:
+                self._full_at = child.number
+            self.started += 1
+            self._idle.clear()
+            child.rawlink(partial(self._ended, done=done))
+            child.start()
+            if begun is not None:
+                begun(child)
+        except BaseException:  # Ctrl-C, which may strike at any line
+            child.kill(block=False)
+            self._ended(child, done=None)
+            raise
         return child
 
-    def _ended(self, child: Child, *, done: Told, slot: bool) -> None:
+    def _ended(self, child: Child, *, done: Told) -> None:
+        """See a child off. What is done of it is noted before it is done: Ctrl-C may have us called again."""
         outcome = child.conclude()
         error = outcome.error
+        permit, child.permit = child.permit, None
+        slot, child.slot = child.slot, False
         try:
-            if child.permit is not None:
-                child.permit.__exit__(type(error) if error else None, error, None)
+            if permit is not None:
+                permit.__exit__(type(error) if error else None, error, None)
         finally:
-            self.children.discard(child)
-            self._numbers.discard(child.number)
             if slot:
                 self.line.release()
-            self._count(error)
-            self._adapt(child.outcome)
-            if done is not None:
-                done(child)
-            elif error is not None and not child.awaited and not isinstance(error, Killed):
-                # spawn(), and nobody waits for it: gevent's own greenlets would print it too.
-                get_hub().handle_error(child, type(error), error, error.__traceback__)
+            if child in self.children:
+                self.children.discard(child)
+                self._numbers.discard(child.number)
+                self._count(error)
+                self._adapt(child.number, outcome)
+                self._tell(child, error, done)
             if not self.children:
                 self._idle.set()
+
+    def _tell(self, child: Child, error: BaseException | None, done: Told) -> None:
+        if done is not None:
+            done(child)
+        elif isinstance(error, Exception) and not child.awaited and not isinstance(error, Killed):
+            # spawn(), and nobody waits for it: gevent's own greenlets would print it too. Of Ctrl-C
+            # the main greenlet has heard already.
+            get_hub().handle_error(child, type(error), error, error.__traceback__)
 
     def _count(self, error: BaseException | None) -> None:
         if error is None:
@@ -216,23 +238,18 @@ class Crew:
         else:
             self.failed += 1
 
-    def _adapt(self, outcome: Outcome[Any] | None) -> None:
-        if self.adaptation is None or self._overload is None or outcome is None:
+    def _adapt(self, number: int, outcome: Outcome[Any]) -> None:
+        if self.adaptation is None or self._overload is None:
             return
         error = outcome.error
         if error is None:
-            size = self.adaptation.went_well(crowded=self._crowded())
+            size = self.adaptation.went_well(crowded=self._full_at >= number)
         elif outcome.started is not None and not isinstance(error, Killed) and self._overload(error):
             size = self.adaptation.was_refused(began=outcome.started, now=outcome.ended)
         else:
             return
         if size != self.line.statistics().size:
             self._set_slots(size)
-
-    def _crowded(self) -> bool:
-        # Asked after a slot was given back: whoever waits has it by now.
-        line = self.line.statistics()
-        return line.free <= 1
 
     def _set_slots(self, size: int) -> None:
         self.line.resize(size)
@@ -261,7 +278,8 @@ def end_all(greenlets: Iterable[Any]) -> None:
             joinall(doomed, timeout=deadline.remaining())
         except BaseException as error:
             struck = struck or error
-        doomed = [one for one in doomed if not one.dead]
+        # Not `dead`: one that died of Ctrl-C is that only when the hub has come back to it.
+        doomed = [one for one in doomed if not one.ready()]
     if struck is not None:
         raise struck
     if doomed:

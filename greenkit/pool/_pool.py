@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from gevent import killall
-
 from greenkit import facts
 from greenkit.pool._adapt import is_overload
-from greenkit.pool._crew import KILL_GRACE, Crew, Work
+from greenkit.pool._crew import Crew, Work
 from greenkit.pool._run import Run
 
 if TYPE_CHECKING:
@@ -244,8 +242,7 @@ class GreenPool:
         Switches: may.
         """
         self._cancel_runs()
-        killall(list(self._crew.children), block=False)
-        self.join(KILL_GRACE)
+        self._crew.end()
 
     def resize(self, size: int) -> None:
         """Change how many children may run; a shrink waits for those that do to end.

@@ -241,6 +241,24 @@ def test_map_inside_a_full_pool_runs_on_the_callers_slot():
         assert pool.map(lambda n: sum(pool.imap(Work(), range(n))), [3] * 10) == [30] * 10
 
 
+@pytest.mark.parametrize("inner_way", ["spawn", "map"])
+def test_pools_that_are_full_of_each_other_go_on(inner_way):
+    """A child of one pool asks a second, whose child asks the first: both full, neither waits for itself."""
+    work = Work()
+
+    def third(item):
+        return first.spawn(work, item).get()
+
+    def outer(item):
+        return second.spawn(third, item).get() if inner_way == "spawn" else second.map(third, [item])[0]
+
+    with gevent.Timeout(10), GreenPool(2) as first, GreenPool(1) as second:
+        assert first.map(outer, range(20)) == [item * 10 for item in range(20)]
+        assert work.peak <= 2
+        for pool in (first, second):
+            assert pool.statistics().children == pool.statistics().in_use == 0
+
+
 def test_the_item_of_an_error_is_known():
     """Every outcome comes with its item."""
     with GreenPool(4) as pool:
