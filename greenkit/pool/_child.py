@@ -6,7 +6,7 @@ from contextvars import ContextVar, copy_context
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from gevent import Greenlet, GreenletExit, Timeout
+from gevent import Greenlet, GreenletExit, Timeout, get_hub
 
 from greenkit._clock import MONOTONIC
 from greenkit.pool._outcome import Killed, Outcome, OutOfTime
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Costs = float | Mapping[str, float]
 
-__all__ = ["Child", "children_above", "named_costs"]
+__all__ = ["Child", "children_above", "named_costs", "to_main"]
 
 # The children this code runs in or on behalf of; inherited through pools, whichever pool that is.
 # Numbers, since a child in its own context would be a cycle, which only the collector ends.
@@ -77,7 +77,7 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
                 self._cost = {**self._cost, **used}
         except (KeyboardInterrupt, SystemExit) as error:
             self._end(None, error)
-            raise  # Ctrl-C may strike in any greenlet; the hub hands it to the main one
+            to_main(error)
         except BaseException as error:
             self._end(None, error)
         else:
@@ -136,6 +136,14 @@ def _in_time(work: partial[Any], seconds: float, name: str) -> Any:
                 raise
             msg = f"{name} was ended after its {seconds:g} s; it may be half done"
             raise OutOfTime(msg) from error
+
+
+def to_main(error: BaseException) -> None:
+    """Raise Ctrl-C, which may strike in any greenlet, in the main one, as the hub does but unprinted.
+
+    Switches: may.
+    """
+    get_hub().handle_system_error(type(error), error)
 
 
 def children_above() -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from greenlet import getcurrent
 
 from greenkit._clock import MONOTONIC
 from greenkit.errors import PoolClosedError
+from greenkit.pool._child import to_main
 from greenkit.pool._crew import Work, end_all
 from greenkit.pool._outcome import Outcome
 from greenkit.wait import WaitLine
@@ -164,6 +165,9 @@ class Run:
                 self._hand_on(index, item)
         except Exception as error:
             self._broken = error
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._broken = error
+            to_main(error)
 
     def _hand_on(self, index: int, item: Any) -> None:
         def done(child: Child) -> None:

@@ -59,3 +59,5 @@ def test_ctrl_c_ends_everything_and_is_not_swallowed(tmp_path, way, moment):
     done = run_clean([str(file), way, str(moment)], timeout=20)
     assert done.stdout == "True 0 0 True\n", str(done)
     assert done.returncode == 0, str(done)
+    assert ", in work" not in done.stderr, f"raised where it belongs, and printed too: {done}"
+    assert ", in source" not in done.stderr, f"raised where it belongs, and printed too: {done}"
