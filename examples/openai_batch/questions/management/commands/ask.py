@@ -1,0 +1,32 @@
+import time
+
+from django.core.management.base import BaseCommand, CommandError
+
+from questions.models import Question
+from questions.tasks import WAYS, answer
+
+
+class Command(BaseCommand):
+    help = "Make questions, have a worker answer them, and wait for the answers."
+
+    def add_arguments(self, parser):
+        parser.add_argument("way", choices=sorted(WAYS))
+        parser.add_argument("count", type=int)
+        parser.add_argument("--patience", type=float, default=60.0, help="seconds without any answer")
+
+    def handle(self, *, way, count, patience, **options):
+        asked = Question.objects.bulk_create(Question(text=f"What is {n} times 7?") for n in range(count))
+        start = moved = time.monotonic()
+        with answer.app.producer_or_acquire() as producer:  # one connection for all of them
+            for question in asked:
+                answer.apply_async((question.pk, way), producer=producer)
+        ours = Question.objects.filter(pk__in=[question.pk for question in asked])
+        left = count
+        while left:
+            time.sleep(0.1)
+            before, left = left, ours.filter(answer="").count()
+            moved = time.monotonic() if left < before else moved
+            if time.monotonic() - moved > patience:
+                raise CommandError(f"no answer for {patience:g} s, {left} are missing; see the worker's log")
+        took = time.monotonic() - start
+        self.stdout.write(f"{way:9} {count} answers in {took:.1f} s, {count / took:.0f}/s")

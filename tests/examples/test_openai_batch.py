@@ -1,0 +1,50 @@
+"""The example with the real SDK, run as its user runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "openai_batch"
+
+pytest.importorskip("openai")
+
+
+def demo(*words):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GREENKIT", "PG"))}
+    done = subprocess.run(
+        [sys.executable, "demo.py", *words],
+        cwd=EXAMPLE,
+        env=kept,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def test_each_way_answers_every_question_once():
+    """SDK, stream and requests: one call per question and no 429."""
+    said = demo("--count", "40", "--latency", "0.1")
+    assert re.findall(r"(\w+) +40 answers", said) == ["sdk", "stream", "requests"]
+    assert said.count("40 calls, 0 of them 429") == 3
+
+
+@pytest.mark.parametrize("way", ["sdk", "requests"])
+def test_a_limiter_that_was_told_too_much_loses_nothing(way):
+    """Long 429s send tasks back to the broker, and every question is answered in the end."""
+    said = demo(
+        "--way", way, "--count", "24", "--rate", "1/s burst 20", "--believed", "100/s", "--latency", "0.1"
+    )
+    assert "24 answers" in said
+    [calls, refused] = map(int, re.search(r"(\d+) calls, (\d+) of them 429", said).groups())
+    assert refused > 0, "it was not refused: nothing was shown"
+    assert calls - refused == 24
