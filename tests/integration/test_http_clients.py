@@ -273,3 +273,22 @@ for wrong in ((), ("openia",)):
 """)
     assert (done.returncode, done.stderr) == (0, ""), str(done)
     assert "not openia" in done.stdout
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_a_plain_client_never_gets_back_a_stream_that_was_not_begun(run, sdk):
+    """The reason for closing it ourselves: dropped and collected, it keeps its connection all the same."""
+    run(
+        sdk,
+        """
+with mock(latency=1.0, reply_tokens=40) as server:
+    import httpx2
+    base = str(open_client(server, 1).base_url)
+    own = sdk.DefaultHttpxClient(verify=False, limits=httpx2.Limits(max_connections=1))
+    plain = getattr(sdk, {"openai": "OpenAI", "anthropic": "Anthropic"}[SDK])
+    plain = plain(api_key="k", base_url=base, http_client=own, max_retries=0, timeout=1.5)
+    ask(plain, stream=True)
+    gc.collect()
+    raises(sdk.APITimeoutError, ask, plain)
+""",
+    )

@@ -224,3 +224,41 @@ with session(6, verify=CA) as client:
     client.cert = None
     assert client.get(URL + "/who/").json()[0] == []
 """)
+
+
+LOOKUPS = """
+class Slow:
+    # The hub's own resolver, as slow as a name server is.
+    def __init__(self, resolver): self.resolver, self.asked = resolver, 0
+    def __getattr__(self, name): return getattr(self.resolver, name)
+    def getaddrinfo(self, *args, **options):
+        self.asked += 1
+        gevent.sleep(0.2)
+        return self.resolver.getaddrinfo(*args, **options)
+slow = gevent.get_hub().resolver = Slow(gevent.get_hub().resolver)
+NAMED = URL.replace("127.0.0.1", "localhost")
+
+def crowd(client):
+    gevent.joinall([gevent.spawn(client.get, NAMED + "/ok") for _ in range(30)], raise_error=True)
+    return slow.asked
+"""
+
+
+def test_the_first_crowd_looks_its_host_up_once(world):
+    """30 first connections at once are one lookup; without a session each is one."""
+    world.run(
+        LOOKUPS
+        + """
+with session(30, verify=CA) as client:
+    assert crowd(client) == 1, slow.asked
+"""
+    )
+    world.run(
+        LOOKUPS
+        + """
+import logging; logging.getLogger("urllib3").setLevel(logging.ERROR)
+with requests.Session() as plain:
+    plain.verify = CA
+    assert crowd(plain) >= 10, "gevent shares lookups by now: coalesce_lookups() may go"
+"""
+    )

@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING
 from greenkit.errors import GreenkitError, LimitTimeout, PatchError, WaitTimeout, WouldWait
 from greenkit.facts import PermitGranted, emit, snapshot, subscribe
 from greenkit.findings import Finding, Severity, render
+from greenkit.http import anthropic_client, openai_client, session, warmup
+from greenkit.pool import GreenPool, Outcome
 from greenkit.wait import Deadline, FdWatch, Gate, Pass, WaitLine, WaitLineStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    import anthropic
+    import openai
+    import requests
     from typing_extensions import assert_type
 
 
@@ -55,6 +60,27 @@ def a_gate_lets_through(gate: Gate) -> None:
         assert_type(permission, Pass)
         assert_type(permission.waited, float)
         permission.settle(tokens=850.5)
+
+
+def outcomes_keep_the_works_type(pool: GreenPool) -> None:
+    for item, out in pool.stream(len, ["a", "bb"], on_error="return", deadline=1.0):
+        assert_type(item, str)
+        assert_type(out, Outcome[int])
+        assert_type(out.get(), int)
+        assert_type(out.value, int | None)
+    assert_type(pool.statistics().max_size, int)
+    GreenPool(5, adaptive=lambda error: isinstance(error, TimeoutError))
+    GreenPool(5, adaptive="yes")  # type: ignore[arg-type]
+    pool.map(len, ["a"], on_error="ignore")  # type: ignore[arg-type]
+
+
+def clients_are_the_libraries_own() -> None:
+    assert_type(openai_client(5, api_key="k"), openai.OpenAI)
+    assert_type(anthropic_client(5, api_key="k"), anthropic.Anthropic)
+    client: requests.Session = session(5, max_wait=1.0)
+    client.get("/")
+    session(5, max_wait="1")  # type: ignore[arg-type]
+    assert_type(warmup("openai"), dict[str, float])
 
 
 def findings_are_values() -> None:
