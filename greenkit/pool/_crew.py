@@ -115,7 +115,8 @@ class Crew:
 
         Switches: never, unless the limiter does to answer.
         """
-        self.check_open()
+        if not self.is_above():
+            self.check_open()
         if not self.line.acquire_nowait():
             return None
         try:
@@ -217,10 +218,10 @@ class Crew:
                 self.children.discard(child)
                 self._numbers.discard(child.number)
                 self._count(error)
-                self._adapt(child.number, outcome)
                 self._tell(child, error, done)
             if not self.children:
                 self._idle.set()
+            self._adapt(child.number, outcome)  # last: what means "too much" may be foreign code
 
     def _tell(self, child: Child, error: BaseException | None, done: Told) -> None:
         if done is not None:

@@ -215,6 +215,18 @@ def test_what_means_too_much_may_be_told():
             assert pool.statistics().size == size
 
 
+def test_a_rule_that_fails_holds_nobody_up(capsys):
+    """An error of that function is printed; the run goes on and gives everything back."""
+
+    def fail(item):
+        raise KeyError(item)
+
+    with gevent.Timeout(10), GreenPool(2, adaptive=lambda error: 1 / 0) as pool:
+        assert len(list(pool.stream(fail, range(9), on_error="return"))) == 9
+    assert pool.statistics().in_use == pool.statistics().children == 0
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
 def test_one_round_of_refusals_is_one_cut():
     """What began before the last cut is no news."""
     rule = Adaptation(100)

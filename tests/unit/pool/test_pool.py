@@ -149,6 +149,19 @@ def test_a_closed_pool_takes_no_work():
             attempt()
 
 
+def test_children_may_start_more_while_their_pool_ends():
+    """Work that is under way when the block ends may still spawn; nobody else may."""
+    with GreenPool(2) as pool:
+
+        def outer():
+            while not pool._crew.closed:
+                gevent.sleep(0)
+            return pool.spawn(int, "1").get() + pool.try_spawn(int, "2").get()
+
+        child = pool.spawn(outer)
+    assert child.outcome.value == 3
+
+
 def test_a_spawner_that_waited_while_the_pool_closed_is_told():
     """Who stood in line when the block ended gets PoolClosedError, and nothing is held."""
     with GreenPool(1) as pool:
