@@ -262,3 +262,25 @@ with requests.Session() as plain:
     assert crowd(plain) >= 10, "gevent shares lookups by now: coalesce_lookups() may go"
 """
     )
+
+
+def test_the_sdks_client_bears_the_same(world):
+    """Idle connections that ended, a CONNECT proxy and redirects: what serves the SDKs copes alike."""
+    pytest.importorskip("openai")
+    world.run("""
+def open_client():
+    return openai_client(2, base_url=URL, api_key="k", verify=CA)._client
+client, before = open_client(), stats()
+for way in ("cut", "half", "reset"):
+    for _ in range(4):
+        assert client.get(f"{URL}/{way}").is_success
+        gevent.sleep(0.1)
+        assert client.post(URL + "/ok", content=b"once").text == "ok"
+assert 12 <= stats(before)["connections"] <= 15, stats(before)
+assert client.get(URL + "/to/to/ok").text == "ok"
+os.environ["https_proxy"] = PROXY
+before, client = stats(), open_client()
+gevent.joinall([gevent.spawn(client.get, URL + "/ok") for _ in range(8)], raise_error=True)
+del os.environ["https_proxy"]
+assert 1 <= stats(before)["tunnels"] - 1 <= 2, stats(before)  # one asked for the counters
+""")
