@@ -6,9 +6,21 @@ its permits, retry by attempts, and what servers say back. Waiting itself is `gr
 
 from __future__ import annotations
 
+from greenkit.limits._estimate import Estimate, Guess
 from greenkit.limits._limiter import Limiter
 from greenkit.limits._parse import Rate, parse_rate
 from greenkit.limits._permit import Permit, Refusal
+from greenkit.limits._quota import Quota
 from greenkit.limits._statistics import LimiterStatistics
 
-__all__ = ["Limiter", "LimiterStatistics", "Permit", "Rate", "Refusal", "parse_rate"]
+__all__ = [
+    "Estimate",
+    "Guess",
+    "Limiter",
+    "LimiterStatistics",
+    "Permit",
+    "Quota",
+    "Rate",
+    "Refusal",
+    "parse_rate",
+]

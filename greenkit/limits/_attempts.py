@@ -9,57 +9,95 @@ import random
 from typing import TYPE_CHECKING
 
 from greenkit.errors import LimitTimeout
-from greenkit.limits._bell import Bell
-from greenkit.limits._feedback import worth_another
+from greenkit.limits._bell import sleep
+from greenkit.limits._feedback import Ending, ending_of, worth_another
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
-    from greenkit.limits._limiter import Limiter
+    from greenkit.limits._door import Door
     from greenkit.limits._permit import Permit
 
-__all__ = ["Attempt", "Attempts"]
+__all__ = ["Attempt", "Attempts", "RetryBudget"]
 
 # Full jitter: anywhere between 0 and the cap of this attempt. The bounds are the openai SDK's.
 _FIRST_BACKOFF = 0.5
 _LONGEST_BACKOFF = 8.0
 
 
-class Attempts:
-    """Iterate over the attempts of one call; made by `Limiter.attempts()`."""
+class RetryBudget:
+    """Allow so many retries per first attempt, so that a sick server is not asked twice as much.
 
-    __slots__ = ("_costs", "_deadline", "_limiter", "_retry_on")
+    A 429 is not counted: the pause and the limit hold those back already.
+
+    Args:
+        share: Retries per first attempt, in the long run.
+        least: Retries allowed before there were any first attempts, and kept in hand at most ten times.
+    """
+
+    __slots__ = ("_left", "_most", "_share")
+
+    def __init__(self, share: float, *, least: int = 10) -> None:
+        if not 0 <= share <= 1:
+            msg = f"retry_share must be between 0 (no retries but after 429) and 1, not {share!r}"
+            raise ValueError(msg)
+        self._share = share
+        self._left = float(least) if share else 0.0
+        self._most = 10.0 * least
+
+    def first(self) -> None:
+        """Count a first attempt.
+
+        Switches: never.
+        """
+        self._left = min(self._most, self._left + self._share)
+
+    def allows(self, error: BaseException) -> bool:
+        """Take a retry after `error` if one is left; tell whether it was.
+
+        Switches: never.
+        """
+        if ending_of(error) is Ending.REJECTED:
+            return True
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
+class Attempts:
+    """Iterate over the attempts of one call; made by `attempts()` of a limiter."""
+
+    __slots__ = ("budget", "costs", "deadline", "door", "retry_on", "until")
 
     def __init__(
         self,
-        limiter: Limiter,
+        door: Door,
         *,
         deadline: float,
         retry_on: Callable[[BaseException], bool] | None,
+        budget: RetryBudget | None,
         costs: Mapping[str, float],
     ) -> None:
-        self._limiter = limiter
-        self._deadline = deadline
-        self._retry_on = retry_on or worth_another
-        self._costs = dict(costs)
+        self.door = door
+        self.deadline = deadline
+        self.until = 0.0
+        self.retry_on = retry_on or worth_another
+        self.budget = budget
+        self.costs = costs
 
     def __iter__(self) -> Iterator[Attempt]:
         """Yield attempts until one succeeds, or fails for good. Switches: may."""
-        limiter = self._limiter
-        until = limiter.clock.now() + self._deadline
-        error: BaseException | None = None
-        number = 0
-        while True:
-            number += 1
-            attempt = Attempt(
-                limiter, self._costs, number=number, until=until, retry_on=self._retry_on, last=error
-            )
+        self.until = self.door.clock.now() + self.deadline
+        if self.budget is not None:
+            self.budget.first()
+        attempt = Attempt(self, 1, None)
+        yield attempt
+        while attempt.backoff is not None:
+            sleep(attempt.backoff)
+            attempt = Attempt(self, attempt.number + 1, attempt.error)
             yield attempt
-            if attempt.backoff is None:
-                return
-            error = attempt.error
-            limiter._budget.sleep(Bell(), attempt.backoff)
 
 
 class Attempt:
@@ -71,37 +109,14 @@ class Attempt:
         backoff: Seconds until the next attempt; None when there is none.
     """
 
-    __slots__ = (
-        "_costs",
-        "_last",
-        "_limiter",
-        "_permit",
-        "_retry_on",
-        "_until",
-        "backoff",
-        "error",
-        "number",
-    )
+    __slots__ = ("_all", "_last", "_permit", "backoff", "error", "number")
 
-    def __init__(
-        self,
-        limiter: Limiter,
-        costs: dict[str, float],
-        *,
-        number: int,
-        until: float,
-        retry_on: Callable[[BaseException], bool],
-        last: BaseException | None,
-    ) -> None:
+    def __init__(self, whole: Attempts, number: int, last: BaseException | None, /) -> None:
+        self._all = whole
         self.number = number
+        self._last = last
         self.error: BaseException | None = None
         self.backoff: float | None = None
-        self._limiter = limiter
-        self._costs = costs
-        self._until = until
-        self._retry_on = retry_on
-        self._last = last
-        self._permit: Permit | None = None
 
     def __enter__(self) -> Permit:
         """Wait for this attempt's permit.
@@ -111,14 +126,15 @@ class Attempt:
 
         Switches: may.
         """
-        left = self._until - self._limiter.clock.now()
-        permit = self._limiter.permit(timeout=max(0.0, left), **self._costs)
+        whole = self._all
+        door = whole.door
+        left = whole.until - door.clock.now()
+        priority = "normal" if self._last is None else "retry"
+        self._permit = permit = door.permit(timeout=left, priority=priority, **whole.costs)
         try:
-            permit.__enter__()
+            return permit.__enter__()
         except LimitTimeout as error:
             raise error from self._last
-        self._permit = permit
-        return permit
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
@@ -127,16 +143,23 @@ class Attempt:
 
         Switches: never.
         """
-        if self._permit is not None:
-            self._permit.__exit__(kind, error, trace)
-        self.error = error
-        if error is None or not self._retry_on(error):
+        self._permit.__exit__(kind, error, trace)
+        if error is None:
             return False
+        self.error = error
+        self.backoff = self._backoff(error)
+        return self.backoff is not None
+
+    def _backoff(self, error: BaseException) -> float | None:
+        whole = self._all
+        if not whole.retry_on(error):
+            return None
         cap = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** min(self.number - 1, 10))
         backoff = random.uniform(0.0, cap)
         # No time for another: the failure itself tells more than a time-out in the line would.
-        soonest = max(backoff, self._limiter.eta(**self._costs))
-        if self._limiter.clock.now() + soonest >= self._until:
-            return False
-        self.backoff = backoff
-        return True
+        soonest = max(backoff, whole.door.eta(**whole.costs))
+        if whole.door.clock.now() + soonest >= whole.until:
+            return None
+        if whole.budget is not None and not whole.budget.allows(error):
+            return None
+        return backoff

@@ -1,4 +1,8 @@
-"""The head's alarm clock: wakes one sleeper after a time, or earlier when somebody rings.
+"""The alarm clock of one waiter: it sleeps until somebody rings, or until its time is over.
+
+Two kinds. In a thread that has a hub the greenlet leaves the processor to the others; in a thread
+without one (a web server's, in a process that was never patched) there are no others, and the
+thread itself blocks. Both are rung from any thread.
 
 Not `gevent.event.Event`: its timed wait raises and catches a `Timeout` at every expiry, and expiry
 is the usual case here, once per grant.
@@ -6,23 +10,116 @@ is the usual case here, once per grant.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
-from gevent import get_hub
+from gevent import monkey
 from greenlet import getcurrent
 
-__all__ = ["Bell"]
+__all__ = ["GreenBell", "NativeBell", "bell_here", "hub_here", "run_in", "sleep"]
+
+# A century, in seconds.
+_NEVER = 3e9
+_allocate_lock = monkey.get_original("_thread", "allocate_lock")
 
 
-class Bell:
-    """Wake the greenlet that made it, once, from any thread."""
+def hub_here() -> Any:
+    """Return the hub of this thread, or None: asking makes none.
 
-    __slots__ = ("_greenlet", "_hub", "_parked", "rung")
+    Switches: never.
+    """
+    # gevent's public get_hub() would make one.
+    from gevent._hub_local import get_hub_if_exists
+
+    return get_hub_if_exists()
+
+
+def bell_here() -> GreenBell | NativeBell:
+    """Return a new bell for whoever runs now.
+
+    Switches: never.
+    """
+    hub = hub_here()
+    return NativeBell() if hub is None else GreenBell(hub)
+
+
+class GreenBell:
+    """Wake the greenlet that made it."""
+
+    __slots__ = ("_greenlet", "hub", "parked", "rung")
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
+        self._greenlet: Any = getcurrent()
+        self.parked = False
+        self.rung = False
+
+    @property
+    def gone(self) -> bool:
+        """Tell whether the sleeper's thread has ended, so that nothing can wake it."""
+        return bool(self.hub.dead)
+
+    def ring(self) -> None:
+        """End the sleep, also one that has not begun.
+
+        Switches: never.
+        """
+        self.rung = True  # before the look at `parked`: `wait()` does it the other way round
+        if self.parked:
+            run_in(self.hub, self._wake)
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Sleep until it rings or `seconds` have passed; perhaps a little less, as timers are.
+
+        Switches: may.
+        """
+        hub = self.hub
+        timer = None
+        try:
+            if seconds is not None:
+                timer = hub.loop.timer(max(seconds, 0.0))
+                timer.start(self._wake)
+            else:
+                _keep_alive(hub)
+            self.parked = True
+            if not self.rung:
+                hub.switch()
+        finally:
+            self.parked = False
+            if timer is not None:
+                timer.close()
+            else:
+                _let_go(hub)
+
+    def rouse(self) -> None:
+        """End the sleep, and in its own hub, which calls this, run the sleeper before anything else.
+
+        Switches: may.
+        """
+        if self.hub is not hub_here():
+            self.ring()
+            return
+        self.rung = True
+        self._wake()
+
+    def _wake(self) -> None:
+        # A kill that ran before us has taken the sleeper elsewhere.
+        if self.parked:
+            self.parked = False
+            self._greenlet.switch()
+
+
+class NativeBell:
+    """Wake the thread that made it."""
+
+    __slots__ = ("_lock", "rung")
+
+    hub = None
+    gone = False
 
     def __init__(self) -> None:
-        self._hub: Any = get_hub()
-        self._greenlet: Any = getcurrent()
-        self._parked = False
+        self._lock = _allocate_lock()
+        self._lock.acquire()
         self.rung = False
 
     def ring(self) -> None:
@@ -30,27 +127,72 @@ class Bell:
 
         Switches: never.
         """
-        self.rung = True  # before the look at `_parked`: `wait()` does it the other way round
-        if self._parked:
-            self._hub.loop.run_callback_threadsafe(self._wake)
-
-    def wait(self, seconds: float) -> None:
-        """Sleep until it rings or `seconds` have passed; perhaps a little less, as timers are.
-
-        Switches: may.
-        """
-        timer = self._hub.loop.timer(max(seconds, 0.0))
+        self.rung = True
         try:
-            timer.start(self._wake)
-            self._parked = True
-            if not self.rung:
-                self._hub.switch()
-        finally:
-            self._parked = False
-            timer.close()
+            self._lock.release()
+        except RuntimeError:
+            pass  # rung already: one token is enough
 
-    def _wake(self) -> None:
-        # A kill that ran before us has taken the sleeper elsewhere.
-        if self._parked:
-            self._parked = False
-            self._greenlet.switch()
+    rouse = ring
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Block the thread until it rings or `seconds` have passed.
+
+        Switches: never; this is the thread's own time.
+        """
+        longest = threading.TIMEOUT_MAX
+        self._lock.acquire(timeout=longest if seconds is None else min(max(seconds, 0.0), longest))
+
+
+# Sleepers by hub whose bell may be rung by another thread only, and the timer that never goes off.
+_kept: dict[Any, list[Any]] = {}
+
+
+def _keep_alive(hub: Any) -> None:
+    """Keep `hub` from giving up: with nothing of its own to wait for it raises LoopExit in its thread."""
+    kept = _kept.get(hub)
+    if kept is None:
+        timer = hub.loop.timer(_NEVER)
+        timer.start(_nothing)
+        _kept[hub] = [1, timer]
+    else:
+        kept[0] += 1
+
+
+def _let_go(hub: Any) -> None:
+    kept = _kept[hub]
+    kept[0] -= 1
+    if not kept[0]:
+        del _kept[hub]
+        kept[1].close()
+
+
+def _nothing() -> None:
+    pass
+
+
+def sleep(seconds: float) -> None:
+    """Sleep as whoever runs now can: the greenlet, or the thread.
+
+    Switches: may.
+    """
+    bell_here().wait(seconds)
+
+
+def run_in(hub: Any, callback: Any) -> None:
+    """Have `hub` run `callback` soon, from whatever thread.
+
+    A hub whose thread has ended runs nothing more, and nobody waits in it.
+
+    Switches: never.
+    """
+    loop = hub.loop
+    if loop is None:
+        return
+    if hub is hub_here():
+        loop.run_callback(callback)
+        return
+    try:
+        loop.run_callback_threadsafe(callback)
+    except ValueError:  # gevent: "operation on destroyed loop"
+        pass

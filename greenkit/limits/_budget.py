@@ -1,9 +1,12 @@
-"""One budget for everybody in the process: the state of the rules, its lock, and its line.
+"""One budget for everybody in the process: a store, its lock, and the line of those who wait.
 
 Whoever finds the budget open and nobody waiting takes it and never meets the hub. Everybody else
-goes through a turnstile, a `WaitLine` of one: its holder is the *head*, who sleeps until its
-instant has come and only then books its cost. So there is one timer however many wait, nobody
-overtakes, a pause re-times one sleeper, and a head that is killed has nothing to give back.
+stands in line. Only the *head* is timed: an alarm in its hub goes off at its instant (or when the
+first in line runs out of time), books its cost and wakes it. So there is one timer however many wait,
+nobody overtakes, a pause re-times one sleeper, and those who are killed have booked nothing.
+
+A grant is on its way from the moment it is booked until its greenlet runs; one that dies in between
+gives it back.
 """
 
 from __future__ import annotations
@@ -12,82 +15,77 @@ import math
 import os
 import weakref
 from _thread import RLock  # native also after patching; never held across a switch
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING
 
-from gevent import get_hub
-
-from greenkit.errors import LimitTimeout, WaitTimeout
-from greenkit.limits._bell import Bell
+from greenkit.errors import LimitTimeout
+from greenkit.limits._alarm import Alarm
+from greenkit.limits._bell import bell_here, hub_here, run_in
+from greenkit.limits._line import NORMAL, Line, Waiter
 from greenkit.limits._rules import JITTER_CREDIT
-from greenkit.wait import WaitLine
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from greenkit._clock import Clock
+    from greenkit.limits._pace import Crowd
     from greenkit.limits._rules import Amounts, Rules
+    from greenkit.limits._store import LocalStore
 
 __all__ = ["Budget"]
 
-# A head re-timed for less than this would cost more switches than it gains.
+# A head re-timed for less than this would cost more than it gains.
 _WORTH_WAKING = 0.001
-# The shortest answer to "how long", so that a refusal is never taken for a grant.
-_AT_ONCE = 1e-9
+# When only a slot is missing nobody knows when one comes back; callers still need a number.
+_SLOT_RETRY = 0.1
+# Woken greenlets run one after the other in the alarm's call; then the loop has its turn, or
+# whoever else lives in this hub would stand still until the last of a thousand has run.
+_WAKING_TIME = 0.005
 
 
 class Budget:
-    """Grant costs against rules, at once or in order.
+    """Grant costs and slots, at once or in order.
 
     Safe from several native threads and after `fork`.
 
     Args:
-        rules: The dimensions.
+        store: What is left.
         clock: Where `now` comes from.
         name: Shown in errors.
 
     Attributes:
-        granted: Costs granted so far.
-        waiting: Greenlets in the line now, its head included.
+        store: As given; to be read, and changed only through here.
+        line: Who waits.
+        lock: Around all of it; native, never held across a switch.
+        now: The clock's.
+        shut: Granting takes more than arithmetic: somebody waits, slots, a pause, a slower pace.
     """
 
     __slots__ = (
         "__weakref__",
-        "_acquire",
-        "_ahead",
-        "_bell",
-        "_decide",
+        "_alarm",
         "_head_at",
-        "_head_costs",
-        "_hubs",
-        "_lock",
-        "_now",
-        "_paused_until",
-        "_release",
-        "_rules",
-        "_tats",
-        "_turn",
-        "granted",
+        "line",
+        "lock",
         "name",
-        "waiting",
+        "now",
+        "shut",
+        "store",
     )
 
-    def __init__(self, rules: Rules, *, clock: Clock, name: str) -> None:
+    def __init__(self, store: LocalStore, *, clock: Clock, name: str) -> None:
         self.name = name
-        self._rules = rules
-        self._decide = rules.decide
-        self._now = clock.now
-        self._tats = rules.start()
-        self._paused_until = -math.inf
+        self.store = store
+        self.now = clock.now
         # Re-entrant, because the collector may end a forgotten permit while this thread is inside.
-        self._lock = RLock()
-        self._acquire, self._release = self._lock.acquire, self._lock.release
-        self._turn = WaitLine(1, name=name)
-        self._ahead: list[float] = [0.0] * len(rules.rules)
-        self._hubs: dict[object, tuple[Any, Amounts]] = {}
-        self._bell: Bell | None = None
+        self.lock = RLock()
+        self.line = Line(len(store.rules.rules))
+        self._alarm = Alarm(self._tick)
         self._head_at = math.inf
-        self._head_costs: Amounts = ()
-        self.granted = 0
-        self.waiting = 0
+        self.shut = store.must_look(self.now())
         _budgets.add(self)
+
+    # -- asking ------------------------------------------------------------------------------------
 
     def take_nowait(self, costs: Amounts) -> float:
         """Take `costs` if nobody waits and all of it may go now.
@@ -97,24 +95,21 @@ class Budget:
 
         Switches: never.
         """
-        self._acquire()  # half the price of `with`, and this runs on every permit
-        try:
-            now = self._now()
-            if not self.waiting and now >= self._paused_until:
-                tats = self._decide(self._tats, costs, now, 0.0)
-                if tats is not None:
-                    self._tats = tats
-                    self.granted += 1
-                    return 0.0
-            return max(self._eta(costs, now), _AT_ONCE)
-        finally:
-            self._release()
+        with self.lock:
+            now = self.now()
+            store = self.store
+            if not self.line.waiting and not store.admit(costs, now, credit=0.0):
+                self.shut = store.must_look(now)
+                return 0.0
+            eta = store.eta(costs, self.line.ahead(NORMAL), now)
+            return max(eta, _SLOT_RETRY if store.full else 1e-9)
 
-    def take(self, costs: Amounts, *, until: float) -> None:
+    def take(self, costs: Amounts, *, lane: int, until: float) -> None:
         """Take `costs` when their turn and their instant have come.
 
         Args:
             costs: By dimension, in the order of the rules.
+            lane: Number of the priority.
             until: Clock reading after which waiting makes no sense; `inf` for never.
 
         Raises:
@@ -122,166 +117,265 @@ class Budget:
 
         Switches: may.
         """
-        me = self._join(costs, until)
+        with self.lock:
+            now = self.now()
+            # It may have come back since the caller looked, and nobody would look again.
+            if not self.line.waiting and not self.store.admit(costs, now, credit=0.0):
+                return
+            eta = self.store.eta(costs, self.line.ahead(lane), now)
+            if until <= now or now + eta > until:
+                raise self._too_late(eta, until - now)
+            waiter = Waiter(costs, lane=lane, until=until, bell=bell_here())
+            self.line.add(waiter)
+            self.shut = True
+            if self.line.head() is waiter or until < self._head_at:
+                self._set_alarm(now)
         try:
-            self._wait_for_turn(costs, until)
-            try:
-                self._wait_for_instant(costs, until)
-            finally:
-                self._turn.release()
-        finally:
-            self._part(me, costs)
+            self._sleep(waiter)
+        except BaseException:
+            self._quit(waiter)
+            raise
+        if waiter.error is not None:
+            raise waiter.error
 
-    def eta(self, costs: Amounts) -> float:
+    def eta(self, costs: Amounts, *, lane: int = NORMAL) -> float:
         """Return the seconds until `costs` would be granted, behind all who wait now.
 
         Switches: never.
         """
-        with self._lock:
-            return self._eta(costs, self._now())
+        with self.lock:
+            return self.store.eta(costs, self.line.ahead(lane), self.now())
 
-    def settle(self, before: Amounts, costs: dict[str, float]) -> Amounts:
+    # -- giving back, and changing -----------------------------------------------------------------
+
+    def settle(self, before: Amounts, costs: Mapping[str, float]) -> Amounts:
         """Correct what `before` cost to `costs`, by name; return the costs after.
 
         Switches: never.
         """
-        self._acquire()
-        try:
-            self._tats, after = self._rules.settle(self._tats, before, costs, self._now())
-            if self._bell is not None:
-                self._retime_head()
+        with self.lock:
+            after = self.store.settle(before, costs, self.now())
+            if self.line.waiting:
+                self._retime()
             return after
-        finally:
-            self._release()
+
+    def give_back_slot(self) -> None:
+        """Let the next have the slot of a call that ended, where slots are counted.
+
+        Switches: never.
+        """
+        if self.store.slots is not None:
+            with self.lock:
+                self.store.give_back_slot()
+                self._look_soon()
+
+    def heard(self, *, error: bool) -> None:
+        """Learn how many at once the server likes; `error` when it was too busy.
+
+        Switches: never.
+        """
+        with self.lock:
+            if self.store.heard(self.now(), error=error):
+                self._look_soon()
 
     def pause(self, seconds: float) -> None:
         """Grant nothing for `seconds` from now; never shortens a pause in force.
 
         Switches: never.
         """
-        with self._lock:
-            self._paused_until = max(self._paused_until, self._now() + seconds)
-            if self._bell is not None:
-                self._bell.ring()  # it may have become hopeless, which is to be said at once
+        with self.lock:
+            self.store.paused_until = max(self.store.paused_until, self.now() + seconds)
+            self._changed()
+
+    def resume(self) -> None:
+        """End the pause in force.
+
+        Switches: never.
+        """
+        with self.lock:
+            self.store.paused_until = -math.inf
+            self._changed()
+
+    def slow_down(self, pause: float) -> None:
+        """Grant nothing for `pause` seconds, and use less of the rate for a while, after a 429.
+
+        Switches: never.
+        """
+        with self.lock:
+            self.store.slow_down(self.now())
+            self.pause(pause)
+
+    def learn(self, available: Mapping[str, float], shares: Mapping[str, float]) -> None:
+        """Let no more than `available` go now, and use at most these `shares` of the rates.
+
+        Switches: never.
+        """
+        with self.lock:
+            now = self.now()
+            # Most answers of a server tell nothing new, and those cost no look at the line.
+            if self.store.ceil(shares, now) | self.store.limit_to(available, now):
+                self._changed()
+
+    def configure(self, rules: Rules, slots: int | Crowd | None) -> None:
+        """Go on under other rules of the same dimensions; what is out stays out.
+
+        Switches: never.
+        """
+        with self.lock:
+            self.store.configure(rules, slots, self.now())
+            self._changed()
 
     def paused_for(self) -> float:
         """Return the seconds the pause in force still lasts.
 
         Switches: never.
         """
-        return max(0.0, self._paused_until - self._now())
+        return max(0.0, self.store.paused_until - self.now())
 
     def available(self) -> dict[str, float]:
         """Return how many units could go now, by dimension.
 
         Switches: never.
         """
-        now, tats = self._now(), self._tats
-        return {
-            rule.name: rule.available(tat, now) for rule, tat in zip(self._rules.rules, tats, strict=True)
-        }
+        with self.lock:
+            return self.store.available(self.now())
 
-    def sleep(self, bell: Bell, seconds: float) -> None:
-        """Sleep until `bell` rings or `seconds` have passed: the only sleep of this room.
+    # -- waiting -----------------------------------------------------------------------------------
 
-        Switches: may.
-        """
-        bell.wait(seconds)
+    def _sleep(self, waiter: Waiter) -> None:
+        bell = waiter.bell
+        while not waiter.done:
+            if bell.hub is not None:
+                bell.wait()
+                continue
+            # No hub, no alarm: this thread looks after the line itself while it is the head.
+            bell.wait(None if waiter.alarm == math.inf else waiter.alarm - self.now())
+            if not waiter.done and waiter.alarm <= self.now():
+                waiter.alarm = math.inf
+                self._tick()
 
-    def _join(self, costs: Amounts, until: float) -> object:
-        me = object()
-        with self._lock:
-            now = self._now()
-            eta = self._eta(costs, now)
-            if now + eta > until:
-                raise self._hopeless(eta, until - now)
-            self.waiting += 1
-            self._hubs[me] = get_hub(), costs
-            self._ahead = [a + b for a, b in zip(self._ahead, costs, strict=True)]
-        return me
+    def _quit(self, waiter: Waiter) -> None:
+        """Leave the line with empty hands: killed, or timed out by somebody else's timer."""
+        with self.lock:
+            first = waiter.granted or self.line.head() is waiter
+            if waiter.granted:
+                self.store.take_back(waiter.costs, self.now())
+            else:
+                self.line.remove(waiter)
+            if first:
+                self._look_soon()
 
-    def _part(self, me: object, costs: Amounts) -> None:
-        with self._lock:
-            del self._hubs[me]
-            self.waiting -= 1
-            # Sums of fractions drift; an empty line is an exact zero.
-            self._ahead = (
-                [a - b for a, b in zip(self._ahead, costs, strict=True)]
-                if self.waiting
-                else [0.0] * len(costs)
-            )
+    def _tick(self) -> None:
+        """Wake whoever is due; the alarm's call, in the hub of the head, or in its thread."""
+        begin = monotonic()
+        while True:
+            with self.lock:
+                waiter = self._next(self.now())
+            if waiter is None:
+                return
+            try:
+                waiter.bell.rouse()
+            except BaseException:
+                self._look_soon()  # Ctrl-C in one of them is not the end of the others
+                raise
+            if monotonic() - begin > _WAKING_TIME:
+                self._look_soon()
+                return
 
-    def _wait_for_turn(self, costs: Amounts, until: float) -> None:
-        timeout = None if until == math.inf else max(0.0, until - self._now())
-        try:
-            self._turn.acquire(timeout=timeout)
-        except WaitTimeout:
-            raise self._hopeless(self.eta(costs), timeout or 0.0) from None
+    # The lock is held in all that follows.
 
-    def _wait_for_instant(self, costs: Amounts, until: float) -> None:
-        try:
-            while (wait := self._take_as_head(costs)) > 0.0:
-                bell = self._bell
-                assert bell is not None
-                if self._now() + wait > until:
-                    raise self._hopeless(wait, until - self._now())
-                self.sleep(bell, wait)
-        finally:
-            self._bell = None
+    def _next(self, now: float) -> Waiter | None:
+        """Return one who need not wait any more, or set the alarm."""
+        # Whose time is over before a pause ends is told when it begins.
+        late = self.line.expired(max(now, self.store.paused_until))
+        if late is not None:
+            eta = self.store.eta(late.costs, self.line.ahead(late.lane), now)
+            late.error = self._too_late(eta, late.until - now)
+            return late
+        head = self.line.head()
+        if head is None:
+            self._alarm.cancel()
+            self.shut = self.store.must_look(now)
+            return None
+        if not self.store.admit(head.costs, now, credit=JITTER_CREDIT):
+            self.line.grant(head)
+            head.granted = True
+            return head
+        head.error = self._impossible(head, now)
+        if head.error is None:
+            self._set_alarm(now)
+            return None
+        self.line.remove(head)
+        return head
 
-    def _take_as_head(self, costs: Amounts) -> float:
-        """Take `costs` if their instant has come, else hang up a bell and return for how long to sleep."""
-        with self._lock:
-            now = self._now()
-            if now >= self._paused_until:
-                tats = self._decide(self._tats, costs, now, JITTER_CREDIT)
-                if tats is not None:
-                    self._tats = tats
-                    self.granted += 1
-                    return 0.0
-            # A new one each time: what rings from here on is heard, what rang before is dealt with.
-            self._bell = Bell()
-            self._head_costs = costs
-            self._head_at = self._instant(costs)
-            return max(self._head_at - now, _AT_ONCE)
+    def _impossible(self, head: Waiter, now: float) -> Exception | None:
+        """Return why no wait can help the head: debts and new settings come while it waits."""
+        instant = self.store.instant(head.costs)
+        if instant > head.until:
+            return self._too_late(instant - now, head.until - now)
+        return self.store.rules.too_high(head.costs)
 
-    def _retime_head(self) -> None:
-        """Wake the head if its instant has come nearer. The lock is held."""
-        if self._bell is not None and self._instant(self._head_costs) < self._head_at - _WORTH_WAKING:
-            self._bell.ring()
+    def _set_alarm(self, now: float) -> None:
+        """Have somebody look when the head is due or a time runs out, whichever comes first."""
+        head = self.line.head()
+        if head is None:
+            return
+        due = math.inf if self.store.full else self.store.instant(head.costs)
+        self._head_at = min(due, self.line.next_expiry())
+        if head.bell.hub is None:
+            self._alarm.cancel()
+            head.alarm = self._head_at
+            head.bell.ring()
+        elif self._head_at == math.inf:
+            self._alarm.cancel()
+        else:
+            self._alarm.set(head.bell.hub, self._head_at - now)
 
-    def _instant(self, costs: Amounts) -> float:
-        """Return from when `costs` may go, were nobody ahead."""
-        return max(self._paused_until, self._rules.earliest(self._tats, costs))
+    def _changed(self) -> None:
+        self.shut = True
+        self._look_soon()
 
-    def _eta(self, costs: Amounts, now: float) -> float:
-        start = max(now, self._paused_until)
-        tats = tuple([max(tat, start) for tat in self._tats])
-        behind = tuple([a + b for a, b in zip(self._ahead, costs, strict=True)]) if self.waiting else costs
-        return max(start, self._rules.earliest(tats, behind)) - now
+    def _look_soon(self) -> None:
+        """Have the head looked at: a slot came back, or its instant has come nearer."""
+        with self.lock:
+            head = self.line.head()
+            if head is None:
+                self._alarm.cancel()
+            elif head.bell.hub is not None:
+                run_in(head.bell.hub, self._tick)
+            else:
+                head.alarm = -math.inf
+                head.bell.ring()
 
-    def _hopeless(self, wait: float, patience: float) -> LimitTimeout:
-        paused = self.paused_for()
-        why = f"it is paused for {paused:.3g} s" if paused else f"{self.waiting} wait for it"
+    def _retime(self) -> None:
+        head = self.line.head()
+        if head is not None and self.store.instant(head.costs) < self._head_at - _WORTH_WAKING:
+            self._set_alarm(self.now())
+
+    def _too_late(self, wait: float, patience: float) -> LimitTimeout:
+        """Return the error of a wait that cannot end in time."""
+        store, paused = self.store, self.paused_for()
+        why = f"would let this through in {wait:.3g} s"
+        if store.full:
+            why = f"had no slot free in time ({store.held} of {store.size} held)"
+        seen = f"it is paused for {paused:.3g} s" if paused else f"{self.line.waiting} wait for it"
         return LimitTimeout(
-            f"limit {self.name!r} would let this through in {wait:.3g} s, and the caller waits no longer "
-            f"than {max(0.0, patience):.3g} s ({why}). Nothing was taken. Wait longer, send less, or "
-            "raise the limit.",
-            retry_after=wait,
+            f"limit {self.name!r} {why}, and the caller waits no longer than {max(0.0, patience):.3g} s "
+            f"({seen}). Nothing was taken. Wait longer, send less, or raise the limit.",
+            retry_after=max(wait, _SLOT_RETRY if store.full else 1e-9),
         )
 
     def _after_fork(self) -> None:
         """Forget, in a forked child, those who wait in threads that exist only in the parent."""
-        self._lock = RLock()
-        self._acquire, self._release = self._lock.acquire, self._lock.release
-        here = get_hub()
-        self._hubs = {me: seen for me, seen in self._hubs.items() if seen[0] is here}
-        self.waiting = len(self._hubs)
-        columns = zip(*(costs for _, costs in self._hubs.values()), strict=True)
-        self._ahead = [sum(column) for column in columns] or [0.0] * len(self._rules.rules)
-        if not self._hubs:
-            self._turn = WaitLine(1, name=self.name)  # its holder may not exist here
-            self._bell = None
+        self.lock._at_fork_reinit()  # type: ignore[attr-defined] # as threading does with its own
+        here = hub_here()
+        stay = [waiter for waiter in self.line if waiter.bell.hub is here]
+        self.line = Line(len(self.store.rules.rules))
+        for waiter in stay:
+            self.line.add(waiter)
+        self.store.forget_slots()
+        self._alarm = Alarm(self._tick)
+        self._look_soon()
 
 
 def _reset_budgets_after_fork() -> None:

@@ -20,13 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = [
+    "BUSY",
     "LONGEST_PAUSE",
     "TOO_MANY",
     "Ending",
     "ending_of",
+    "header_in",
     "headers_of",
+    "heals",
+    "number_in",
     "retry_after_in",
     "status_of",
+    "too_busy",
     "worth_another",
 ]
 
@@ -35,7 +40,10 @@ __all__ = [
 LONGEST_PAUSE = 120.0
 
 TOO_MANY = 429
+BUSY = frozenset({503, 529})
 _TRANSIENT = frozenset({408, 409, 425, 429})
+# A server that is asked too much at once answers so, or not in time.
+_OVERLOADED = frozenset({408, 429, 503, 504, 529})
 _SERVER_ERROR = 500
 
 
@@ -76,14 +84,35 @@ def worth_another(error: BaseException) -> bool:
         return True
     if not isinstance(error, Exception) or isinstance(error, GreenkitError):
         return False
-    if getattr(error, "code", None) == "insufficient_quota":
+    if not heals(error):
         return False
-    if _header(headers_of(error), "x-should-retry") == "false":
+    if header_in(headers_of(error), "x-should-retry") == "false":
         return False
     status = status_of(error)
     if status is not None:
         return status in _TRANSIENT or status >= _SERVER_ERROR
     return any(isinstance(one, ConnectionError | TimeoutError | socket.gaierror) for one in _chain(error))
+
+
+def heals(error: BaseException) -> bool:
+    """Tell whether waiting can help: an exhausted quota says 429 too, until somebody pays.
+
+    Switches: never.
+    """
+    return getattr(error, "code", None) != "insufficient_quota"
+
+
+def too_busy(error: BaseException) -> bool:
+    """Tell whether the server had too much to do, or was too slow to answer.
+
+    Switches: never.
+    """
+    if isinstance(error, RateLimited):
+        return True
+    status = status_of(error)
+    if status is not None:
+        return status in _OVERLOADED
+    return any(isinstance(one, TimeoutError) for one in _chain(error))
 
 
 def status_of(error: BaseException) -> int | None:
@@ -125,13 +154,13 @@ def retry_after_in(headers: Mapping[str, str]) -> float | None:
 
     Switches: never.
     """
-    millis = _number(_header(headers, "retry-after-ms"))
+    millis = number_in(header_in(headers, "retry-after-ms"))
     if millis is not None:
         return _capped(millis / 1000.0)
-    text = _header(headers, "retry-after")
-    seconds = _number(text)
+    text = header_in(headers, "retry-after")
+    seconds = number_in(text)
     if seconds is None and text:
-        seconds = _seconds_until(text, _header(headers, "date"))
+        seconds = _seconds_until(text, header_in(headers, "date"))
     return None if seconds is None else _capped(seconds)
 
 
@@ -156,7 +185,11 @@ def _date(text: str) -> datetime | None:
     return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
 
 
-def _number(text: str) -> float | None:
+def number_in(text: str) -> float | None:
+    """Return the number `text` spells, or None.
+
+    Switches: never.
+    """
     try:
         number = float(text)
     except ValueError:
@@ -164,7 +197,7 @@ def _number(text: str) -> float | None:
     return number if number == number else None  # noqa: PLR0124 - NaN is no number
 
 
-def _header(headers: Mapping[str, Any], name: str) -> str:
+def header_in(headers: Mapping[str, Any], name: str) -> str:
     """Return the header in lower case or as the mapping spells it; "" when absent."""
     value = headers.get(name)
     if value is None:

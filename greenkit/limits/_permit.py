@@ -1,6 +1,6 @@
 """What a limiter answers with: a permit that knows what it cost, or a refusal that knows when.
 
-Bookkeeping only; the waiting and the lock are the limiter's.
+Bookkeeping only; the waiting and the lock are the budget's.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from greenkit.limits._feedback import Ending, ending_of
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from greenkit.limits._limiter import Limiter
+    from greenkit.limits._door import Door
     from greenkit.limits._rules import Amounts
 
-__all__ = ["ENDED", "HELD", "NEW", "Permit", "Refusal"]
+__all__ = ["ENDED", "HELD", "LET_THROUGH", "NEW", "Permit", "Refusal"]
 
 # What a permit is going through. Plain numbers: they are compared on every call.
-NEW, HELD, ENDED = 0, 1, 2
+# A shadow lets through what it would have held back; that one owes nothing.
+NEW, HELD, SETTLED, LET_THROUGH, ENDED = range(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Refusal:
 
 
 class Permit:
-    """Let one call through, at a cost that can be corrected once it is known.
+    """Let one call through, at a cost that can be corrected once it is known; made by a limiter.
 
     Entering waits in line; leaving gives back the concurrency slot. How the block ended decides
     about the cost:
@@ -57,25 +58,25 @@ class Permit:
         waited: Seconds entering took.
     """
 
-    __slots__ = ("_costs", "_limiter", "_settled", "_state", "_timeout", "waited")
+    # No __init__: the limiter sets these, at a third of the price, and this is made for every call.
+    __slots__ = ("_costs", "_door", "_lane", "_state", "_timeout", "waited")
 
-    def __init__(self, limiter: Limiter, costs: Amounts, timeout: float | None, state: int = NEW) -> None:
-        self._limiter = limiter
-        self._costs = costs
-        self._timeout = timeout
-        self._state = state
-        self._settled = False
-        self.waited = 0.0
+    _costs: Amounts
+    _door: Door
+    _lane: int
+    _state: int
+    _timeout: float | None
+    waited: float
 
     def __repr__(self) -> str:
-        state = ("not entered", "held", "ended")[self._state]
+        state = ("not entered", "held", "held", "held", "ended")[self._state]
         costs = ", ".join(f"{name}={cost:g}" for name, cost in self.costs.items())
-        return f"<Permit of {self._limiter.name!r}, {costs}, {state}>"
+        return f"<Permit of {self._door.name!r}, {costs}, {state}>"
 
     @property
     def costs(self) -> dict[str, float]:
         """Return what this permit costs as of now, by dimension."""
-        return dict(zip(self._limiter.dimensions, self._costs, strict=True))
+        return dict(zip(self._door.dimensions, self._costs, strict=True))
 
     def __enter__(self) -> Permit:
         """Wait, in order, until the cost may go.
@@ -86,15 +87,18 @@ class Permit:
 
         Switches: may.
         """
-        if self._state == NEW:
-            waited = self._limiter._enter(self._costs, self._timeout)
+        if self._state:
+            if self._state == ENDED:
+                msg = f"{self!r} was used before; every call takes its own permit()"
+                raise RuntimeError(msg)
+            return self
+        door = self._door
+        if door._take_nowait(self._costs):
+            door._wait(self)
+        else:
             self._state = HELD
-            self.waited = waited
-            if listening():
-                emit(PermitGranted(self._limiter.name, waited))
-        elif self._state == ENDED:
-            msg = f"{self!r} was used before; every call takes its own permit()"
-            raise RuntimeError(msg)
+        if listening():
+            emit(PermitGranted(door.name, self.waited))
         return self
 
     def __exit__(
@@ -104,16 +108,20 @@ class Permit:
 
         Switches: never.
         """
+        state = self._state
         self._state = ENDED
-        limiter = self._limiter
-        if error is not None:
-            # Finally: what the error says of itself is foreign code, and the slot is not its own.
-            try:
-                self._account(error)
-            finally:
-                limiter._leave()
-        elif limiter._slots is not None:
-            limiter._slots.release()
+        door = self._door
+        if error is None and not door._counts_slots:
+            return
+        # Finally: what the error says of itself is foreign code, and the slot is not its own.
+        try:
+            if error is not None:
+                self._account(error, owed=state == HELD)
+            elif state != LET_THROUGH:
+                door._budget.heard(error=False)
+        finally:
+            if state != LET_THROUGH:
+                door._budget.give_back_slot()
 
     def settle(self, **costs: float) -> None:
         """Say what the call really cost: the rest is refunded, or the debt is charged.
@@ -128,17 +136,23 @@ class Permit:
 
         Switches: never.
         """
-        if self._state == NEW:
+        state = self._state
+        door = self._door
+        if door._learns:
+            door._teach(self._costs, costs)
+        if state == HELD:
+            self._state = SETTLED
+        elif state == NEW:
             msg = f"{self!r}: settle() belongs inside the with block, once the cost is known"
             raise RuntimeError(msg)
-        self._costs = self._limiter._settle(self._costs, costs)
-        self._settled = True
+        elif state == LET_THROUGH:
+            return
+        self._costs = door._settle(self._costs, costs)
 
-    def _account(self, error: BaseException) -> None:
+    def _account(self, error: BaseException, *, owed: bool) -> None:
         ending = ending_of(error)
-        if ending is Ending.REJECTED:
-            self._limiter._rejected(error)
-        if ending is not Ending.SPENT and not self._settled:
+        self._door._failed(error, ending)
+        if ending is not Ending.SPENT and owed:
             keep = "requests" if ending is Ending.REJECTED else ""
-            refund = {name: 0.0 for name in self._limiter.dimensions if name != keep}
-            self._costs = self._limiter._settle(self._costs, refund)
+            refund = {name: 0.0 for name in self._door.dimensions if name != keep}
+            self._costs = self._door._settle(self._costs, refund)

@@ -10,20 +10,19 @@ Source: ITU-T I.371 (GCRA, virtual scheduling form).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from greenkit.errors import ConfigError, CostTooHighError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from greenkit.limits._parse import Rate
 
     Amounts = tuple[float, ...]
-    Decide = Callable[[Amounts, Amounts, float, float], Amounts | None]
 
-__all__ = ["JITTER_CREDIT", "Rule", "Rules"]
+__all__ = ["JITTER_CREDIT", "ROUNDING", "Rule", "Rules"]
 
 # A timer fires a quarter of a millisecond late, and a TAT restarted from `now` loses that for
 # ever: 7 % of 200/s at burst 1. Those who waited may therefore count from up to this long ago.
@@ -31,7 +30,7 @@ JITTER_CREDIT = 0.010
 
 # Instants differ from their own sums by rounding; a caller who slept exactly `retry_after` must
 # pass, or it sleeps 1e-17 s for ever.
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +75,15 @@ class Rule:
         object.__setattr__(self, "interval", interval)
         object.__setattr__(self, "burst", float(rate.burst))
 
+    def paced(self, factor: float) -> Rule:
+        """Return this rule at `factor` times its rate; what may go at once stays.
+
+        Switches: never.
+        """
+        rule = replace(self)
+        object.__setattr__(rule, "interval", self.interval / factor)
+        return rule
+
     def earliest(self, tat: float, cost: float) -> float:
         """Return the instant from which `cost` may go.
 
@@ -100,12 +108,11 @@ class Rules:
         rules: One per dimension, in the order states and costs are given in.
 
     Attributes:
-        decide: (tats, costs, now, credit) → the next tats, or None where refused: the state is
-            then unchanged, and `earliest()` says from when the same cost passes. A cost may be
-            counted from `credit` seconds ago. Switches: never.
+        names: Their names.
+        rules: As given.
     """
 
-    __slots__ = ("_bursts", "_free", "_intervals", "_places", "decide", "names", "rules")
+    __slots__ = ("_bursts", "_free", "_intervals", "_places", "names", "rules")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
@@ -114,7 +121,6 @@ class Rules:
         self._bursts = tuple(rule.burst for rule in self.rules)
         self._intervals = tuple(rule.interval for rule in self.rules)
         self._places = {name: place for place, name in enumerate(self.names)}
-        self.decide: Decide = _unrolled(self.rules)
 
     def start(self) -> Amounts:
         """Return the state of full budgets.
@@ -143,6 +149,38 @@ class Rules:
                 raise _bad_cost(self.rules[place], cost)
             priced[place] = cost
         return tuple(priced)
+
+    def decide(self, tats: Amounts, costs: Amounts, now: float, *, credit: float) -> Amounts | None:
+        """Return the next state when `costs` may go at `now`, or None.
+
+        Refused, the state stays as it is, and `earliest()` says from when the same costs pass.
+
+        Args:
+            tats: The state.
+            costs: In the order of the rules. A cost of 0 passes whatever the debt of its dimension.
+            now: Clock reading.
+            credit: Seconds ago a cost may be counted from.
+
+        Switches: never.
+        """
+        floor = now - credit
+        granted = []
+        for rule, tat, cost in zip(self.rules, tats, costs, strict=True):
+            after = max(tat, floor) + cost * rule.interval
+            if after > now + rule.burst * rule.interval + ROUNDING and cost:
+                return None
+            granted.append(after)
+        return tuple(granted)
+
+    def too_high(self, costs: Amounts) -> CostTooHighError | None:
+        """Return the error for costs that exceed a burst, or None.
+
+        Switches: never.
+        """
+        for rule, cost in zip(self.rules, costs, strict=True):
+            if cost > rule.burst:
+                return _too_high(rule, cost)
+        return None
 
     def settle(
         self, tats: Amounts, before: Amounts, costs: Mapping[str, float], now: float
@@ -175,6 +213,31 @@ class Rules:
             after[place] = cost
         return tuple(instants), tuple(after)
 
+    def taken_over(self, tats: Amounts, old: Rules, now: float) -> Amounts:
+        """Return the state under these rules of budgets kept under `old`: as many units are out.
+
+        Switches: never.
+        """
+        return tuple(
+            [
+                now + (tat - now) * new.interval / was.interval if tat > now else tat
+                for tat, new, was in zip(tats, self.rules, old.rules, strict=True)
+            ]
+        )
+
+    def limited_to(self, tats: Amounts, available: Mapping[str, float], now: float) -> Amounts:
+        """Return the state in which no more than `available` can go now; names not known are ignored.
+
+        Switches: never.
+        """
+        instants = list(tats)
+        for name, units in available.items():
+            place = self._places.get(name)
+            if place is not None:
+                rule = self.rules[place]
+                instants[place] = max(tats[place], now + (rule.burst - max(0.0, units)) * rule.interval)
+        return tuple(instants)
+
     def earliest(self, tats: Amounts, costs: Amounts) -> float:
         """Return the instant from which all of `costs` may go.
 
@@ -194,65 +257,11 @@ class Rules:
 def _bad_cost(rule: Rule, cost: float) -> ValueError:
     if not rule.burst < cost < math.inf:
         return ValueError(f"{rule.name} must cost 0 or more, not {cost!r}")
+    return _too_high(rule, cost)
+
+
+def _too_high(rule: Rule, cost: float) -> CostTooHighError:
     return CostTooHighError(
         f"{rule.name}={cost:g} exceeds the burst of {rule.burst:g}, so it could never be granted; ask for "
         f'less, or end the limit of {rule.name} with "burst {math.ceil(cost)}"'
     )
-
-
-def _unrolled(rules: tuple[Rule, ...]) -> Decide:
-    """Return `Rules.decide`, written out for the common counts of dimensions."""
-    if len(rules) == 1:
-        return _decide_one(*rules)
-    if len(rules) == 2:
-        return _decide_two(*rules)
-    return _decide_all(rules)
-
-
-# Conditional expressions for max(): a call would cost as much as the rest of the arithmetic.
-# A cost of 0 passes whatever the debt of its dimension, and is looked at only when refused.
-
-
-def _decide_one(rule: Rule) -> Decide:
-    interval, reach = rule.interval, rule.burst * rule.interval + _ROUNDING
-
-    def decide(tats: Amounts, costs: Amounts, now: float, credit: float) -> Amounts | None:
-        tat = tats[0]
-        floor = now - credit
-        tat = (tat if tat > floor else floor) + costs[0] * interval  # noqa: FURB136
-        if tat > now + reach and costs[0]:
-            return None
-        return (tat,)
-
-    return decide
-
-
-def _decide_two(first: Rule, second: Rule) -> Decide:
-    interval_a, reach_a = first.interval, first.burst * first.interval + _ROUNDING
-    interval_b, reach_b = second.interval, second.burst * second.interval + _ROUNDING
-
-    def decide(tats: Amounts, costs: Amounts, now: float, credit: float) -> Amounts | None:
-        a, b = tats
-        cost_a, cost_b = costs
-        floor = now - credit
-        a = (a if a > floor else floor) + cost_a * interval_a  # noqa: FURB136
-        b = (b if b > floor else floor) + cost_b * interval_b  # noqa: FURB136
-        if (a > now + reach_a and cost_a) or (b > now + reach_b and cost_b):
-            return None
-        return a, b
-
-    return decide
-
-
-def _decide_all(rules: tuple[Rule, ...]) -> Decide:
-    def decide(tats: Amounts, costs: Amounts, now: float, credit: float) -> Amounts | None:
-        floor = now - credit
-        granted = []
-        for rule, tat, cost in zip(rules, tats, costs, strict=True):
-            after = max(tat, floor) + cost * rule.interval
-            if after > now + rule.burst * rule.interval + _ROUNDING and cost:
-                return None
-            granted.append(after)
-        return tuple(granted)
-
-    return decide

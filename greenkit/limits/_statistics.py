@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-__all__ = ["LimiterStatistics", "Waits"]
+__all__ = ["LimiterStatistics", "Tally", "Waits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,10 +13,11 @@ class LimiterStatistics:
     """Show a limiter at one instant; counts are since it was made.
 
     Attributes:
-        granted: Permits given.
+        granted: Permits given, those of its keys included.
         refused: `try_permit()` and `call()` answered "not now".
         timed_out: Waits ended by `LimitTimeout`.
         rejected: Times the server said 429.
+        shadowed: Permits a limiter with `shadow=True` let through that it would have held back.
         waiting: Greenlets in line now, for the rate or for a slot.
         in_use: Permits held now; 0 when there is no `concurrency` to count them by.
         concurrency: Permits that may be held at once, or None.
@@ -24,13 +25,18 @@ class LimiterStatistics:
         wait_p95: 95 % of the permits waited no longer.
         wait_max: The longest wait.
         paused_for: Seconds until the pause in force ends; 0.0 when there is none.
+        pace: Share of the configured rate used now: less than 1 for a while after 429s.
         available: Units that could go now, by dimension; negative while in debt.
+        keys: Keys remembered: those whose budget is not full, and those in use.
+        backend: "local" for a limiter of its own; of a shared one "shared", or what it does while the
+            backend is away: "local", "open", "closed".
     """
 
     granted: int
     refused: int
     timed_out: int
     rejected: int
+    shadowed: int
     waiting: int
     in_use: int
     concurrency: int | None
@@ -38,7 +44,25 @@ class LimiterStatistics:
     wait_p95: float
     wait_max: float
     paused_for: float
+    pace: float
     available: dict[str, float]
+    keys: int
+    backend: str
+
+
+class Tally:
+    """Count what happened to the permits of one limiter and all its keys.
+
+    Attributes:
+        waits: How long those that waited did.
+        refused: As in `LimiterStatistics`, and so are the others.
+    """
+
+    __slots__ = ("refused", "rejected", "shadowed", "timed_out", "waits")
+
+    def __init__(self) -> None:
+        self.waits = Waits()
+        self.refused = self.timed_out = self.rejected = self.shadowed = 0
 
 
 class Waits:

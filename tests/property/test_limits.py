@@ -7,8 +7,9 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenkit.limits import Rate
+from greenkit.limits import Limiter, Rate
 from greenkit.limits._rules import JITTER_CREDIT, Rule, Rules
+from greenkit.testing import FakeClock
 
 rates = st.builds(
     Rate,
@@ -27,10 +28,10 @@ def play(rule, steps, *, wait=True):
     for gap, share, credit in steps:
         now += gap
         cost = max(share * rule.burst, 1e-6)
-        after = rules.decide(tats, (cost,), now, credit)
+        after = rules.decide(tats, (cost,), now, credit=credit)
         if after is None and wait:
             now = max(now, rules.earliest(tats, (cost,)))
-            after = rules.decide(tats, (cost,), now, credit)
+            after = rules.decide(tats, (cost,), now, credit=credit)
             assert after is not None, "refused at the very instant it was told to come back"
         if after is not None:
             tats = after
@@ -92,10 +93,10 @@ def test_late_timers_cost_no_rate(rate, late, many):
     rule = Rule("requests", Rate(rate.amount, rate.period, 1))
     rules, tats, now = Rules([rule]), None, 1e5
     start = now
-    tats = rules.decide(rules.start(), (1.0,), now, 0.0)
+    tats = rules.decide(rules.start(), (1.0,), now, credit=0.0)
     for _ in range(many):
         now = max(now, rules.earliest(tats, (1.0,)) + late)
-        tats = rules.decide(tats, (1.0,), now, JITTER_CREDIT)
+        tats = rules.decide(tats, (1.0,), now, credit=JITTER_CREDIT)
         assert tats is not None
     assert now - start <= many * rule.interval + late + 1e-6
 
@@ -122,7 +123,7 @@ def test_dimensions_are_taken_together_or_not_at_all(given_rates, waits, data):
             rule.earliest(tat, one) <= now + 1e-9 or not one
             for rule, tat, one in zip(alone, tats, cost, strict=True)
         ]
-        after = together.decide(tats, cost, now, 0.0)
+        after = together.decide(tats, cost, now, credit=0.0)
         near = any(
             abs(rule.earliest(tat, one) - now) < 1e-8
             for rule, tat, one in zip(alone, tats, cost, strict=True)
@@ -146,7 +147,7 @@ def test_settling_at_once_is_the_same_as_having_asked_for_it(rate, steps):
     for gap, share, factor in steps:
         now += gap
         reserved, real = share * rule.burst, share * rule.burst * factor
-        after = rules.decide(settled, (reserved,), now, 0.0)
+        after = rules.decide(settled, (reserved,), now, credit=0.0)
         if after is None:
             continue
         settled, cost = rules.settle(after, (reserved,), {"tokens": real}, now)
@@ -161,3 +162,30 @@ def test_the_window_count_sees_a_rule_that_is_not_strict():
     granted = play(Rule("requests", Rate(10, 1.0, 5)), [(0.0, 0.2, 0.0)] * 40)
     start = granted[0][0]
     assert sum(cost for instant, cost in granted if instant - start <= 1.0) > 10
+
+
+@given(
+    st.lists(rates, min_size=1, max_size=2),
+    st.lists(st.tuples(gaps, costs, st.floats(0, 1.5)), min_size=1, max_size=30),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_case_written_out_agrees_with_the_general_one(given_rates, steps):
+    """The same permits and settlements through the fast way and the slow way leave the same."""
+    names = ["requests", "tokens"][: len(given_rates)]
+    clocks = FakeClock(1e5), FakeClock(1e5)
+    fast, slow = (Limiter("a", **dict(zip(names, given_rates, strict=True)), clock=clock) for clock in clocks)
+    slow._budget.shut = True
+    for gap, share, factor in steps:
+        answers = []
+        for limiter, clock in zip((fast, slow), clocks, strict=True):
+            clock.advance(gap)
+            limiter._budget.shut = limiter is slow
+            rule = limiter._configured.rules[-1]
+            permit = limiter.try_permit(**{rule.name: share * rule.burst})
+            limiter._budget.shut = limiter is slow
+            if permit:
+                permit.settle(**{rule.name: share * rule.burst * factor})
+            answers.append((bool(permit), limiter.statistics().available))
+        assert answers[0][0] == answers[1][0]
+        for name in names:
+            assert math.isclose(answers[0][1][name], answers[1][1][name], rel_tol=1e-9, abs_tol=1e-6)

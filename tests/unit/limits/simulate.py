@@ -1,4 +1,4 @@
-"""A limiter whose sleeper moves the clock, so that hours of waiting take no time."""
+"""A limiter whose alarm moves the clock, so that hours of waiting take no time."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import gevent
 
-from greenkit.limits import Limiter
-from greenkit.limits._budget import Budget
+from greenkit.limits import Limiter, _attempts
+from greenkit.limits._alarm import Alarm
 from greenkit.testing import FakeClock
 
 if TYPE_CHECKING:
@@ -15,19 +15,37 @@ if TYPE_CHECKING:
 
 
 def sleeping_moves_the_clock(monkeypatch: pytest.MonkeyPatch, clock: FakeClock, *, turns: int = 3) -> None:
-    """Have the head's sleep give `turns` turns of the loop to others, then move `clock`.
+    """Have an alarm give `turns` turns of the loop to others, then move `clock` and go off.
 
-    A bell that rings in those turns ends the sleep early, as it ends a real one.
+    One that is set anew in those turns does not go off, as a real one does not.
     """
 
-    def sleep(self, bell, seconds):
+    def start(self, hub, seconds):
+        self._timer = mine = object()
+        clock = self._callback.__self__.now.__self__  # a limiter left over from another test has its own
+
+        def turn():
+            for _ in range(turns):
+                gevent.sleep(0)
+                if self._timer is not mine:
+                    return
+            self._timer = None
+            clock.advance(max(seconds, 0.0))
+            hub.loop.run_callback(self._callback)
+
+        gevent.spawn(turn)
+
+    def cancel(self):
+        self._timer = None
+
+    def sleep(seconds):
         for _ in range(turns):
             gevent.sleep(0)
-            if bell.rung:
-                return
         clock.advance(seconds)
 
-    monkeypatch.setattr(Budget, "sleep", sleep)
+    monkeypatch.setattr(Alarm, "_start", start)
+    monkeypatch.setattr(Alarm, "cancel", cancel)
+    monkeypatch.setattr(_attempts, "sleep", sleep)
 
 
 def drain(limiter: Limiter, many: int, **costs: float) -> list[tuple[float, int]]:

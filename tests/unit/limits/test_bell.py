@@ -4,7 +4,7 @@ import threading
 
 import gevent
 
-from greenkit.limits._bell import Bell
+from greenkit.limits._bell import bell_here
 from greenkit.testing import assert_no_switch
 
 
@@ -13,7 +13,7 @@ def test_a_bell_wakes_its_sleeper_early():
     bells, woken = [], []
 
     def sleeper():
-        bells.append(Bell())
+        bells.append(bell_here())
         bells[-1].wait(60)
         woken.append(gevent.getcurrent())
 
@@ -30,7 +30,7 @@ def test_a_bell_wakes_its_sleeper_early():
 
 def test_a_bell_rung_before_the_sleep_is_heard():
     """No switch, no sleep."""
-    bell = Bell()
+    bell = bell_here()
     bell.ring()
     with assert_no_switch():
         bell.wait(60)
@@ -38,7 +38,7 @@ def test_a_bell_rung_before_the_sleep_is_heard():
 
 def test_a_bell_rings_by_itself_when_the_time_has_come():
     """A sleep of no length ends without anybody."""
-    bell = Bell()
+    bell = bell_here()
     bell.wait(0.0)
     assert not bell.rung
 
@@ -48,7 +48,7 @@ def test_a_late_bell_does_not_wake_who_was_killed():
     bells, after = [], []
 
     def sleeper():
-        bells.append(Bell())
+        bells.append(bell_here())
         try:
             bells[-1].wait(60)
         except gevent.GreenletExit:

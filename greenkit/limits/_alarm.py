@@ -1,0 +1,54 @@
+"""The one timer of a line: calls back in a hub, from whatever thread it is set."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from greenkit.limits._bell import hub_here, run_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Alarm"]
+
+
+class Alarm:
+    """Call `callback` in a hub after a while; setting it again replaces the time.
+
+    Where two hubs share it, an earlier setting may still go off in the other one: whoever is called
+    must look at the clock.
+    """
+
+    __slots__ = ("_callback", "_hub", "_timer")
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+        self._hub: Any = None
+        self._timer: Any = None
+
+    def set(self, hub: Any, seconds: float) -> None:
+        """Go off in `hub`, `seconds` from now.
+
+        Switches: never.
+        """
+        if hub is hub_here():
+            self._start(hub, seconds)
+        else:
+            run_in(hub, partial(self._start, hub, seconds))
+
+    def cancel(self) -> None:
+        """Do not go off, as far as this thread can help it.
+
+        Switches: never.
+        """
+        # A libev timer may only be touched by its own thread.
+        if self._timer is not None and self._hub is hub_here():
+            self._timer.close()
+        self._timer = None
+
+    def _start(self, hub: Any, seconds: float) -> None:
+        self.cancel()
+        timer = hub.loop.timer(max(seconds, 0.0))
+        self._hub, self._timer = hub, timer
+        timer.start(self._callback)

@@ -1,0 +1,364 @@
+"""The ways to ask: permits, calls, attempts, decorators, and what servers said, over one budget.
+
+A `Limiter` is one, and so is each of its keys. Order and waiting are `_budget`'s, arithmetic is `_rules`'.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from greenkit import facts
+from greenkit.errors import CostTooHighError, LimitTimeout, RateLimited, WouldWait
+from greenkit.limits._attempts import Attempts
+from greenkit.limits._estimate import Guess
+from greenkit.limits._feedback import (
+    BUSY,
+    LONGEST_PAUSE,
+    TOO_MANY,
+    Ending,
+    headers_of,
+    heals,
+    retry_after_in,
+    too_busy,
+)
+from greenkit.limits._line import NORMAL, lane_of
+from greenkit.limits._permit import HELD, LET_THROUGH, Permit, Refusal
+from greenkit.limits._statistics import LimiterStatistics, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from greenkit._clock import Clock
+    from greenkit.limits._attempts import RetryBudget
+    from greenkit.limits._budget import Budget
+    from greenkit.limits._quota import Reader
+    from greenkit.limits._rules import Amounts, Rules
+
+    T = TypeVar("T")
+    Cost = float | Callable[..., float]
+
+__all__ = ["Door"]
+
+# How long a 429 that does not say pauses everybody.
+_DEFAULT_PAUSE = 1.0
+
+
+class Door:
+    """Let calls through as one budget allows; `Limiter` says what that is."""
+
+    __slots__ = (
+        "__weakref__",
+        "_budget",
+        "_configured",
+        "_counts_slots",
+        "_free",
+        "_learns",
+        "_price",
+        "_read",
+        "_retries",
+        "_settle",
+        "_shadow",
+        "_take_nowait",
+        "_tally",
+        "clock",
+        "name",
+    )
+
+    _budget: Budget
+    _configured: Rules
+    _counts_slots: bool
+    _free: Amounts
+    _learns: bool
+    _price: Callable[[Mapping[str, float]], Amounts]
+    _read: Reader
+    _retries: RetryBudget | None
+    _settle: Callable[[Amounts, Mapping[str, float]], Amounts]
+    _shadow: bool
+    _take_nowait: Callable[[Amounts], float]
+    _tally: Tally
+    clock: Clock
+    name: str
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Return the names costs can be given in."""
+        return self._configured.names
+
+    def permit(self, *, timeout: float | None = None, priority: str = "normal", **costs: float) -> Permit:
+        """Return a permit that is waited for, in order, by entering it.
+
+        Args:
+            timeout: Seconds entering may take; None waits as long as it takes. A wait that cannot
+                end in time fails at once.
+            priority: "retry" goes before "normal" and that before "batch"; of eight grants that go before
+                a lower one, the ninth is its own.
+            costs: By dimension; `requests` is 1 unless given, others are 0.
+
+        Raises:
+            CostTooHighError: A cost exceeds its burst; no wait can help.
+            TypeError: A cost names no dimension.
+
+        Switches: never; entering may.
+        """
+        permit = Permit()
+        permit._door = self
+        permit._costs = self._price(costs) if costs else self._free
+        permit._timeout = timeout
+        permit._lane = NORMAL if priority == "normal" else lane_of(priority)
+        permit._state = 0
+        permit.waited = 0.0
+        return permit
+
+    def try_permit(self, **costs: float) -> Permit | Refusal:
+        """Take a permit if it may go this instant and nobody waits for one; never queue.
+
+        Returns:
+            A permit that is already taken (use it in a `with`, which then does not wait), or a
+            `Refusal`, which is falsy.
+
+        Raises:
+            CostTooHighError: A cost exceeds its burst.
+            TypeError: A cost names no dimension.
+
+        Switches: never; of a shared limiter it asks the backend, and may.
+        """
+        priced = self._price(costs) if costs else self._free
+        wait = self._take_nowait(priced)
+        if wait and not self._shadow:
+            return self._refuse(wait)
+        permit = Permit()
+        permit._door = self
+        permit._costs = priced
+        permit._timeout = None
+        permit._lane = NORMAL
+        permit._state = HELD
+        permit.waited = 0.0
+        if wait:
+            self._let_through(permit, wait)
+        return permit
+
+    def call(self, fn: Callable[..., T], /, *args: Any, max_wait: float | None = None, **costs: Cost) -> T:
+        """Run `fn(*args)` under a permit, or say that it would have to wait too long.
+
+        Args:
+            fn: What to run; for keyword arguments of its own use `functools.partial`.
+            args: Its arguments.
+            max_wait: Seconds it may wait here; None for as long as it takes.
+            costs: By dimension: a number, or a function of `args`.
+
+        Raises:
+            WouldWait: The permit would come later than that; `eta` says when. A Celery task
+                turns it into `retry(countdown=exc.eta)` and frees its slot meanwhile.
+
+        Switches: may.
+        """
+        permit = self.permit(timeout=max_wait, priority="normal", **_evaluated(costs, args, {}))
+        try:
+            permit.__enter__()
+        except LimitTimeout as error:
+            self._tally.timed_out -= 1  # an answer here, not a failure
+            self._tally.refused += 1
+            msg = f"limit {self.name!r} would let this through in {error.retry_after:.3g} s; come back then"
+            raise WouldWait(msg, eta=error.retry_after) from None
+        with permit:
+            return fn(*args)
+
+    def attempts(
+        self,
+        *,
+        deadline: float,
+        retry_on: Callable[[BaseException], bool] | None = None,
+        **costs: float,
+    ) -> Attempts:
+        """Return attempts to iterate over, each of which takes and pays its own permit.
+
+        The loop ends when a block succeeds. A failure that is worth another attempt is kept
+        quiet and followed by a pause with full jitter; the last one, or one for which no time is
+        left, is raised. All attempts but the first go before calls that are not tried again.
+
+        Args:
+            deadline: Seconds for all of it, waits included.
+            retry_on: Tells which errors are worth another attempt. Default: 408, 409, 425, 429,
+                5xx and broken connections, but never an exhausted quota.
+            costs: By dimension, for each attempt.
+
+        Example:
+            for attempt in llm.attempts(tokens=900, deadline=120.0):
+                with attempt as permit:
+                    reply = ask()
+                    permit.settle(tokens=reply.usage.total_tokens)
+        """
+        return Attempts(self, deadline=deadline, retry_on=retry_on, budget=self._retries, costs=costs)
+
+    def limited(
+        self, *, timeout: float | None = None, priority: str = "normal", **costs: Cost
+    ) -> Callable[[Callable[..., T]], Callable[..., T]]:
+        """Return a decorator that runs each call of a function under a permit.
+
+        Args:
+            timeout: Seconds a call may wait for it.
+            priority: As in `permit()`.
+            costs: By dimension: a number, or a function of the call's arguments.
+        """
+        lane_of(priority)  # a typing mistake shows where it is, not at the first call
+
+        def decorate(fn: Callable[..., T]) -> Callable[..., T]:
+            @wraps(fn)
+            def run(*args: Any, **kwargs: Any) -> T:
+                with self.permit(timeout=timeout, priority=priority, **_evaluated(costs, args, kwargs)):
+                    return fn(*args, **kwargs)
+
+            return run
+
+        return decorate
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody through for `seconds` from now; never shortens a pause in force.
+
+        Switches: never.
+        """
+        if not 0 <= seconds < math.inf:
+            msg = f"a pause lasts 0 seconds or more, and ends, not {seconds!r}"
+            raise ValueError(msg)
+        self._budget.pause(seconds)
+
+    def resume(self) -> None:
+        """End the pause in force, whoever began it.
+
+        Switches: never.
+        """
+        self._budget.resume()
+
+    def observe(self, status: int, headers: Mapping[str, str]) -> None:
+        """Learn from a server's answer: a 429 pauses everybody, and slows down for a while.
+
+        The pause is as long as `Retry-After` or `retry-after-ms` says, at most 120 s; 1 s when neither
+        is there. A 503 or 529 pauses when it says for how long. With `feedback=` the limits in
+        the headers are learnt too. A 429 that leaves a permit's block as an error is learnt from already.
+
+        Switches: never.
+        """
+        self._learn(headers)
+        asked = retry_after_in(headers)
+        if status == TOO_MANY:
+            self._slow_down(asked)
+        elif status in BUSY and asked is not None and not self._shadow:
+            self._budget.pause(asked)
+
+    def eta(self, **costs: float) -> float:
+        """Return the seconds until these costs would be granted, behind all who wait now.
+
+        An estimate: costs given back meanwhile shorten it, pauses and debts lengthen it.
+
+        Switches: never.
+        """
+        return self._budget.eta(self._price(costs))
+
+    def statistics(self) -> LimiterStatistics:
+        """Return a frozen account of this instant.
+
+        Switches: never.
+        """
+        budget, tally = self._budget, self._tally
+        store = budget.store
+        granted = store.granted
+        return LimiterStatistics(
+            granted=granted,
+            refused=tally.refused,
+            timed_out=tally.timed_out,
+            rejected=tally.rejected,
+            shadowed=tally.shadowed,
+            waiting=budget.line.waiting,
+            in_use=store.held,
+            concurrency=store.size,
+            wait_p50=tally.waits.quantile(0.50, of=granted),
+            wait_p95=tally.waits.quantile(0.95, of=granted),
+            wait_max=tally.waits.longest,
+            paused_for=budget.paused_for(),
+            pace=store.factor,
+            available=budget.available(),
+            keys=0,
+            backend="local",
+        )
+
+    # -- for permits ---------------------------------------------------------------------------------
+
+    def _wait(self, permit: Permit) -> None:
+        """Stand in line for `permit`, which is not to be had at once."""
+        costs, timeout = permit._costs, permit._timeout
+        if self._shadow:
+            self._let_through(permit, self._budget.eta(costs))
+            return
+        start = self.clock.now()
+        until = math.inf if timeout is None else start + timeout
+        try:
+            self._budget.take(costs, lane=permit._lane, until=until)
+        except LimitTimeout:
+            self._tally.timed_out += 1
+            raise
+        permit._state = HELD
+        permit.waited = self.clock.now() - start
+        self._tally.waits.add(permit.waited)
+
+    def _let_through(self, permit: Permit, wait: float) -> None:
+        permit._state = LET_THROUGH
+        self._tally.shadowed += 1
+        self._tally.waits.add(wait)
+
+    def _teach(self, before: Amounts, costs: Mapping[str, float]) -> None:
+        for name, cost in zip(self._configured.names, before, strict=True):
+            if isinstance(cost, Guess) and name in costs:
+                cost.teach(costs[name])
+
+    def _failed(self, error: BaseException, ending: Ending) -> None:
+        """Learn from the error a permit's block ended with."""
+        if ending is Ending.REJECTED and heals(error):
+            headers = headers_of(error)
+            self._learn(headers)
+            self._slow_down(error.retry_after if isinstance(error, RateLimited) else retry_after_in(headers))
+        if self._counts_slots and too_busy(error):
+            self._budget.heard(error=True)
+
+    def _slow_down(self, asked: float | None) -> None:
+        pause = _DEFAULT_PAUSE if asked is None else min(max(asked, 0.0), LONGEST_PAUSE)
+        self._tally.rejected += 1
+        if not self._shadow:
+            self._budget.slow_down(pause)
+        if facts.listening():
+            facts.emit(facts.ServerSaidSlowDown(self.name, pause))
+
+    def _learn(self, headers: Mapping[str, Any]) -> None:
+        quotas = self._read({str(name).lower(): value for name, value in headers.items()})
+        if not quotas or self._shadow:
+            return
+        left = {name: one.remaining for name, one in quotas.items() if one.remaining is not None}
+        shares = {
+            rule.name: quotas[rule.name].share_of(rule.rate.amount / rule.rate.period)
+            for rule in self._configured.rules
+            if rule.name in quotas
+        }
+        self._budget.learn(left, {name: share for name, share in shares.items() if share is not None})
+
+    def _refuse(self, wait: float) -> Refusal:
+        self._tally.refused += 1
+        if facts.listening():
+            facts.emit(facts.PermitRefused(self.name, wait))
+        return Refusal(self.name, wait)
+
+
+def softly(price: Callable[[Mapping[str, float]], Amounts]) -> Callable[[Mapping[str, float]], Amounts]:
+    """Return `price` for a shadow: a cost no wait could help with is let through, and counted as 0."""
+
+    def priced(costs: Mapping[str, float]) -> Amounts:
+        try:
+            return price(costs)
+        except CostTooHighError:
+            return price({})
+
+    return priced
+
+
+def _evaluated(costs: Mapping[str, Cost], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, float]:
+    return {name: cost(*args, **kwargs) if callable(cost) else cost for name, cost in costs.items()}

@@ -1,0 +1,125 @@
+"""Read what servers say of their limits and what is left of them, in the dialects they speak.
+
+Pure text to values. A header that is missing or cannot be read is taken as not said.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from greenkit.errors import ConfigError
+from greenkit.limits._feedback import number_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Reader = Callable[[Mapping[str, Any]], Mapping[str, "Quota"]]
+
+__all__ = ["Quota", "reader_of"]
+
+_MINUTE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Hold what a server says of one dimension.
+
+    Attributes:
+        limit: Units per `period`, or None when it does not say.
+        remaining: Units left just now, or None.
+        period: Seconds, or None when it is not known what the limit is for.
+    """
+
+    limit: float | None = None
+    remaining: float | None = None
+    period: float | None = None
+
+    def share_of(self, per_second: float) -> float | None:
+        """Return the server's limit as a share of a rate of ours, or None when it cannot be told.
+
+        Switches: never.
+        """
+        if self.limit is None or self.period is None:
+            return None
+        return self.limit / self.period / per_second
+
+
+def reader_of(feedback: str | Reader | None) -> Reader:
+    """Return the function that reads a server's headers, names in lower case, into quotas by dimension.
+
+    Args:
+        feedback: "openai", "anthropic", "generic", a function of your own, or None for nothing.
+
+    Raises:
+        ConfigError: There is no such dialect.
+
+    Switches: never.
+    """
+    if feedback is None:
+        return _nothing
+    if callable(feedback):
+        return feedback
+    try:
+        return _DIALECTS[feedback]
+    except KeyError:
+        msg = f"feedback must be one of {', '.join(map(repr, _DIALECTS))}, or a function, not {feedback!r}"
+        raise ConfigError(msg) from None
+
+
+def _nothing(headers: Mapping[str, Any]) -> Mapping[str, Quota]:
+    return {}
+
+
+def _openai(headers: Mapping[str, Any]) -> Mapping[str, Quota]:
+    return _spelt(headers, "x-ratelimit-{field}-{name}", ("requests", "tokens"))
+
+
+def _anthropic(headers: Mapping[str, Any]) -> Mapping[str, Quota]:
+    names = ("requests", "tokens", "input-tokens", "output-tokens")
+    return _spelt(headers, "anthropic-ratelimit-{name}-{field}", names)
+
+
+def _generic(headers: Mapping[str, Any]) -> Mapping[str, Quota]:
+    """Read `RateLimit(-Policy)` of the IETF httpapi draft, else `(X-)RateLimit-Limit` and `-Remaining`."""
+    said, policy = str(headers.get("ratelimit", "")), str(headers.get("ratelimit-policy", ""))
+    limit, remaining, period = _part(policy, "q"), _part(said, "r"), _part(policy, "w")
+    for prefix in ("ratelimit", "x-ratelimit"):
+        limit = _first(limit, _number(headers, f"{prefix}-limit"))
+        remaining = _first(remaining, _number(headers, f"{prefix}-remaining"))
+    return _kept({"requests": Quota(limit, remaining, period or None)})
+
+
+_DIALECTS: dict[str, Reader] = {"openai": _openai, "anthropic": _anthropic, "generic": _generic}
+
+
+def _spelt(headers: Mapping[str, Any], spelling: str, names: tuple[str, ...]) -> Mapping[str, Quota]:
+    found = {}
+    for name in names:
+        limit, remaining = (
+            _number(headers, spelling.format(name=name, field=field)) for field in ("limit", "remaining")
+        )
+        found[name.replace("-", "_")] = Quota(limit, remaining, _MINUTE)
+    return _kept(found)
+
+
+def _kept(found: dict[str, Quota]) -> Mapping[str, Quota]:
+    return {name: quota for name, quota in found.items() if (quota.limit, quota.remaining) != (None, None)}
+
+
+def _part(text: str, letter: str) -> float | None:
+    """Return the parameter `letter` of the first item: `"default";r=50;t=30`."""
+    match = re.search(rf";\s*{letter}\s*=\s*(\d+)", text.partition(",")[0])
+    return float(match.group(1)) if match else None
+
+
+def _first(one: float | None, other: float | None) -> float | None:
+    return other if one is None else one
+
+
+def _number(headers: Mapping[str, Any], name: str) -> float | None:
+    """Return the number a header holds, unless no limit could be it."""
+    number = number_in(str(headers.get(name, "")))
+    return number if number is not None and 0 <= number < math.inf else None

@@ -1,0 +1,200 @@
+"""What is left of a budget in this process: rules, pace, pause and slots, without lock or line.
+
+A rule takes a state and a time; a store holds the state. The budget has its lock around every call here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from greenkit.limits._pace import Crowd, Pace
+from greenkit.limits._rules import Rules
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from greenkit.limits._rules import Amounts
+
+__all__ = ["LocalStore"]
+
+# The shortest answer to "how long", so that a refusal is never taken for a grant.
+_AT_ONCE = 1e-9
+
+
+class LocalStore:
+    """Keep what is out, and book what may go.
+
+    Args:
+        rules: The dimensions, as configured.
+        slots: How many may be out at once: a number, a `Crowd` that finds it, or None for any.
+
+    Attributes:
+        rules: In force now, the pace included.
+        tats: Their state.
+        slots: As given.
+        held: Slots out; 0 when they are not counted.
+        paused_until: Clock reading.
+        granted: Costs booked so far.
+    """
+
+    __slots__ = ("_base", "_pace", "granted", "held", "paused_until", "rules", "slots", "tats")
+
+    def __init__(self, rules: Rules, slots: int | Crowd | None) -> None:
+        self._base = self.rules = rules
+        self._pace = Pace()
+        self.tats = rules.start()
+        self.slots = slots
+        self.paused_until = -math.inf
+        self.held = self.granted = 0
+
+    @property
+    def size(self) -> int | None:
+        """Return how many may be out at once now, or None for any."""
+        return self.slots.size if isinstance(self.slots, Crowd) else self.slots
+
+    @property
+    def full(self) -> bool:
+        """Tell whether every slot is out."""
+        size = self.size
+        return size is not None and self.held >= size
+
+    @property
+    def factor(self) -> float:
+        """Return which share of the configured rate is used now."""
+        return self._pace.factor
+
+    def must_look(self, now: float) -> bool:
+        """Tell whether granting takes more than the arithmetic of rules.
+
+        Switches: never.
+        """
+        return self.slots is not None or self._pace.slower or now < self.paused_until
+
+    def admit(self, costs: Amounts, now: float, *, credit: float) -> float:
+        """Book `costs` if they may go now; else return the seconds until then, `inf` when unknown.
+
+        Switches: never.
+        """
+        if self._pace.factor < 1.0 and self._pace.recover(now):
+            self._follow_pace(now)
+        size = self.size
+        if size is not None and self.held >= size:
+            return math.inf
+        if now >= self.paused_until:
+            tats = self.rules.decide(self.tats, costs, now, credit=credit)
+            if tats is not None:
+                self.tats = tats
+                self.held += size is not None
+                self.granted += 1
+                return 0.0
+        return max(self.instant(costs) - now, _AT_ONCE)
+
+    def take_back(self, costs: Amounts, now: float) -> None:
+        """Undo a booking nobody has used.
+
+        Switches: never.
+        """
+        unused = dict.fromkeys(self.rules.names, 0.0)
+        self.tats, _ = self.rules.settle(self.tats, costs, unused, now)
+        self.give_back_slot()
+        self.granted -= 1
+
+    def give_back_slot(self) -> None:
+        """Count a slot as free.
+
+        Switches: never.
+        """
+        self.held = max(0, self.held - 1)  # a fork may have forgotten it
+
+    def instant(self, costs: Amounts) -> float:
+        """Return from when `costs` may go, were nobody ahead and a slot free.
+
+        Switches: never.
+        """
+        return max(self.paused_until, self.rules.earliest(self.tats, costs))
+
+    def eta(self, costs: Amounts, ahead: Amounts, now: float) -> float:
+        """Return the seconds until `costs` may go behind `ahead`, as far as the rate goes.
+
+        Switches: never.
+        """
+        start = max(now, self.paused_until)
+        tats = tuple([max(tat, start) for tat in self.tats])
+        behind = tuple([a + b for a, b in zip(ahead, costs, strict=True)])
+        return max(start, self.rules.earliest(tats, behind)) - now
+
+    def settle(self, before: Amounts, costs: Mapping[str, float], now: float) -> Amounts:
+        """Correct what `before` cost to `costs`, by name; return the costs after.
+
+        Switches: never.
+        """
+        self.tats, after = self.rules.settle(self.tats, before, costs, now)
+        return after
+
+    def heard(self, now: float, *, error: bool) -> bool:
+        """Learn how many at once the server likes; tell whether that changed.
+
+        Switches: never.
+        """
+        if not isinstance(self.slots, Crowd):
+            return False
+        return self.slots.failed(now) if error else self.slots.succeeded(self.held)
+
+    def slow_down(self, now: float) -> None:
+        """Use less of the rate for a while, after a 429.
+
+        Switches: never.
+        """
+        if self._pace.cut(now):
+            self._follow_pace(now)
+
+    def limit_to(self, available: Mapping[str, float], now: float) -> bool:
+        """Let no more than `available` units go now, by dimension; tell whether that is less.
+
+        Switches: never.
+        """
+        before, self.tats = self.tats, self.rules.limited_to(self.tats, available, now)
+        return before != self.tats
+
+    def ceil(self, shares: Mapping[str, float], now: float) -> bool:
+        """Use no more than these shares of the configured rates, by dimension; tell whether that is new.
+
+        Switches: never.
+        """
+        changed = self._pace.ceil(shares)
+        if changed:
+            self._follow_pace(now)
+        return changed
+
+    def configure(self, rules: Rules, slots: int | Crowd | None, now: float) -> None:
+        """Go on under other rules of the same dimensions; what is out stays out.
+
+        Switches: never.
+        """
+        self._base = rules
+        self.slots = slots
+        self._follow_pace(now)
+
+    def available(self, now: float) -> dict[str, float]:
+        """Return how many units could go now, by dimension.
+
+        Switches: never.
+        """
+        pairs = zip(self.rules.rules, self.tats, strict=True)
+        return {rule.name: rule.available(tat, now) for rule, tat in pairs}
+
+    def forget_slots(self) -> None:
+        """Count every slot as free: a forked process has them all to itself.
+
+        Switches: never.
+        """
+        self.held = 0
+
+    def _follow_pace(self, now: float) -> None:
+        """Make the rules those of the pace; the state keeps its units."""
+        rules = self._base
+        if self._pace.slower:
+            rules = Rules([one.paced(self._pace.of(one.name)) for one in rules.rules])
+        self.tats = rules.taken_over(self.tats, self.rules, now)
+        self.rules = rules
