@@ -34,22 +34,28 @@ def hub_here() -> Any:
     return get_hub_if_exists()
 
 
-def bell_here() -> GreenBell | NativeBell:
-    """Return a new bell for whoever runs now.
+def bell_here(*, ref: bool = True) -> GreenBell | NativeBell:
+    """Return a new bell for whoever runs now; `ref` as in `GreenBell`.
 
     Switches: never.
     """
     hub = hub_here()
-    return NativeBell() if hub is None else GreenBell(hub)
+    return NativeBell() if hub is None else GreenBell(hub, ref=ref)
 
 
 class GreenBell:
-    """Wake the greenlet that made it."""
+    """Wake the greenlet that made it.
 
-    __slots__ = ("_greenlet", "hub", "parked", "rung")
+    Args:
+        hub: Of this thread.
+        ref: The sleep keeps the hub alive, as somebody's wait does and an attendant's does not.
+    """
 
-    def __init__(self, hub: Any) -> None:
+    __slots__ = ("_greenlet", "_ref", "hub", "parked", "rung")
+
+    def __init__(self, hub: Any, *, ref: bool = True) -> None:
         self.hub = hub
+        self._ref = ref
         self._greenlet: Any = getcurrent()
         self.parked = False
         self.rung = False
@@ -77,9 +83,9 @@ class GreenBell:
         timer = None
         try:
             if seconds is not None:
-                timer = hub.loop.timer(max(seconds, 0.0))
+                timer = hub.loop.timer(max(seconds, 0.0), ref=self._ref)
                 timer.start(self._wake)
-            else:
+            elif self._ref:
                 _keep_alive(hub)
             self.parked = True
             if not self.rung:
@@ -88,7 +94,7 @@ class GreenBell:
             self.parked = False
             if timer is not None:
                 timer.close()
-            else:
+            elif self._ref:
                 _let_go(hub)
 
     def rouse(self) -> None:

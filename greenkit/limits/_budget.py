@@ -130,6 +130,7 @@ class Budget:
             self.shut = True
             if self.line.head() is waiter or until < self._head_at:
                 self._set_alarm(now)
+            self._tell()
         try:
             self._sleep(waiter)
         except BaseException:
@@ -157,6 +158,7 @@ class Budget:
             after = self.store.settle(before, costs, self.now())
             if self.line.waiting:
                 self._retime()
+            self._tell()
             return after
 
     def give_back_slot(self) -> None:
@@ -168,6 +170,7 @@ class Budget:
             with self.lock:
                 self.store.give_back_slot()
                 self._look_soon()
+                self._tell()
 
     def heard(self, *, error: bool) -> None:
         """Learn how many at once the server likes; `error` when it was too busy.
@@ -184,7 +187,7 @@ class Budget:
         Switches: never.
         """
         with self.lock:
-            self.store.paused_until = max(self.store.paused_until, self.now() + seconds)
+            self.store.pause(seconds, self.now())
             self._changed()
 
     def resume(self) -> None:
@@ -193,7 +196,7 @@ class Budget:
         Switches: never.
         """
         with self.lock:
-            self.store.paused_until = -math.inf
+            self.store.resume()
             self._changed()
 
     def slow_down(self, pause: float) -> None:
@@ -264,6 +267,7 @@ class Budget:
                 self.line.remove(waiter)
             if first:
                 self._look_soon()
+            self._tell()
 
     def _tick(self) -> None:
         """Wake whoever is due; the alarm's call, in the hub of the head, or in its thread."""
@@ -310,18 +314,20 @@ class Budget:
 
     def _impossible(self, head: Waiter, now: float) -> Exception | None:
         """Return why no wait can help the head: debts and new settings come while it waits."""
-        instant = self.store.instant(head.costs)
-        if instant > head.until:
-            return self._too_late(instant - now, head.until - now)
-        return self.store.rules.too_high(head.costs)
+        wait = self.store.wait(head.costs, now)
+        if now + wait > head.until:
+            return self._too_late(wait, head.until - now)
+        return self.store.too_high(head.costs)
 
     def _set_alarm(self, now: float) -> None:
         """Have somebody look when the head is due or a time runs out, whichever comes first."""
         head = self.line.head()
         if head is None:
             return
-        due = math.inf if self.store.full else self.store.instant(head.costs)
-        self._head_at = min(due, self.line.next_expiry())
+        self._time(head, min(self.store.due(head.costs), self.line.next_expiry()), now)
+
+    def _time(self, head: Waiter, at: float, now: float) -> None:
+        self._head_at = at
         if head.bell.hub is None:
             self._alarm.cancel()
             head.alarm = self._head_at
@@ -334,6 +340,10 @@ class Budget:
     def _changed(self) -> None:
         self.shut = True
         self._look_soon()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell whoever else has to know that something was asked for, given back or changed."""
 
     def _look_soon(self) -> None:
         """Have the head looked at: a slot came back, or its instant has come nearer."""
@@ -349,7 +359,7 @@ class Budget:
 
     def _retime(self) -> None:
         head = self.line.head()
-        if head is not None and self.store.instant(head.costs) < self._head_at - _WORTH_WAKING:
+        if head is not None and self.store.due(head.costs) < self._head_at - _WORTH_WAKING:
             self._set_alarm(self.now())
 
     def _too_late(self, wait: float, patience: float) -> LimitTimeout:

@@ -62,6 +62,7 @@ class Door:
         "_shadow",
         "_take_nowait",
         "_tally",
+        "_try_take",
         "clock",
         "name",
     )
@@ -78,6 +79,7 @@ class Door:
     _shadow: bool
     _take_nowait: Callable[[Amounts], float]
     _tally: Tally
+    _try_take: Callable[[Amounts], float]
     clock: Clock
     name: str
 
@@ -125,7 +127,7 @@ class Door:
         Switches: never; of a shared limiter it asks the backend, and may.
         """
         priced = self._price(costs) if costs else self._free
-        wait = self._take_nowait(priced)
+        wait = self._try_take(priced)
         if wait and not self._shadow:
             return self._refuse(wait)
         permit = Permit()
@@ -280,7 +282,7 @@ class Door:
             pace=store.factor,
             available=budget.available(),
             keys=0,
-            backend="local",
+            backend=store.mode,
         )
 
     # -- for permits ---------------------------------------------------------------------------------

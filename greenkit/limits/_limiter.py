@@ -5,15 +5,18 @@ How it is asked is `_door`'s.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from greenkit import facts
 from greenkit._clock import MONOTONIC, Clock
+from greenkit.errors import ConfigError
 from greenkit.limits._attempts import RetryBudget
+from greenkit.limits._backend import backend_of
 from greenkit.limits._budget import Budget
 from greenkit.limits._door import Door, softly
 from greenkit.limits._estimate import Estimate
 from greenkit.limits._fast import fast_price, fast_settle, fast_take
+from greenkit.limits._fleet import SharedBudget
 from greenkit.limits._pace import Crowd
 from greenkit.limits._parse import Rate, parse_rate
 from greenkit.limits._quota import reader_of
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from greenkit.limits._quota import Reader
 
     Concurrency = int | tuple[int, int]
+    OnError = Literal["local", "open", "closed"]
 
 __all__ = ["Limiter"]
 
@@ -58,7 +62,7 @@ class Limiter(Door):
 
     One limiter is shared by everything that uses the same quota in this process: make it once,
     at module level. Safe from several native threads and after `fork` (each process then has
-    the whole budget to itself).
+    the whole budget to itself, unless it is shared).
 
     Args:
         name: Shown in errors, statistics and metrics.
@@ -75,6 +79,11 @@ class Limiter(Door):
             those after a 429 not counted; beyond it a failure is raised. None for as many as there
             is time for.
         shadow: Count what would be held back, and hold nothing back.
+        share: Address of a Redis, Valkey or PostgreSQL server, or a client of redis-py (a cluster's, or
+            a master found through Sentinel): all processes whose limiters have the same name there
+            share one budget.
+        on_backend_error: What to do while that server does not answer: "local", keep to this process's
+            share of the rates; "open", let everything through; "closed", nothing. Decided within 0.3 s.
         clock: Where time comes from.
         others: Further dimensions by name.
 
@@ -99,6 +108,8 @@ class Limiter(Door):
         feedback: str | Reader | None = None,
         retry_share: float | None = None,
         shadow: bool = False,
+        share: Any = None,
+        on_backend_error: OnError = "local",
         clock: Clock = MONOTONIC,
         **others: str | Rate,
     ) -> None:
@@ -117,7 +128,13 @@ class Limiter(Door):
         self._learns = False
         self._tally = Tally()
         rules = _rules(self._rates, strict=strict)
-        self._stand_on(Budget(LocalStore(rules, _slots(concurrency)), clock=clock, name=name), rules)
+        slots = _slots(concurrency)
+        if share is None:
+            budget = Budget(LocalStore(rules, slots), clock=clock, name=name)
+        else:
+            make = backend_of(share, on_error=on_backend_error)
+            budget = make(rules, slots, clock=clock, name=name)
+        self._stand_on(budget, rules)
         facts.register("limiter", self)
 
     def __repr__(self) -> str:
@@ -180,6 +197,9 @@ class Limiter(Door):
         self._configured = rules
         self._budget = budget
         self._take_nowait = fast_take(budget, rules)
+        self._try_take = budget.try_take if isinstance(budget, SharedBudget) else self._take_nowait
+        if self._shadow:
+            self._take_nowait = self._try_take  # never waits, so it must ask
         self._settle = fast_settle(budget, rules)
         self._price = softly(rules.price) if self._shadow else fast_price(rules)
         self._free = rules.price({})
@@ -194,7 +214,11 @@ def _rule(name: str, rate: str | Rate, *, strict: bool) -> Rule:
     if name in _TAKEN or not name.isidentifier():
         msg = f"{name!r} cannot name a dimension: it is an option of Limiter or permit()"
         raise TypeError(msg)
-    return Rule(name, rate if isinstance(rate, Rate) else parse_rate(rate), strict)
+    rule = Rule(name, rate if isinstance(rate, Rate) else parse_rate(rate), strict)
+    if name == "requests" and rule.burst < 1:
+        msg = f"requests has a burst of {rule.burst:g}, and each request costs 1: none could ever pass"
+        raise ConfigError(msg)
+    return rule
 
 
 def _slots(concurrency: Concurrency | None) -> int | Crowd | None:

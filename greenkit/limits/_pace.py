@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Crowd", "Pace"]
+__all__ = ["CUT", "ONE_NEWS", "RECOVERY", "SLOWEST", "Crowd", "Pace"]
 
 # One burst of 429s is one piece of news: cut once for all that are out.
-_ONE_NEWS = 1.0
-_CUT = 0.8
-_SLOWEST = 0.02
+ONE_NEWS = 1.0
+CUT = 0.8
+SLOWEST = 0.02
 # Of the configured rate, per second. From a half to the whole in under a minute.
-_RECOVERY = 0.01
+RECOVERY = 0.01
 # New rules are made only when they differ by so much.
 _STEP = 0.005
 
@@ -59,7 +59,7 @@ class Pace:
         before = dict(self._ceilings)
         for name, share in shares.items():
             if share < 1.0:
-                self._ceilings[name] = max(_SLOWEST, share)
+                self._ceilings[name] = max(SLOWEST, share)
             else:
                 self._ceilings.pop(name, None)
         return self._ceilings != before
@@ -69,10 +69,10 @@ class Pace:
 
         Switches: never.
         """
-        if now - self._cut_at < _ONE_NEWS:
+        if now - self._cut_at < ONE_NEWS:
             return False
         self._cut_at = self._at = now
-        self.factor = max(_SLOWEST, self.factor * _CUT)
+        self.factor = max(SLOWEST, self.factor * CUT)
         return True
 
     def recover(self, now: float) -> bool:
@@ -80,7 +80,7 @@ class Pace:
 
         Switches: never.
         """
-        gained = min(1.0 - self.factor, (now - self._at) * _RECOVERY)
+        gained = min(1.0 - self.factor, (now - self._at) * RECOVERY)
         if gained < _STEP and self.factor + gained < 1.0:
             return False
         changed = self.factor < 1.0
@@ -128,11 +128,11 @@ class Crowd:
 
         Switches: never.
         """
-        if now - self._cut_at < _ONE_NEWS:
+        if now - self._cut_at < ONE_NEWS:
             return False
         self._growing = False
         self._cut_at = now
-        self._exact = max(float(self.least), self._exact * _CUT)
+        self._exact = max(float(self.least), self._exact * CUT)
         return self._round()
 
     def _round(self) -> bool:

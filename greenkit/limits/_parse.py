@@ -38,7 +38,7 @@ class Rate:
     Attributes:
         amount: Units per `period`; more than 0, may be fractional.
         period: Seconds, more than 0.
-        burst: Units that may go at once after idleness, at least 1. Default: 5 % of `amount`,
+        burst: Units that may go at once after idleness, more than 0. Default: 5 % of `amount`,
             whatever the period, and at least 1 (`"200/s"` → 10, `"500/min"` → 25, `"1/day"` → 1).
 
     Raises:
@@ -61,8 +61,8 @@ class Rate:
             raise ConfigError(msg)
         if math.isnan(self.burst):
             object.__setattr__(self, "burst", max(1.0, _DEFAULT_BURST * self.amount))
-        if not 1 <= self.burst < math.inf:
-            msg = f"burst must be at least 1, not {self.burst:g}: a cost of 1 could never pass"
+        if not 0 < self.burst < math.inf:
+            msg = f"burst must be more than 0, not {self.burst:g}: nothing could ever pass"
             raise ConfigError(msg)
 
 
@@ -101,8 +101,8 @@ class _Reader:
             burst = self._number("a burst such as 25")
             if self._skip() < len(self.text):
                 self._fail(self.at, "expected the end")
-            if burst < 1:
-                self._fail(burst_at, "a burst below 1 could never let a cost of 1 pass")
+            if burst <= 0:
+                self._fail(burst_at, "a burst of 0 could never let anything pass")
         try:
             return Rate(amount, period, burst)
         except ConfigError as error:

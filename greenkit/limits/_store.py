@@ -36,9 +36,10 @@ class LocalStore:
         held: Slots out; 0 when they are not counted.
         paused_until: Clock reading.
         granted: Costs booked so far.
+        mode: Where the budget is: "local".
     """
 
-    __slots__ = ("_base", "_pace", "granted", "held", "paused_until", "rules", "slots", "tats")
+    __slots__ = ("_base", "_pace", "granted", "held", "mode", "paused_until", "rules", "slots", "tats")
 
     def __init__(self, rules: Rules, slots: int | Crowd | None) -> None:
         self._base = self.rules = rules
@@ -47,6 +48,7 @@ class LocalStore:
         self.slots = slots
         self.paused_until = -math.inf
         self.held = self.granted = 0
+        self.mode = "local"
 
     @property
     def size(self) -> int | None:
@@ -107,6 +109,27 @@ class LocalStore:
         """
         self.held = max(0, self.held - 1)  # a fork may have forgotten it
 
+    def due(self, costs: Amounts) -> float:
+        """Return from when the head may go, as far as is known now; `inf` while a slot is missing.
+
+        Switches: never.
+        """
+        return math.inf if self.full else self.instant(costs)
+
+    def pause(self, seconds: float, now: float) -> None:
+        """Grant nothing for `seconds`; never shortens a pause in force.
+
+        Switches: never.
+        """
+        self.paused_until = max(self.paused_until, now + seconds)
+
+    def resume(self) -> None:
+        """End the pause in force.
+
+        Switches: never.
+        """
+        self.paused_until = -math.inf
+
     def instant(self, costs: Amounts) -> float:
         """Return from when `costs` may go, were nobody ahead and a slot free.
 
@@ -123,6 +146,20 @@ class LocalStore:
         tats = tuple([max(tat, start) for tat in self.tats])
         behind = tuple([a + b for a, b in zip(ahead, costs, strict=True)])
         return max(start, self.rules.earliest(tats, behind)) - now
+
+    def wait(self, costs: Amounts, now: float) -> float:
+        """Return the seconds the head still has to wait at the least, as far as is known.
+
+        Switches: never.
+        """
+        return self.instant(costs) - now
+
+    def too_high(self, costs: Amounts) -> Exception | None:
+        """Return the error for costs no wait can help, or None.
+
+        Switches: never.
+        """
+        return self.rules.too_high(costs)
 
     def settle(self, before: Amounts, costs: Mapping[str, float], now: float) -> Amounts:
         """Correct what `before` cost to `costs`, by name; return the costs after.

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from greenkit.errors import ConfigError
-from greenkit.limits import Rate, parse_rate
+from greenkit.limits import Limiter, Rate, parse_rate
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ from greenkit.limits import Rate, parse_rate
         (" 100 / 10 s  burst 1 ", Rate(100, 10, 1)),
         ("3/hour", Rate(3, 3600, 1)),
         ("1_000_000/s burst 1", Rate(1_000_000, 1, 1)),
+        ("10/s burst 0.25", Rate(10, 1, 0.25)),
     ],
 )
 def test_a_rate_is_read_as_it_is_written(text, rate):
@@ -33,7 +34,7 @@ def test_a_rate_is_read_as_it_is_written(text, rate):
         ("/min", 1, "expected an amount"),
         ("500/min brust 5", 9, "burst AMOUNT"),
         ("500/min burst", 14, "expected a burst"),
-        ("500/min burst 0.5", 15, "below 1"),
+        ("500/min burst 0", 15, "burst of 0"),
         ("500/min burst 5 x", 17, "expected the end"),
         ("0/min", 1, "pause()"),
         ("5/0s", 3, "a period of 0"),
@@ -54,8 +55,17 @@ def test_an_error_points_at_its_column(text, column, why):
     assert f"column {column}" in caret
 
 
-@pytest.mark.parametrize("values", [(0, 1), (1, 0), (float("nan"), 1), (1, 1, 0.5), (1, float("inf"))])
+@pytest.mark.parametrize("values", [(0, 1), (1, 0), (float("nan"), 1), (1, 1, 0.0), (1, float("inf"))])
 def test_a_rate_out_of_range_is_refused(values):
     """Rates made by hand are held to the same ranges."""
     with pytest.raises(ConfigError):
         Rate(*values)
+
+
+def test_a_burst_below_one_is_for_what_may_cost_less():
+    """Requests cost 1, so theirs cannot be; fractions of other things pass."""
+    with pytest.raises(ConfigError, match="each request costs 1"):
+        Limiter("a", requests="10/s burst 0.5")
+    limiter = Limiter("a", gigabytes="10/day burst 0.5")
+    assert limiter.try_permit(gigabytes=0.5)
+    assert not limiter.try_permit(gigabytes=0.5)

@@ -5,7 +5,6 @@ import threading
 from functools import partial
 
 import gevent
-
 from gevent import monkey
 
 from greenkit.limits import Limiter

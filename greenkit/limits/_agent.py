@@ -1,0 +1,182 @@
+"""One attendant per process and backend: carries what all limiters have to say, in few round trips.
+
+Where a hub runs it is a greenlet, elsewhere a thread of its own; either way whoever waits for a permit never
+touches the network. It has one connection, one call under way, and whatever comes up meanwhile goes
+with the next.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from _thread import RLock
+from typing import TYPE_CHECKING, Any, Protocol
+
+import gevent
+from gevent import monkey
+
+from greenkit.limits._bell import bell_here, hub_here
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from greenkit.limits._bell import GreenBell, NativeBell
+    from greenkit.limits._fleet import SharedBudget
+    from greenkit.limits._protocol import Reply, Request
+
+__all__ = ["Agent", "Wire", "agent_of"]
+
+# A backend that has not answered by then is away. Its client's own time-out comes a little earlier.
+ANSWER_TIME = 0.25
+
+
+# With nothing to do for so long it gives its connection up, and ends.
+_IDLE = 10.0
+
+
+class Wire(Protocol):
+    """Carry requests to a backend."""
+
+    def ask(self, asked: Sequence[tuple[str, Request]], /) -> list[Reply]:
+        """Return the replies to all of (name of the record, request). Switches: may.
+
+        Raises:
+            Exception: The backend did not answer, or not sensibly.
+        """
+
+    def close(self) -> None:
+        """Give the connection up. Switches: may."""
+
+
+class Agent:
+    """Serve shared budgets.
+
+    Args:
+        connect: Makes the wire; called where the agent runs, so that nothing is shared with a parent process.
+    """
+
+    __slots__ = ("_bell", "_connect", "_greenlet", "_lock", "_runs", "_served", "_where")
+
+    def __init__(self, connect: Callable[[], Wire]) -> None:
+        self._connect = connect
+        self._served: set[SharedBudget] = set()
+        self._bell: GreenBell | NativeBell | None = None
+        self._runs = False
+        self._where: Any = None
+        self._greenlet: Any = None
+        self._lock = RLock()
+
+    def serve(self, budget: SharedBudget) -> None:
+        """See to what `budget` wants; wakes or starts the agent.
+
+        Switches: never.
+        """
+        with self._lock:
+            self._served.add(budget)
+            if not self._runs or (self._where is not None and self._where.dead):
+                self._start()
+            elif self._bell is not None:
+                self._bell.ring()
+
+    def abandon(self) -> None:
+        """End, in a forked child, the copy of the parent's greenlet: it would read the parent's answers.
+
+        Switches: never.
+        """
+        if self._greenlet is not None:
+            self._greenlet.kill(block=False)
+
+    def _start(self) -> None:
+        self._runs = True
+        # In a process that is not patched a greenlet would block its hub on the socket.
+        hub = hub_here() if monkey.is_module_patched("socket") else None
+        self._where = hub
+        if hub is not None:
+            self._greenlet = gevent.spawn(self._run)
+            return
+        start_new_thread = monkey.get_original("_thread", "start_new_thread")
+        start_new_thread(self._run, ())
+
+    def _run(self) -> None:
+        wire, ended = None, False
+        try:
+            wire = self._connect()
+            while True:
+                # Made before the look, so that whoever asks from here on is heard.
+                self._bell = bell_here(ref=False)
+                due, wait = self._due()
+                if due:
+                    _ask(wire, due)
+                elif wait < math.inf:
+                    self._bell.wait(wait)
+                else:
+                    self._bell.wait(_IDLE)
+                    ended = self._may_go()
+                    if ended:
+                        return
+        finally:
+            if not ended:
+                self._runs = False
+            if wire is not None:
+                wire.close()
+
+    def _may_go(self) -> bool:
+        with self._lock:
+            if self._served:
+                return False
+            self._runs = False  # from here on a new one is started
+            return True
+
+    def _due(self) -> tuple[list[SharedBudget], float]:
+        """Return the budgets to be served now, or the seconds until one is."""
+        due, wait = [], math.inf
+        for budget in list(self._served):
+            # Out first: who asks between the two is put in again. And not under the lock, which is
+            # taken by `serve()` under the budget's.
+            self._served.discard(budget)
+            left = budget.wants()
+            if left < math.inf:
+                self._served.add(budget)
+            if left <= 0.0:
+                due.append(budget)
+            wait = min(wait, left)
+        return due, wait
+
+
+def _ask(wire: Wire, due: list[SharedBudget]) -> None:
+    asked = [(budget.record, budget.compose()) for budget in due]
+    try:
+        with gevent.Timeout(ANSWER_TIME if hub_here() is not None else None, TimeoutError("no answer")):
+            replies = wire.ask(asked)
+    except BaseException as error:
+        wire.close()
+        for budget in due:
+            budget.lost(error)
+        if not isinstance(error, Exception):
+            raise
+        return
+    for budget, reply in zip(due, replies, strict=True):
+        budget.apply(reply)
+
+
+def agent_of(key: object, connect: Callable[[], Wire]) -> Agent:
+    """Return this process's agent for a backend.
+
+    Switches: never.
+    """
+    mine = (os.getpid(), key)
+    agent = _agents.get(mine)
+    if agent is None:
+        agent = _agents.setdefault(mine, Agent(connect))
+    return agent
+
+
+def _abandon_agents_after_fork() -> None:
+    for agent in _agents.values():
+        agent.abandon()
+    _agents.clear()
+
+
+_agents: dict[tuple[int, object], Agent] = {}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_agents_after_fork)

@@ -1,0 +1,178 @@
+"""A budget whose store is shared with other processes; the agent carries what it has to say."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from greenkit.limits._agent import agent_of
+from greenkit.limits._bell import bell_here
+from greenkit.limits._budget import Budget
+from greenkit.limits._line import NORMAL
+from greenkit.limits._shared import SharedStore, Try
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from greenkit._clock import Clock
+    from greenkit.limits._agent import Wire
+    from greenkit.limits._line import Waiter
+    from greenkit.limits._protocol import Reply, Request
+    from greenkit.limits._rules import Amounts
+
+__all__ = ["SharedBudget"]
+
+# A backend that is silent for so long is away, whatever its client is still waiting for.
+_SILENCE = 0.3
+# While somebody waits the agent is seen to be alive.
+_LOOK = 0.5
+
+
+class SharedBudget(Budget):
+    """Grant what a shared store books for this process.
+
+    Args:
+        store: This process's part.
+        clock: Where `now` comes from.
+        name: Shown in errors.
+        record: Name of the record in the backend.
+        backend: What tells one backend from another.
+        connect: Makes the wire to it.
+    """
+
+    __slots__ = ("_backend", "_connect", "_looked_at", "record")
+
+    store: SharedStore
+
+    def __init__(
+        self,
+        store: SharedStore,
+        *,
+        clock: Clock,
+        name: str,
+        record: str,
+        backend: object,
+        connect: Callable[[], Wire],
+    ) -> None:
+        super().__init__(store, clock=clock, name=name)
+        self._looked_at = -math.inf
+        self.record = record
+        self._backend = backend
+        self._connect = connect
+
+    def take_nowait(self, costs: Amounts) -> float:
+        """Take `costs` if they are in hand, else say anything but 0; never asks. Switches: never."""
+        with self.lock:
+            return 1.0 if self.line.waiting else self.store.admit(costs, self.now(), credit=0.0)
+
+    def take(self, costs: Amounts, *, lane: int, until: float) -> None:
+        """Take `costs` when their turn has come and the backend has booked them; see `Budget.take()`.
+
+        Switches: may.
+        """
+        if until <= self.now() and not self.try_take(costs):
+            return  # no time to wait is time enough to ask
+        super().take(costs, lane=lane, until=until)
+
+    def try_take(self, costs: Amounts) -> float:
+        """Take `costs` if nobody waits here and the backend lets them go now.
+
+        Returns:
+            0.0 when taken, else the seconds after which they would pass.
+
+        Switches: may.
+        """
+        with self.lock:
+            if self.line.waiting:
+                return max(self.store.eta(costs, self.line.ahead(NORMAL), self.now()), 1e-9)
+            if self.store.mode != "shared":
+                return self._alone(costs)
+            if not self.store.admit(costs, self.now(), credit=0.0):
+                return 0.0
+            bell = bell_here()
+            one = Try(costs, bell)
+            self.store.tries.append(one)
+            self._tell()
+        try:
+            while one.answer is None:
+                bell.wait(_SILENCE)
+                if one.answer is None:
+                    self._look_at_silence()
+        except BaseException:
+            with self.lock:
+                one.left = True
+                if one.answer == 0.0:
+                    self.store.take_back(costs, self.now())
+                    self._tell()
+            raise
+        return one.answer
+
+    # -- for the agent -------------------------------------------------------------------------------
+
+    def wants(self) -> float:
+        """Return the seconds until this budget has something to say; 0 or less for now, `inf` for nothing.
+
+        Switches: never.
+        """
+        with self.lock:
+            now = self.now()
+            at = self.store.wants(self.line, now)
+            return 0.0 if at <= now else at - now
+
+    def compose(self) -> Request:
+        """Return all there is to say. Switches: never."""
+        with self.lock:
+            return self.store.compose(self.line, self.now())
+
+    def apply(self, reply: Reply) -> None:
+        """Take the answer in. Switches: never."""
+        with self.lock:
+            for one in self.store.answered(reply, self.now()):
+                if one.answer == 0.0 and not one.left:
+                    self.store.grant()
+                if one.answer is None:
+                    one.answer = 0.1
+                one.bell.ring()
+            self._look_soon()
+
+    def lost(self, error: BaseException) -> None:
+        """Go on without the backend. Switches: never."""
+        with self.lock:
+            for one in self.store.lost(self.now()):
+                if not one.left:
+                    one.answer = self._alone(one.costs)
+                one.bell.ring()
+            self._look_soon()
+
+    # -- the lock is held in all that follows --------------------------------------------------------
+
+    def _alone(self, costs: Amounts) -> float:
+        now = self.now()
+        wait = self.store.admit(costs, now, credit=0.0)
+        return wait if wait < math.inf else max(self.store.eta(costs, (0.0,) * len(costs), now), 1e-9)
+
+    def _tell(self) -> None:
+        agent_of(self._backend, self._connect).serve(self)
+
+    def _look_at_silence(self) -> None:
+        with self.lock:
+            if self.now() - self.store.asked_at >= _SILENCE:
+                self.lost(TimeoutError())
+            else:
+                self._tell()
+
+    def _next(self, now: float) -> Waiter | None:
+        if now - self.store.asked_at >= _SILENCE:
+            self.lost(TimeoutError())
+        elif now - self._looked_at >= _LOOK:
+            self._looked_at = now
+            self._tell()
+        return super()._next(now)
+
+    def _set_alarm(self, now: float) -> None:
+        head = self.line.head()
+        if head is None:
+            return
+        silent = self.store.asked_at + _SILENCE
+        due = min(self.store.due(head.costs), self.line.next_expiry(), silent, now + _LOOK)
+        self._time(head, due, now)

@@ -1,0 +1,239 @@
+"""What a process and a shared store say to each other, and what the store answers: pure arithmetic.
+
+A store keeps one small record per limiter. `exchange()` takes the record, a request and the store's
+own clock, changes the record and answers; the Postgres store runs it as it stands, `exchange.lua` says
+the same inside Redis and Valkey, and a test holds the two together. A process never compares its clock
+with another's: it gets offsets from the instant of the answer.
+
+All times are microseconds since 2025 by the store's clock, so that a double still tells 1/128 of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from greenkit.limits._pace import CUT, ONE_NEWS, RECOVERY, SLOWEST
+
+if TYPE_CHECKING:
+    from greenkit.limits._rules import Amounts
+
+    Record = dict[str, float]
+
+__all__ = ["EPOCH", "MICRO", "WORKER_GONE", "Item", "Reply", "Request", "exchange"]
+
+MICRO = 1e6
+EPOCH = 1_735_689_600  # 2025-01-01 UTC, seconds
+# A worker not heard of for so long (seconds) counts no more, and its slots are free again.
+WORKER_GONE = 10.0
+# Workers come back one after the other; the first has emptied the budget for all.
+_BACK = 5.0
+# How long somebody refused for want of a slot waits before asking again.
+_SLOT_RETRY = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Ask for one permit.
+
+    Attributes:
+        costs: By dimension.
+        window: It may be booked so far ahead; 0 for now or never.
+    """
+
+    costs: Amounts
+    window: float
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Carry everything one process has to say about one limiter.
+
+    Attributes:
+        worker: Names the process.
+        intervals: Per dimension, time one unit takes to come back, as configured.
+        bursts: Per dimension.
+        seen: The highest count of a reply so far. A record that has a lower one has lost its memory.
+        floors: Per dimension, the state of that reply, for such a record.
+        deltas: Per dimension, units to charge, or when negative to refund.
+        left: Per dimension, the units that may go now at the most; -1 for no news.
+        shares: Per dimension, the server's own limit as a share of the configured rate; -1 for no news.
+        pause: How long nobody may go; 0 for no news.
+        resume: End a pause.
+        cut: Slow down after a 429.
+        back: This process went without the store for a while.
+        held: Slots it has out now.
+        size: Slots of all processes together; 0 when they are not counted.
+        items: Who waits, in order.
+    """
+
+    worker: str
+    intervals: Amounts
+    bursts: Amounts
+    seen: int
+    floors: Amounts
+    deltas: Amounts
+    left: Amounts
+    shares: Amounts
+    pause: float = 0.0
+    resume: bool = False
+    cut: bool = False
+    back: bool = False
+    held: int = 0
+    size: int = 0
+    items: tuple[Item, ...] = ()
+
+    def lasts(self, reply: Reply) -> float:
+        """Return for how long the record is worth remembering: idle for longer, the budget is full.
+
+        Switches: never.
+        """
+        full = [interval * burst for interval, burst in zip(self.intervals, self.bursts, strict=True)]
+        return 2 * max([*full, *(tat - reply.now for tat in reply.tats), 0.0]) + 60 * MICRO
+
+    def arguments(self) -> list[str]:
+        """Return everything as `exchange.lua` reads it.
+
+        Switches: never.
+        """
+        head = (self.seen, self.back, self.pause, self.resume, self.cut, self.held, self.size)
+        columns = (self.intervals, self.bursts, self.floors, self.deltas, self.left, self.shares)
+        numbers = [*head, *(one for row in zip(*columns, strict=True) for one in row)]
+        for item in self.items:
+            numbers += [item.window, *item.costs]
+        return [self.worker, str(len(self.intervals)), *(format(float(one), ".17g") for one in numbers)]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Carry what a process needs to know.
+
+    Attributes:
+        count: How often the record has been asked, for `Request.seen`.
+        now: The store's clock.
+        tats: Per dimension.
+        paused: How much longer nobody may go.
+        factor: Share of the configured rates in use after 429s.
+        workers: Processes heard of lately, at least 1.
+        offsets: For the items from the first on: booked so far from now; or, when negative, refused, and
+            -1 - offset is how far from now it would pass. After one refused that could have been booked ahead
+            no more are looked at.
+        full: Slots were what was missing.
+    """
+
+    count: int
+    now: float
+    tats: Amounts
+    paused: float
+    factor: float
+    workers: int
+    offsets: tuple[float, ...] = field(default=())
+    full: bool = False
+
+
+def exchange(record: Record, request: Request, now: float) -> Reply:
+    """Change `record` as `request` says at `now`, and answer.
+
+    Switches: never.
+    """
+    lost = record.get("n", 0.0) < request.seen
+    record["n"] = max(record.get("n", 0.0), request.seen) + 1
+    factor = _paced(record, request, now)
+    intervals = _intervals(record, request, factor)
+    tats = _settled(record, request, now, intervals, lost=lost)
+    until = 0.0 if request.resume else record.get("pause", 0.0)
+    record["pause"] = until = max(until, now + request.pause if request.pause else 0.0)
+    workers, others = _workers(record, request.worker, now)
+    offsets, held, full = _booked(request, now, tats, intervals, until=until, others=others)
+    record[f"w:{request.worker}"] = now
+    record[f"h:{request.worker}"] = float(held)
+    for place, tat in enumerate(tats):
+        record[f"t{place}"] = tat
+        record[f"i{place}"] = intervals[place]
+    return Reply(int(record["n"]), now, tuple(tats), max(0.0, until - now), factor, workers, offsets, full)
+
+
+def _booked(
+    request: Request, now: float, tats: list[float], intervals: Amounts, *, until: float, others: int
+) -> tuple[tuple[float, ...], int, bool]:
+    """Book in `tats` what may go; return offsets, slots of this worker then, and whether some are missing."""
+    held = request.held
+    offsets: list[float] = []
+    full = False
+    for item in request.items:
+        at = max(now, until)
+        for tat, cost, interval, burst in zip(tats, item.costs, intervals, request.bursts, strict=True):
+            if cost:
+                at = max(at, tat - (burst - cost) * interval)
+        full = bool(request.size) and held + others >= request.size
+        if full:
+            at = max(at, now + _SLOT_RETRY * MICRO)
+        # A nanosecond for rounding, or who comes back at the very instant is sent away.
+        if not full and at - now <= item.window + 0.001:
+            offsets.append(at - now)
+            held += 1
+            for place, cost in enumerate(item.costs):
+                if cost:
+                    tats[place] = max(tats[place], at) + cost * intervals[place]
+            continue
+        offsets.append(-1.0 - (at - now))
+        if item.window:
+            break
+    return tuple(offsets), held, full
+
+
+def _paced(record: Record, request: Request, now: float) -> float:
+    factor = min(1.0, record.get("f", 1.0) + (now - record.get("fa", now)) / MICRO * RECOVERY)
+    if request.cut and now - record.get("cut", 0.0) >= ONE_NEWS * MICRO:
+        factor = max(SLOWEST, factor * CUT)
+        record["cut"] = now
+    record["f"], record["fa"] = factor, now
+    return factor
+
+
+def _intervals(record: Record, request: Request, factor: float) -> Amounts:
+    found = []
+    for place, interval in enumerate(request.intervals):
+        if request.shares[place] >= 0:
+            record[f"c{place}"] = min(1.0, max(SLOWEST, request.shares[place]))
+        found.append(interval / (factor * record.get(f"c{place}", 1.0)))
+    return tuple(found)
+
+
+def _settled(record: Record, request: Request, now: float, intervals: Amounts, *, lost: bool) -> list[float]:
+    """Return the state per dimension, with all that is known of it but the items."""
+    empty = request.back and now - record.get("back", 0.0) > _BACK * MICRO
+    if request.back:
+        record["back"] = now
+    tats = []
+    for place, interval in enumerate(intervals):
+        tat = record.get(f"t{place}", now)
+        if tat > now:  # as many units are out as before, at the interval of now
+            tat = now + (tat - now) * interval / record.get(f"i{place}", interval)
+        if lost:
+            tat = max(tat, request.floors[place])
+        if empty:
+            tat = max(tat, now + request.bursts[place] * interval)
+        delta = request.deltas[place]
+        if delta:
+            tat = (max(tat, now) if delta > 0 else tat) + delta * interval
+        if request.left[place] >= 0:
+            tat = max(tat, now + (request.bursts[place] - request.left[place]) * interval)
+        tats.append(tat)
+    return tats
+
+
+def _workers(record: Record, worker: str, now: float) -> tuple[int, int]:
+    """Return how many processes there are, and how many slots the others have; forget those long gone."""
+    count, held = 1, 0
+    for name in [name for name in record if name.startswith("w:")]:
+        one = name[2:]
+        if one == worker:
+            continue
+        if now - record[name] > WORKER_GONE * MICRO:
+            del record[name]
+            record.pop(f"h:{one}", None)
+            continue
+        count += 1
+        held += int(record.get(f"h:{one}", 0.0))
+    return count, held

@@ -1,0 +1,132 @@
+"""Carry requests to Redis or Valkey: one script, one hash per limiter, one connection per process."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from greenkit.errors import ConfigError
+from greenkit.limits._protocol import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from greenkit.limits._protocol import Request
+
+__all__ = ["RedisWire", "client_for"]
+
+# Seconds. redis-py's own settings wait for half a minute on a frozen server, and try again ten times.
+_TIMEOUT = 0.2
+_SCRIPT = files("greenkit.limits").joinpath("exchange.lua").read_text(encoding="utf-8")
+_SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+
+def client_for(url: str) -> Any:
+    """Return a client that knows within 0.2 s that its server does not answer.
+
+    Raises:
+        ConfigError: The package is missing, or this is no address of a Redis server.
+
+    Switches: never.
+    """
+    try:
+        import redis  # late: an extra, needed only by who shares through it
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+    except ImportError:
+        msg = f'share={url!r} needs the redis package: pip install "greenkit[redis]"'
+        raise ConfigError(msg) from None
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=_TIMEOUT,
+            socket_connect_timeout=_TIMEOUT,
+            # Once more, on a new connection: the old one may be of a server that has restarted since.
+            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+            max_connections=2,
+        )
+    except ValueError as error:
+        msg = f"share={url!r} is no address of a Redis server: {error}"
+        raise ConfigError(msg) from None
+
+
+class RedisWire:
+    """Run the script for each record; works on one server, on a cluster, and behind Sentinel.
+
+    Args:
+        client: Of redis-py: `Redis`, `RedisCluster`, or what `Sentinel.master_for()` gives.
+        own: It was made here, and may be closed here.
+    """
+
+    __slots__ = ("_client", "_own", "_pipelines")
+
+    def __init__(self, client: Any, *, own: bool) -> None:
+        self._client = client
+        self._own = own
+        # A cluster's pipelines run no scripts.
+        self._pipelines = not hasattr(client, "get_node_from_key")
+
+    def ask(self, asked: Sequence[tuple[str, Request]], /) -> list[Reply]:
+        """Return the replies. Switches: may.
+
+        Raises:
+            redis.RedisError: The server did not answer in time, or refused.
+        """
+        calls = [(1, _key(record), *request.arguments()) for record, request in asked]
+        if len(calls) == 1 or not self._pipelines:
+            answers = [self._one(call) for call in calls]
+        else:
+            answers = self._many(calls)
+        return [
+            _reply(answer, dims=len(request.intervals))
+            for answer, (_, request) in zip(answers, asked, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Give the connection up, which may hold half an answer; the next request makes a new one.
+
+        Switches: may.
+        """
+        if self._own:
+            self._client.close()
+        pool = getattr(self._client, "connection_pool", None)
+        if pool is not None:
+            pool.disconnect(inuse_connections=self._own)
+
+    def _one(self, call: tuple[Any, ...]) -> Any:
+        try:
+            return self._client.evalsha(_SHA, *call)
+        except Exception as error:
+            if not _unknown(error):
+                raise
+            return self._client.eval(_SCRIPT, *call)  # which makes it known
+
+    def _many(self, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        with self._client.pipeline(transaction=False) as pipe:
+            for call in calls:
+                pipe.evalsha(_SHA, *call)
+            answers: list[Any] = pipe.execute(raise_on_error=False)
+        for place, answer in enumerate(answers):
+            if isinstance(answer, Exception):
+                if not _unknown(answer):
+                    raise answer
+                answers[place] = self._one(calls[place])
+        return answers
+
+
+def _unknown(error: Exception) -> bool:
+    """Tell whether the server does not know the script: it is new, or was told to forget."""
+    return type(error).__name__ == "NoScriptError"
+
+
+def _key(record: str) -> str:
+    # In braces, so that a cluster keeps whatever may come to belong to it in one place.
+    return f"greenkit:limit:{{{record}}}"
+
+
+def _reply(answer: Sequence[Any], *, dims: int) -> Reply:
+    count, now, paused, factor, workers, full, *rest = [float(one) for one in answer]
+    return Reply(
+        int(count), now, tuple(rest[:dims]), paused, factor, int(workers), tuple(rest[dims:]), bool(full)
+    )

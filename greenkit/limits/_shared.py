@@ -1,0 +1,391 @@
+"""What this process knows of a budget that lives in a shared store: its part of it, and what it has to say.
+
+The budget has its lock around every call, and the agent carries the requests.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import TYPE_CHECKING
+
+from greenkit.limits._hand import Hand
+from greenkit.limits._news import News
+from greenkit.limits._parse import Rate
+from greenkit.limits._protocol import MICRO, WORKER_GONE, Item, Request
+from greenkit.limits._rules import Rule, Rules
+from greenkit.limits._store import LocalStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from greenkit.limits._bell import GreenBell, NativeBell
+    from greenkit.limits._line import Line, Waiter
+    from greenkit.limits._pace import Crowd
+    from greenkit.limits._protocol import Reply
+    from greenkit.limits._rules import Amounts
+
+__all__ = ["HORIZON", "SharedStore", "Try"]
+
+# How far ahead slots are booked, in seconds: what a process that dies takes with it, at the most.
+HORIZON = 0.25
+# A request gathers waiters for so long, and books early enough to lose no slot by it.
+_GATHER = HORIZON / 4
+# Waiters named in one request; the others are named in the next.
+_MOST_ITEMS = 256
+# How often a backend that is away is asked whether it is back.
+_PROBE = 1.0
+# However late it will be: others may give back, end a pause, or change the limits.
+_LOOK_AGAIN = 1.0
+# Slots of others come free without a word, and theirs wait to hear of ours.
+_SLOT_PROBE = 0.05
+# What the store said is good for so long; after that it is asked before anybody is told "too late".
+_FRESH = 1.0
+
+
+class Try:
+    """Be somebody who wants a permit now or never.
+
+    Attributes:
+        costs: What it asks for.
+        bell: Wakes it.
+        answer: 0.0 for yes, or the seconds after which it would pass; None while not known.
+        left: It does not wait for the answer any more.
+    """
+
+    __slots__ = ("answer", "bell", "costs", "left")
+
+    def __init__(self, costs: Amounts, bell: GreenBell | NativeBell) -> None:
+        self.costs = costs
+        self.bell = bell
+        self.answer: float | None = None
+        self.left = False
+
+
+class SharedStore(LocalStore):
+    """Keep this process's part of a shared budget.
+
+    Args:
+        rules: As configured, for the whole fleet.
+        slots: Of the whole fleet, or None.
+        worker: Names this process, a forked one anew.
+        on_error: "local", "open" or "closed": what to do while the backend is away.
+
+    Attributes:
+        mode: "shared", or `on_error` while the backend is away.
+        tries: Who wants to know now.
+        asked_at: Clock reading at which the request under way was made; `inf` when none is.
+    """
+
+    __slots__ = (
+        "_back",
+        "_floors",
+        "_hand",
+        "_lacks_slots",
+        "_largest",
+        "_last",
+        "_news",
+        "_on_error",
+        "_opens_at",
+        "_reported",
+        "_retry_at",
+        "_seen",
+        "_sent",
+        "_strict",
+        "_worker",
+        "_workers",
+        "asked_at",
+        "tries",
+    )
+
+    def __init__(self, rules: Rules, slots: int | None, *, worker: Callable[[], str], on_error: str) -> None:
+        super().__init__(rules, slots)
+        self.mode = "shared"
+        self._worker = worker
+        self._on_error = on_error
+        self._strict = any(rule.strict for rule in rules.rules)
+        self._largest: Amounts = (0.0,) * len(rules.rules)
+        self._seen, self._floors = 0, (0.0,) * len(rules.rules)
+        self._workers = 1
+        self._back = False
+        self._last = -math.inf
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have nothing in hand, nothing to say, and nothing under way."""
+        self._hand = Hand(len(self.rules.rules), strict=self._strict)
+        self._news = News.none(len(self.rules.rules))
+        self._sent: tuple[list[Waiter], list[Try], int] = ([], [], 0)
+        self.tries: list[Try] = []
+        self.asked_at = math.inf
+        self._retry_at = self._opens_at = -math.inf
+        self._reported = 0
+        self._lacks_slots = False
+
+    # -- as LocalStore -------------------------------------------------------------------------------
+
+    def must_look(self, now: float) -> bool:
+        """Tell that granting always takes more than arithmetic. Switches: never."""
+        return True
+
+    @property
+    def size(self) -> int | None:
+        """Return how many may be out at once: in the fleet, or here while the store is away."""
+        size = super().size
+        return max(1, size // self._workers) if size is not None and self.mode == "local" else size
+
+    @property
+    def full(self) -> bool:
+        """Tell whether every slot is out, as far as this process knows."""
+        return self._lacks_slots if self.mode == "shared" else super().full
+
+    def admit(self, costs: Amounts, now: float, *, credit: float) -> float:
+        """Take `costs` from what was booked; else return the seconds until more is. Switches: never."""
+        if self.mode == "local":
+            return super().admit(costs, now, credit=credit)
+        if self.mode == "closed" or now < self.paused_until:
+            return max(self.paused_until - now, 1e-9) if self.mode == "open" else math.inf
+        if self.mode == "shared":
+            self._mature(now)
+            if not self._hand.take(costs):
+                return max(self._hand.first - now, 1e-9)
+        self.grant()
+        return 0.0
+
+    def grant(self) -> None:
+        """Count a permit that went.
+
+        Switches: never.
+        """
+        self.held += self.slots is not None
+        self.granted += 1
+
+    def take_back(self, costs: Amounts, now: float) -> None:
+        """Put `costs` back in hand. Switches: never."""
+        if self.mode == "local":
+            super().take_back(costs, now)
+            return
+        if self.mode == "shared":
+            self._hand.put_back(costs)
+        self.give_back_slot()
+        self.granted -= 1
+
+    def give_back_slot(self) -> None:
+        """Count a slot as free; the next request says so. Switches: never."""
+        if self.held:
+            super().give_back_slot()
+            self._lacks_slots = False
+            self._retry_at = -math.inf
+
+    def due(self, costs: Amounts) -> float:
+        """Return when the next booked slot opens. Switches: never."""
+        if self.mode == "local":
+            return super().due(costs)
+        return self._hand.first if self.mode == "shared" else math.inf
+
+    def eta(self, costs: Amounts, ahead: Amounts, now: float) -> float:
+        """Return the seconds until `costs` may go, by the store's last answer. Switches: never."""
+        if self.mode == "open":
+            return max(0.0, self.paused_until - now)
+        if self.mode == "closed":
+            return _PROBE
+        if self.mode == "shared":
+            if now - self._last > _FRESH:
+                return max(0.0, self.paused_until - now)
+            ahead = self._hand.behind(ahead)
+        return super().eta(costs, ahead, now)
+
+    def wait(self, costs: Amounts, now: float) -> float:
+        """Return the seconds the head still has to wait at the least. Switches: never."""
+        if self.mode == "local":
+            return super().wait(costs, now)
+        if self.mode == "shared" and not self._hand.permits:
+            return max(0.0, self.paused_until - now, self._opens_at - now)
+        return 0.0
+
+    def too_high(self, costs: Amounts) -> Exception | None:
+        """Return why no wait can help, were the store there. Switches: never."""
+        return self._base.too_high(costs)
+
+    def settle(self, before: Amounts, costs: Mapping[str, float], now: float) -> Amounts:
+        """Correct what `before` cost here, and say so soon. Switches: never."""
+        after = super().settle(before, costs, now)
+        if self.mode == "shared":
+            self._news.charge([new - old for new, old in zip(after, before, strict=True)], now)
+        return after
+
+    def slow_down(self, now: float) -> None:
+        """Have everybody use less of the rate. Switches: never."""
+        if self.mode != "shared":
+            super().slow_down(now)
+            return
+        self._news.cut = True
+        self._news.at_once()
+
+    def pause(self, seconds: float, now: float) -> None:
+        """Have nobody go for `seconds`. Switches: never."""
+        super().pause(seconds, now)
+        news = self._news
+        news.pause, news.resume = max(news.pause, seconds), False
+        news.at_once()
+        # What was booked was booked before the pause was known.
+        self._give_back(now)
+
+    def resume(self) -> None:
+        """End the pause for everybody. Switches: never."""
+        super().resume()
+        self._news.pause, self._news.resume = 0.0, True
+        self._news.at_once()
+        self._retry_at = self._opens_at = -math.inf
+
+    def limit_to(self, available: Mapping[str, float], now: float) -> bool:
+        """Say that no more is left than `available`. Switches: never."""
+        if not super().limit_to(available, now):
+            return False
+        self._news.left = tuple([available.get(name, -1.0) for name in self.rules.names])
+        self._news.soon(now)
+        return True
+
+    def ceil(self, shares: Mapping[str, float], now: float) -> bool:
+        """Say what the server's own limits are. Switches: never."""
+        if not super().ceil(shares, now):
+            return False
+        self._news.shares = tuple([min(1.0, shares.get(name, -1.0)) for name in self.rules.names])
+        self._news.soon(now)
+        return True
+
+    def configure(self, rules: Rules, slots: int | Crowd | None, now: float) -> None:
+        """Go on under other rules, from the next request on. Switches: never."""
+        super().configure(rules, slots, now)
+        self._retry_at = self._opens_at = -math.inf
+
+    def forget_slots(self) -> None:
+        """Leave what the parent has booked to the parent. Switches: never."""
+        super().forget_slots()
+        self._begin()
+
+    # -- talking to the store ------------------------------------------------------------------------
+
+    def wants(self, line: Line, now: float) -> float:
+        """Return the clock reading at which there is something to say; `inf` for nothing.
+
+        Switches: never.
+        """
+        if self.mode != "shared":
+            return self._last + _PROBE
+        if self.tries or (self._hand.permits and not line.waiting):
+            return -math.inf
+        at = self._news.due
+        if line.waiting and self._hand.uncovered(line, 1):
+            gathered = self._last + min((self._hand.last - self._last) / 2, _GATHER)
+            at = min(at, max(self._retry_at, gathered))
+        if self.slots is not None:
+            if self.held + self._hand.permits != self._reported:
+                at = min(at, self._last + _SLOT_PROBE)
+            if self.held:  # or its slots would be taken for those of a dead process
+                at = min(at, self._last + WORKER_GONE / 3)
+        return at
+
+    def compose(self, line: Line, now: float) -> Request:
+        """Return everything there is to say; `answered()` or `lost()` follows.
+
+        Switches: never.
+        """
+        if not line.waiting:
+            self._give_back(now)
+        tries, self.tries = self.tries, []
+        asked = self._hand.uncovered(line, _MOST_ITEMS) if line.waiting else []
+        items = [Item(one.costs, 0.0) for one in tries]
+        items += [Item(one.costs, HORIZON * MICRO) for one in asked]
+        for item in items:
+            self._largest = tuple(map(max, self._largest, item.costs))
+        held = self.held + self._hand.permits
+        self._sent = (asked, tries, held)
+        self.asked_at = now
+        return self._request(held, tuple(items))
+
+    def _request(self, held: int, items: tuple[Item, ...]) -> Request:
+        news, self._news = self._news, News.none(len(self.rules.rules))
+        intervals = tuple([rule.interval * MICRO for rule in self._base.rules])
+        bursts = tuple([rule.burst for rule in self._base.rules])
+        return Request(
+            self._worker(), intervals, bursts, self._seen, self._floors,
+            news.deltas, news.left, news.shares, news.pause * MICRO, news.resume, news.cut,
+            back=self._back, held=held, size=super().size or 0, items=items,
+        )  # fmt: skip
+
+    def answered(self, reply: Reply, now: float) -> list[Try]:
+        """Take the store's answer in; return the tries it answers.
+
+        Switches: never.
+        """
+        self.mode, self._back = "shared", False
+        self.asked_at, self._last = math.inf, now
+        self._seen, self._floors = reply.count, reply.tats
+        self._workers = reply.workers
+        self._lacks_slots = reply.full
+        self._pace.factor = reply.factor
+        self._follow_pace(now)
+        self.tats = tuple([now + (tat - reply.now) / MICRO for tat in reply.tats])
+        paused = reply.paused > 0 and now >= self.paused_until
+        self.paused_until = now + reply.paused / MICRO if reply.paused else -math.inf
+        asked, tries, held = self._sent
+        self._sent = ([], [], 0)
+        self._reported = held + sum(offset >= 0 for offset in reply.offsets)
+        for one, offset in zip(tries, reply.offsets, strict=False):
+            one.answer = 0.0 if offset >= 0 else max((-1.0 - offset) / MICRO, 1e-9)
+            if one.left and not one.answer:
+                self._hand.put_back(one.costs)
+        if paused:
+            self._give_back(now)  # somebody else's pause, which our bookings knew nothing of
+        self._booked(asked, reply.offsets[len(tries) :], now, full=reply.full)
+        return tries
+
+    def _booked(self, asked: list[Waiter], offsets: Amounts, now: float, *, full: bool) -> None:
+        self._retry_at = self._opens_at = -math.inf
+        for waiter, offset in zip(asked, offsets, strict=False):
+            if offset >= 0:
+                self._hand.book(now + offset / MICRO, waiter.costs)
+                continue
+            ahead = (-1.0 - offset) / MICRO
+            later = _SLOT_PROBE if full else max(_GATHER, ahead - HORIZON)
+            self._retry_at = now + min(later, _LOOK_AGAIN)
+            self._opens_at = -math.inf if full else now + ahead
+
+    def lost(self, now: float) -> list[Try]:
+        """Go on without the store, which does not answer; return the tries to be decided here.
+
+        Switches: never.
+        """
+        tries = self._sent[1] + self.tries
+        if self.mode == "shared":
+            self.mode = self._on_error
+            self._begin()
+            self._stand_alone(now)
+        self._sent, self.tries = ([], [], 0), []
+        # Not all processes at the same instant.
+        self.asked_at, self._last = math.inf, now - random.uniform(0.0, 0.2) * _PROBE
+        self._back = True
+        return tries
+
+    def _stand_alone(self, now: float) -> None:
+        """Begin, without a burst, to use this process's share of the rates."""
+        share = Rules([self._share_of(place, rule) for place, rule in enumerate(self._base.rules)])
+        self.rules = share
+        self.tats = tuple([now + rule.burst * rule.interval for rule in share.rules])
+
+    def _share_of(self, place: int, rule: Rule) -> Rule:
+        amount, burst = rule.rate.amount / self._workers, rule.rate.burst / self._workers
+        if rule.strict:
+            burst = min(max(burst, 1.0), amount / 2)
+        else:  # whatever was asked for so far can still be asked for
+            burst = min(rule.rate.burst, max(burst, self._largest[place], 1.0))
+        return Rule(rule.name, Rate(amount, rule.rate.period, burst), rule.strict)
+
+    def _mature(self, now: float) -> None:
+        late = self._hand.mature(now)
+        self._news.charge([-units for units in late], now)
+
+    def _give_back(self, now: float) -> None:
+        """Refund what is in hand."""
+        self._news.charge([-units for units in self._hand.empty()], now)

@@ -1,0 +1,113 @@
+-- The same as exchange() of _protocol.py, line by line; a test compares the two.
+-- KEYS[1]: the record, a hash. ARGV: what Request.arguments() writes.
+local key, worker, dims = KEYS[1], ARGV[1], tonumber(ARGV[2])
+local function arg(place) return tonumber(ARGV[place]) end
+local function text(number) return string.format('%.17g', number) end
+local seen, back, pause, resume, cut = arg(3), arg(4), arg(5), arg(6), arg(7)
+local held, size = arg(8), arg(9)
+local MICRO = 1000000
+local SLOWEST, CUT, RECOVERY, ONE_NEWS = 0.02, 0.8, 0.01, 1
+local WORKER_GONE, BACK, SLOT_RETRY = 10, 5, 0.1
+
+local time = redis.call('TIME')
+local now = (tonumber(time[1]) - 1735689600) * MICRO + tonumber(time[2])
+
+local record, flat = {}, redis.call('HGETALL', key)
+for place = 1, #flat, 2 do record[flat[place]] = tonumber(flat[place + 1]) end
+local written = {}
+local function write(name, number)
+  record[name] = number
+  written[#written + 1] = name
+  written[#written + 1] = text(number)
+end
+
+local lost = (record['n'] or 0) < seen
+write('n', math.max(record['n'] or 0, seen) + 1)
+
+local factor = math.min(1, (record['f'] or 1) + (now - (record['fa'] or now)) / MICRO * RECOVERY)
+if cut == 1 and now - (record['cut'] or 0) >= ONE_NEWS * MICRO then
+  factor = math.max(SLOWEST, factor * CUT)
+  write('cut', now)
+end
+write('f', factor)
+write('fa', now)
+
+local empty = back == 1 and now - (record['back'] or 0) > BACK * MICRO
+if back == 1 then write('back', now) end
+
+local tats, intervals, bursts, longest = {}, {}, {}, 0
+for dim = 1, dims do
+  local base, name = 9 + (dim - 1) * 6, dim - 1
+  local interval, burst, floor = arg(base + 1), arg(base + 2), arg(base + 3)
+  local delta, left, share = arg(base + 4), arg(base + 5), arg(base + 6)
+  if share >= 0 then write('c' .. name, math.min(1, math.max(SLOWEST, share))) end
+  interval = interval / (factor * (record['c' .. name] or 1))
+  local tat = record['t' .. name] or now
+  if tat > now then tat = now + (tat - now) * interval / (record['i' .. name] or interval) end
+  if lost then tat = math.max(tat, floor) end
+  if empty then tat = math.max(tat, now + burst * interval) end
+  if delta > 0 then tat = math.max(tat, now) end
+  if delta ~= 0 then tat = tat + delta * interval end
+  if left >= 0 then tat = math.max(tat, now + (burst - left) * interval) end
+  tats[dim], intervals[dim], bursts[dim] = tat, interval, burst
+  longest = math.max(longest, burst * arg(base + 1))
+end
+
+local paused = record['pause'] or 0
+if resume == 1 then paused = 0 end
+if pause > 0 then paused = math.max(paused, now + pause) end
+write('pause', paused)
+
+local workers, others, gone = 1, 0, {}
+for name, number in pairs(record) do
+  if string.sub(name, 1, 2) == 'w:' and string.sub(name, 3) ~= worker then
+    local one = string.sub(name, 3)
+    if now - number > WORKER_GONE * MICRO then
+      gone[#gone + 1] = 'w:' .. one
+      gone[#gone + 1] = 'h:' .. one
+    else
+      workers = workers + 1
+      others = others + (record['h:' .. one] or 0)
+    end
+  end
+end
+if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+
+local offsets, full = {}, false
+local place, last = 9 + dims * 6, #ARGV
+while place + dims < last do
+  local window, at = arg(place + 1), math.max(now, paused)
+  for dim = 1, dims do
+    local cost = arg(place + 1 + dim)
+    if cost ~= 0 then at = math.max(at, tats[dim] - (bursts[dim] - cost) * intervals[dim]) end
+  end
+  full = size > 0 and held + others >= size
+  if full then at = math.max(at, now + SLOT_RETRY * MICRO) end
+  if not full and at - now <= window + 0.001 then
+    offsets[#offsets + 1] = text(at - now)
+    held = held + 1
+    for dim = 1, dims do
+      local cost = arg(place + 1 + dim)
+      if cost ~= 0 then tats[dim] = math.max(tats[dim], at) + cost * intervals[dim] end
+    end
+  else
+    offsets[#offsets + 1] = text(-1 - (at - now))
+    if window > 0 then break end
+  end
+  place = place + 1 + dims
+end
+
+write('w:' .. worker, now)
+write('h:' .. worker, held)
+local reply = { text(record['n']), text(now), text(math.max(0, paused - now)), text(factor), tostring(workers), full and '1' or '0' }
+for dim = 1, dims do
+  write('t' .. (dim - 1), tats[dim])
+  write('i' .. (dim - 1), intervals[dim])
+  longest = math.max(longest, tats[dim] - now)
+  reply[#reply + 1] = text(tats[dim])
+end
+redis.call('HSET', key, unpack(written))
+-- Idle for twice as long as the budget takes to fill, it is full, and nothing is worth remembering.
+redis.call('PEXPIRE', key, math.ceil(2 * longest / 1000) + 60000)
+for _, offset in ipairs(offsets) do reply[#reply + 1] = offset end
+return reply
