@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from functools import cache, partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["backend_of"]
 
+# Two limiters of one name in one process have their own parts of its budget.
+_serials = count()
 _REDIS = frozenset({"redis", "rediss", "valkey", "valkeys", "unix"})
 _POSTGRES = frozenset({"postgres", "postgresql"})
 
@@ -82,12 +85,12 @@ def _budget(
     if isinstance(slots, Crowd):
         msg = "adaptive concurrency is found by each process alone; with share= give concurrency a number"
         raise ConfigError(msg)
-    store = SharedStore(rules, slots, worker=_worker, on_error=on_error)
+    store = SharedStore(rules, slots, worker=partial(_worker, next(_serials)), on_error=on_error)
     return SharedBudget(store, clock=clock, name=name, record=name, backend=backend, connect=connect)
 
 
-def _worker() -> str:
-    return _worker_of(os.getpid())
+def _worker(serial: int) -> str:
+    return f"{_worker_of(os.getpid())}-{serial}"
 
 
 @cache

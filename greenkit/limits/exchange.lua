@@ -108,6 +108,6 @@ for dim = 1, dims do
 end
 redis.call('HSET', key, unpack(written))
 -- Idle for twice as long as the budget takes to fill, it is full, and nothing is worth remembering.
-redis.call('PEXPIRE', key, math.ceil(2 * longest / 1000) + 60000)
+redis.call('PEXPIRE', key, string.format('%.0f', math.min(1e12, 2 * longest / 1000) + 60000))
 for _, offset in ipairs(offsets) do reply[#reply + 1] = offset end
 return reply

@@ -1,0 +1,124 @@
+"""The script inside Redis against the same arithmetic in Python, request by request."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import redis
+
+from greenkit.limits._protocol import Item, Request, exchange
+from greenkit.limits._redis import RedisWire
+
+MICRO = 1e6
+
+
+@pytest.fixture
+def client(greenkit_valkey):
+    with redis.Redis.from_url(greenkit_valkey.url) as client:
+        yield client
+
+
+def draw(rng, dims, seen, floors):
+    """Return a request of any kind."""
+    bursts = tuple(rng.choice([1.0, 5.0, 100.0]) for _ in range(dims))
+
+    def news(chance, value):
+        return tuple(value() if rng.random() < chance else -1.0 for _ in range(dims))
+
+    def cost(place):
+        return rng.choice([0.0, 1.0, 0.25]) * rng.choice([1.0, bursts[place]])
+
+    items = tuple(
+        Item(tuple(min(cost(place), bursts[place]) for place in range(dims)), rng.choice([0.0, 250_000.0]))
+        for _ in range(rng.randrange(8))
+    )
+    return Request(
+        worker=rng.choice(["a", "b", "c"]),
+        intervals=tuple(rng.choice([100.0, 5_000.0, 700_000.0]) for _ in range(dims)),
+        bursts=bursts,
+        seen=seen + rng.choice([0, 0, 0, 5]),
+        floors=floors,
+        deltas=tuple(rng.choice([0.0, 0.0, 3.0, -2.5]) for _ in range(dims)),
+        left=news(0.1, lambda: rng.random() * 5),
+        shares=news(0.1, lambda: rng.choice([0.001, 0.5, 1.0])),
+        pause=rng.choice([0, 0, 0, 0, 20_000.0]),
+        resume=rng.random() < 0.1,
+        cut=rng.random() < 0.2,
+        back=rng.random() < 0.1,
+        held=rng.randrange(4),
+        size=rng.choice([0, 3, 8]),
+        items=items,
+    )
+
+
+def compare(client, record, *, seed, dims, arithmetic=exchange):
+    """Send 60 requests; return how often each kind of answer was seen."""
+    rng = random.Random(seed)
+    wire = RedisWire(client, own=False)
+    mirror, seen, floors = {}, 0, (0.0,) * dims
+    kinds = {"booked": 0, "ahead": 0, "refused": 0, "full": 0, "slower": 0}
+    for _ in range(60):
+        request = draw(rng, dims, seen, floors)
+        if rng.random() < 0.05:
+            client.script_flush()
+        (reply,) = wire.ask([(record, request)])
+        expected = arithmetic(mirror, request, reply.now)
+        assert reply.offsets == pytest.approx(expected.offsets, rel=1e-9, abs=0.02), request
+        assert reply.tats == pytest.approx(expected.tats, rel=1e-12)
+        for name in ("count", "workers", "full"):
+            assert getattr(reply, name) == getattr(expected, name), name
+        assert reply.factor == pytest.approx(expected.factor)
+        assert reply.paused == pytest.approx(expected.paused)
+        seen, floors = reply.count, reply.tats
+        kinds["booked"] += sum(offset == 0 for offset in reply.offsets)
+        kinds["ahead"] += sum(offset > 0 for offset in reply.offsets)
+        kinds["refused"] += sum(offset < 0 for offset in reply.offsets)
+        kinds["full"] += reply.full
+        kinds["slower"] += reply.factor < 1
+    return kinds
+
+
+def test_the_script_says_what_the_arithmetic_says(client):
+    """Bookings, refusals, slots, pauses, pace, lost memory: the same answers and the same record."""
+    total = {}
+    for seed in range(25):
+        kinds = compare(client, f"protocol-{seed}", seed=seed, dims=1 + seed % 3)
+        total = {kind: total.get(kind, 0) + many for kind, many in kinds.items()}
+    assert min(total.values()) > 20, total
+
+
+def test_the_comparison_sees_a_difference(client):
+    """A twin that forgets to charge a debt is caught."""
+
+    def forgetful(record, request, now):
+        free = {name: getattr(request, name) for name in request.__slots__}
+        return exchange(record, Request(**{**free, "deltas": (0.0,) * len(request.deltas)}), now)
+
+    with pytest.raises(AssertionError):
+        compare(client, "protocol-twin", seed=1, dims=2, arithmetic=forgetful)
+
+
+def test_a_record_does_not_live_for_ever(client):
+    """It expires when it is twice as old as the budget takes to fill, and a minute."""
+    wire = RedisWire(client, own=False)
+    nothing = (0.0,)
+    request = Request("a", (MICRO,), (50.0,), 0, nothing, nothing, (-1.0,), (-1.0,))
+    wire.ask([("protocol-ttl", request)])
+    assert 100_000 < client.pttl("greenkit:limit:{protocol-ttl}") <= 160_000
+
+
+def test_a_worker_that_died_gives_its_slots_back(client):
+    """Not heard of for ten seconds, it counts no more."""
+    wire = RedisWire(client, own=False)
+    nothing = (0.0,)
+    request = Request(
+        "b", (1.0,), (50.0,), 0, nothing, nothing, (-1.0,), (-1.0,), size=3, items=(Item((1.0,), 0.0),)
+    )
+    (reply,) = wire.ask([("protocol-dead", request)])
+    key = "greenkit:limit:{protocol-dead}"
+    for ago, through in ((9.0, False), (11.0, True)):
+        client.hset(key, mapping={"w:a": reply.now - ago * MICRO, "h:a": 3})
+        (again,) = wire.ask([("protocol-dead", request)])
+        assert (again.offsets[0] >= 0, again.full) == (through, not through)
+    assert not client.hexists(key, "h:a")
