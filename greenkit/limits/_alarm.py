@@ -18,12 +18,17 @@ class Alarm:
 
     Where two hubs share it, an earlier setting may still go off in the other one: whoever is called
     must look at the clock.
+
+    Args:
+        callback: Called in the hub.
+        ref: It keeps the hub alive, as what somebody waits for does and housekeeping does not.
     """
 
-    __slots__ = ("_callback", "_hub", "_timer")
+    __slots__ = ("_callback", "_hub", "_ref", "_timer")
 
-    def __init__(self, callback: Callable[[], None]) -> None:
+    def __init__(self, callback: Callable[[], None], *, ref: bool = True) -> None:
         self._callback = callback
+        self._ref = ref
         self._hub: Any = None
         self._timer: Any = None
 
@@ -49,6 +54,6 @@ class Alarm:
 
     def _start(self, hub: Any, seconds: float) -> None:
         self.cancel()
-        timer = hub.loop.timer(max(seconds, 0.0))
+        timer = hub.loop.timer(max(seconds, 0.0), ref=self._ref)
         self._hub, self._timer = hub, timer
         timer.start(self._callback)

@@ -1,4 +1,4 @@
-"""Where a shared budget lives: from the address people write to the budget that talks to it."""
+"""Where a budget lives: in this process, or at an address people write."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from greenkit.errors import ConfigError
+from greenkit.limits._budget import Budget
 from greenkit.limits._fleet import SharedBudget
 from greenkit.limits._pace import Crowd
 from greenkit.limits._postgres import PostgresWire, check_driver
 from greenkit.limits._redis import RedisWire, client_for
 from greenkit.limits._shared import SharedStore
+from greenkit.limits._store import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,18 +28,24 @@ if TYPE_CHECKING:
     class MakeBudget(Protocol):
         """Make a budget that lives in one backend."""
 
-        def __call__(
-            self, rules: Rules, slots: int | Crowd | None, *, clock: Clock, name: str
-        ) -> SharedBudget:
+        def __call__(self, rules: Rules, slots: int | Crowd | None, *, clock: Clock, name: str) -> Budget:
             """Return it."""
 
 
-__all__ = ["backend_of"]
+__all__ = ["backend_of", "local_budget"]
 
 # Two limiters of one name in one process have their own parts of its budget.
 _serials = count()
 _REDIS = frozenset({"redis", "rediss", "valkey", "valkeys", "unix"})
 _POSTGRES = frozenset({"postgres", "postgresql"})
+
+
+def local_budget(rules: Rules, slots: int | Crowd | None, *, clock: Clock, name: str) -> Budget:
+    """Return a budget of this process alone.
+
+    Switches: never.
+    """
+    return Budget(LocalStore(rules, slots), clock=clock, name=name)
 
 
 def backend_of(share: Any, *, on_error: str) -> MakeBudget:

@@ -12,8 +12,6 @@ gives it back.
 from __future__ import annotations
 
 import math
-import os
-import weakref
 from _thread import RLock  # native also after patching; never held across a switch
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING
 from greenkit.errors import LimitTimeout
 from greenkit.limits._alarm import Alarm
 from greenkit.limits._bell import bell_here, hub_here, run_in
+from greenkit.limits._fork import after_fork
 from greenkit.limits._line import NORMAL, Line, Waiter
 from greenkit.limits._rules import JITTER_CREDIT
 
@@ -83,7 +82,7 @@ class Budget:
         self._alarm = Alarm(self._tick)
         self._head_at = math.inf
         self.shut = store.must_look(self.now())
-        _budgets.add(self)
+        after_fork(self)
 
     # -- asking ------------------------------------------------------------------------------------
 
@@ -243,6 +242,21 @@ class Budget:
         with self.lock:
             return self.store.available(self.now())
 
+    def view(self) -> Budget:
+        """Return what is to be looked at: this.
+
+        Switches: never.
+        """
+        return self
+
+    def quiet(self) -> bool:
+        """Tell whether nothing is to be remembered but the state of the rules.
+
+        Switches: never.
+        """
+        with self.lock:
+            return not self.line.waiting and self.store.quiet(self.now())
+
     # -- waiting -----------------------------------------------------------------------------------
 
     def _sleep(self, waiter: Waiter) -> None:
@@ -375,8 +389,11 @@ class Budget:
             retry_after=max(wait, _SLOT_RETRY if store.full else 1e-9),
         )
 
-    def _after_fork(self) -> None:
-        """Forget, in a forked child, those who wait in threads that exist only in the parent."""
+    def after_fork(self) -> None:
+        """Forget, in a forked child, those who wait in threads that exist only in the parent.
+
+        Switches: never.
+        """
         self.lock._at_fork_reinit()  # type: ignore[attr-defined] # as threading does with its own
         here = hub_here()
         stay = [waiter for waiter in self.line if waiter.bell.hub is here]
@@ -386,13 +403,3 @@ class Budget:
         self.store.forget_slots()
         self._alarm = Alarm(self._tick)
         self._look_soon()
-
-
-def _reset_budgets_after_fork() -> None:
-    for budget in list(_budgets):
-        budget._after_fork()
-
-
-_budgets: weakref.WeakSet[Budget] = weakref.WeakSet()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_budgets_after_fork)

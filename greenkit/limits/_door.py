@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from greenkit._clock import Clock
     from greenkit.limits._attempts import RetryBudget
     from greenkit.limits._budget import Budget
+    from greenkit.limits._keys import KeyBudget
     from greenkit.limits._quota import Reader
     from greenkit.limits._rules import Amounts, Rules
 
@@ -67,7 +68,7 @@ class Door:
         "name",
     )
 
-    _budget: Budget
+    _budget: Budget | KeyBudget
     _configured: Rules
     _counts_slots: bool
     _free: Amounts
@@ -263,9 +264,10 @@ class Door:
 
         Switches: never.
         """
-        budget, tally = self._budget, self._tally
+        budget, tally = self._budget.view(), self._tally
         store = budget.store
         granted = store.granted
+        permits = max(granted, tally.waits.count)
         return LimiterStatistics(
             granted=granted,
             refused=tally.refused,
@@ -275,8 +277,8 @@ class Door:
             waiting=budget.line.waiting,
             in_use=store.held,
             concurrency=store.size,
-            wait_p50=tally.waits.quantile(0.50, of=granted),
-            wait_p95=tally.waits.quantile(0.95, of=granted),
+            wait_p50=tally.waits.quantile(0.50, of=permits),
+            wait_p95=tally.waits.quantile(0.95, of=permits),
             wait_max=tally.waits.longest,
             paused_for=budget.paused_for(),
             pace=store.factor,

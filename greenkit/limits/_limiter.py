@@ -5,29 +5,33 @@ How it is asked is `_door`'s.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from greenkit import facts
 from greenkit._clock import MONOTONIC, Clock
 from greenkit.errors import ConfigError
 from greenkit.limits._attempts import RetryBudget
-from greenkit.limits._backend import backend_of
-from greenkit.limits._budget import Budget
+from greenkit.limits._backend import backend_of, local_budget
 from greenkit.limits._door import Door, softly
 from greenkit.limits._estimate import Estimate
 from greenkit.limits._fast import fast_price, fast_settle, fast_take
 from greenkit.limits._fleet import SharedBudget
+from greenkit.limits._keys import KeyBudget, Keys
 from greenkit.limits._pace import Crowd
 from greenkit.limits._parse import Rate, parse_rate
 from greenkit.limits._quota import reader_of
 from greenkit.limits._rules import Rule, Rules
 from greenkit.limits._statistics import Tally
-from greenkit.limits._store import LocalStore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
 
+    from greenkit.limits._budget import Budget
     from greenkit.limits._quota import Reader
+    from greenkit.limits._rules import Amounts
+    from greenkit.limits._statistics import LimiterStatistics
 
     Concurrency = int | tuple[int, int]
     OnError = Literal["local", "open", "closed"]
@@ -95,7 +99,9 @@ class Limiter(Door):
         llm = Limiter("openai", requests="500/min", tokens="90_000/min burst 9_000", concurrency=64)
     """
 
-    __slots__ = ("_concurrency", "_rates", "_strict")
+    __slots__ = ("_concurrency", "_keys", "_make", "_rates", "_strict")
+
+    _budget: Budget
 
     def __init__(
         self,
@@ -127,14 +133,10 @@ class Limiter(Door):
         self._shadow = shadow
         self._learns = False
         self._tally = Tally()
+        self._keys: Keys | None = None
+        self._make = local_budget if share is None else backend_of(share, on_error=on_backend_error)
         rules = _rules(self._rates, strict=strict)
-        slots = _slots(concurrency)
-        if share is None:
-            budget = Budget(LocalStore(rules, slots), clock=clock, name=name)
-        else:
-            make = backend_of(share, on_error=on_backend_error)
-            budget = make(rules, slots, clock=clock, name=name)
-        self._stand_on(budget, rules)
+        self._stand_on(self._make(rules, _slots(concurrency), clock=clock, name=name), rules)
         facts.register("limiter", self)
 
     def __repr__(self) -> str:
@@ -148,6 +150,62 @@ class Limiter(Door):
         shadow = ", a shadow" if self._shadow else ""
         state = f"{held}, {seen.waiting} waiting{pace}{pause}{shadow}"
         return f"<Limiter {self.name!r} {rates or 'any rate'}{state}>"
+
+    def key(self, key: Hashable) -> Door:
+        """Return a limiter for `key` alone: of the same limits, and with a budget of its own.
+
+        Cheap to make, so ask for it each time. A key whose budget is full again is forgotten.
+
+        Args:
+            key: Whatever is limited one by one, such as a user's id; a shared limiter goes by its
+                `str()`.
+
+        Example:
+            refusal = api.key(request.user.pk).try_permit()
+
+        Switches: never.
+        """
+        if self._keys is None:
+            local = not isinstance(self._budget, SharedBudget)
+            plain = local and self._concurrency is None
+            make = self._budget_of
+            self._keys = Keys(self._configured, clock=self.clock, make=make, local=local, plain=plain)
+        budget = KeyBudget(self._keys, key)
+        door = Door()
+        for name in ("_configured", "_counts_slots", "_free", "_learns", "_read", "_retries", "_shadow"):
+            setattr(door, name, getattr(self, name))
+        door.name, door.clock, door._tally = self.name, self.clock, self._tally
+        door._budget = budget
+        door._price = self._priced
+        door._settle = budget.settle
+        door._try_take = budget.try_take
+        door._take_nowait = budget.try_take if self._shadow else budget.take_nowait
+        return door
+
+    def statistics(self) -> LimiterStatistics:
+        """Return a frozen account of this instant; permits, waiters and slots include those of keys.
+
+        Switches: never.
+        """
+        seen = super().statistics()
+        if self._keys is None:
+            return seen
+        live = self._keys.live
+        return replace(
+            seen,
+            granted=seen.granted + self._keys.granted + sum(one.store.granted for one in live),
+            waiting=seen.waiting + sum(one.line.waiting for one in live),
+            in_use=seen.in_use + sum(one.store.held for one in live),
+            keys=len(self._keys),
+        )
+
+    def _budget_of(self, key: Hashable) -> Budget:
+        slots = _slots(self._concurrency)
+        name = f"{self.name}:{key}"
+        return self._make(self._configured, slots, clock=self.clock, name=name)
+
+    def _priced(self, costs: Mapping[str, float]) -> Amounts:
+        return self._price(costs)
 
     def estimate(self, first: float, *, most: float = float("inf")) -> Estimate:
         """Return an estimate that learns from `settle()` what calls cost.
@@ -189,8 +247,12 @@ class Limiter(Door):
         rules = _rules(merged, strict=self._strict)
         slots = self._budget.store.slots if concurrency is None else _slots(concurrency)
         self._rates = merged
+        if concurrency is not None:
+            self._concurrency = concurrency
         self._budget.configure(rules, slots)
         self._stand_on(self._budget, rules)
+        if self._keys is not None:
+            self._keys.configure(rules, None if concurrency is None else partial(_slots, concurrency))
 
     def _stand_on(self, budget: Budget, rules: Rules) -> None:
         """Look up once what runs on every permit."""

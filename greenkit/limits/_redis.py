@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from greenkit.errors import ConfigError
@@ -18,7 +18,7 @@ __all__ = ["RedisWire", "client_for"]
 
 # Seconds. redis-py's own settings wait for half a minute on a frozen server, and try again ten times.
 _TIMEOUT = 0.2
-_SCRIPT = files("greenkit.limits").joinpath("exchange.lua").read_text(encoding="utf-8")
+_SCRIPT = Path(__file__).with_name("exchange.lua").read_text(encoding="utf-8")
 _SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -128,6 +128,11 @@ class SharedStore(LocalStore):
         """Tell that granting always takes more than arithmetic. Switches: never."""
         return True
 
+    def quiet(self, now: float) -> bool:
+        """Tell whether the store knows all there is to know. Switches: never."""
+        told = self._news.due == math.inf and not self._hand.permits and self.asked_at == math.inf
+        return told and not self.held and not self._reported and self.mode == "shared"
+
     @property
     def size(self) -> int | None:
         """Return how many may be out at once: in the fleet, or here while the store is away."""

@@ -73,6 +73,13 @@ class LocalStore:
         """
         return self.slots is not None or self._pace.slower or now < self.paused_until
 
+    def quiet(self, now: float) -> bool:
+        """Tell whether the state of the rules is all there is to remember.
+
+        Switches: never.
+        """
+        return not (self.held or self._pace.slower or now < self.paused_until)
+
     def admit(self, costs: Amounts, now: float, *, credit: float) -> float:
         """Book `costs` if they may go now; else return the seconds until then, `inf` when unknown.
 

@@ -248,7 +248,9 @@ def test_patched_and_unpatched_processes_share_one_budget(request, name, backend
     }[backend]()
     program = textwrap.dedent(PROGRAM)
     runs = [
-        subprocess.Popen([sys.executable, "-c", program, kind, name, share], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", program, kind, name, share], stdout=subprocess.PIPE, text=True
+        )
         for kind in ("green", "plain", "plain")
     ]
     told = [run.communicate(timeout=60)[0].split() for run in runs]

@@ -271,3 +271,32 @@ def test_a_shadow_lets_all_through(limiter):
         with limit.permit():
             pass
     assert limit.statistics().shadowed == 3
+
+
+def test_keys_have_budgets_of_their_own(limiter):
+    """Taken, settled, waited for and paused one by one; the limiter's own is another."""
+    limit = limiter(requests="1/day burst 3", tokens="1/day burst 100")
+    assert [bool(limit.key("ann").try_permit()) for _ in range(4)] == [True] * 3 + [False]
+    with limit.key("bob").permit(tokens=90) as permit:
+        permit.settle(tokens=10)
+    while limit.key("bob").statistics().available["tokens"] < 89:
+        gevent.sleep(0.001)
+    assert limit.key("bob").try_permit(tokens=90)
+    limit.key("cid").pause(1000)
+    assert not limit.key("cid").try_permit()
+    limit.key("cid").resume()
+    assert limit.key("cid").try_permit()
+    assert limit.try_permit()
+    with pytest.raises(LimitTimeout, match=":ann"), limit.key("ann").permit(timeout=5):
+        pass
+
+
+def test_a_key_is_waited_for_in_order(limiter):
+    """And its slots are its own."""
+    limit = limiter(requests="200/s burst 1", concurrency=1)
+    jobs, passed = stand_in_line(limit.key(1), 20)
+    others, elsewhere = stand_in_line(limit.key(2), 20)
+    gevent.joinall(jobs + others, raise_error=True)
+    assert passed == elsewhere == list(range(20))
+    assert limit.statistics().in_use == 0
+    assert limit.statistics().granted == 40

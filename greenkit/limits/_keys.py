@@ -1,0 +1,342 @@
+"""One limit for each of many keys, of which hardly any is in use at a time.
+
+A key at rest is a number in a dict; only while somebody waits, holds a slot, or a pause is in force does
+it have a budget of its own. A number is worth nothing once its budget is full again, so the dicts are
+kept by age: the youngest is written to, and one that has not been written to for as long as a budget
+takes to fill is thrown away, a few entries at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from _thread import RLock
+from collections import deque
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from greenkit.limits._alarm import Alarm
+from greenkit.limits._bell import hub_here
+from greenkit.limits._fleet import SharedBudget
+from greenkit.limits._fork import after_fork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator, Mapping
+
+    from greenkit._clock import Clock
+    from greenkit.limits._budget import Budget
+    from greenkit.limits._rules import Amounts, Rules
+
+__all__ = ["KeyBudget", "Keys"]
+
+# Entries looked at per permit and per turn of the timer: 20 us and 1 ms.
+_FEW, _MANY = 4, 1000
+_TURN = 0.01
+# How soon somebody looks again whether a key may rest.
+_LEAVE = 1.0
+_LONGEST = 3600.0
+
+
+class _Age:
+    """Numbers written within one stretch of time, under the rules of then."""
+
+    __slots__ = ("closed", "rules", "tats")
+
+    def __init__(self, rules: Rules) -> None:
+        # One dimension is kept as a bare float, which halves what a key costs.
+        self.tats: dict[Hashable, Any] = {}
+        self.rules = rules
+        self.closed = 0.0
+
+
+class Keys:
+    """Remember the state of every key for as long as it matters.
+
+    Args:
+        rules: The same for all.
+        clock: Where time comes from.
+        make: Makes the budget of a key that is in use.
+        local: States are kept here, and not in a shared store.
+        plain: A permit takes no more than the state: it is local, and no slots are counted.
+
+    Attributes:
+        granted: Permits given to keys that are at rest now.
+        plain: As given.
+        rules: As given.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_ages",
+        "_alarm",
+        "_armed",
+        "_leaving",
+        "_live",
+        "_local",
+        "_lock",
+        "_make",
+        "_next",
+        "_now",
+        "_users",
+        "granted",
+        "plain",
+        "rules",
+    )
+
+    def __init__(
+        self, rules: Rules, *, clock: Clock, make: Callable[[Hashable], Budget], local: bool, plain: bool
+    ) -> None:
+        self.rules = rules
+        self._local = local
+        self.plain = plain
+        self.granted = 0
+        self._make = make
+        self._now = clock.now
+        self._lock = RLock()
+        self._live: dict[Hashable, Budget] = {}
+        self._users: dict[Hashable, int] = {}
+        # Nobody uses them any more, but something is still to be remembered; in the order they came.
+        self._leaving: dict[Hashable, None] = {}
+        self._ages: deque[_Age] = deque([_Age(rules)])
+        self._next = self._now() + self._span()
+        self._alarm = Alarm(self._turn, ref=False)
+        self._armed = False
+        after_fork(self)
+
+    def __len__(self) -> int:
+        """Return how many keys are remembered. Switches: never."""
+        return len(self._live) + sum(len(age.tats) for age in self._ages)
+
+    @property
+    def live(self) -> list[Budget]:
+        """Return the budgets of the keys in use."""
+        with self._lock:
+            return list(self._live.values())
+
+    def take_nowait(self, key: Hashable, costs: Amounts) -> float:
+        """As `Budget.take_nowait()`. Switches: never."""
+        with self._lock:
+            if not self.plain or key in self._live:
+                with self.budget(key) as budget:
+                    return budget.take_nowait(costs)
+            now = self._now()
+            state = self._state(key, now)
+            tats = self.rules.decide(state, costs, now, credit=0.0)
+            if tats is None:
+                return max(self.rules.earliest(state, costs) - now, 1e-9)
+            self._remember(key, tats, now)
+            self.granted += 1
+            return 0.0
+
+    def settle(self, key: Hashable, before: Amounts, costs: Mapping[str, float]) -> Amounts:
+        """As `Budget.settle()`. Switches: never."""
+        with self._lock:
+            if not self.plain or key in self._live:
+                with self.budget(key) as budget:
+                    return budget.settle(before, costs)
+            now = self._now()
+            tats, after = self.rules.settle(self._state(key, now), before, costs, now)
+            self._remember(key, tats, now)
+            return after
+
+    @contextmanager
+    def budget(self, key: Hashable) -> Iterator[Budget]:
+        """Give `key` a budget for the length of a block, or longer if it is needed longer.
+
+        Switches: never.
+        """
+        with self._lock:
+            budget = self._live.get(key)
+            if budget is None:
+                budget = self._wake(key)
+            self._users[key] = self._users.get(key, 0) + 1
+        try:
+            yield budget
+        finally:
+            with self._lock:
+                self._users[key] -= 1
+                self._rest(key)
+                for other in list(islice(self._leaving, _FEW)):
+                    self._rest(other)
+                self._arm()
+
+    def look(self, key: Hashable) -> Budget:
+        """Return a budget to look at: the one in use, or one as it would be.
+
+        Switches: never.
+        """
+        with self._lock:
+            budget = self._live.get(key)
+            if budget is None:
+                budget = self._make(key)
+                if self._local:
+                    budget.store.tats = self._state(key, self._now())
+            return budget
+
+    def configure(self, rules: Rules, slots: Callable[[], Any] | None) -> None:
+        """Have all keys go on under other rules, and where `slots` makes some, with those.
+
+        Switches: never.
+        """
+        with self._lock:
+            self.rules = rules
+            self._turn_page()
+            for budget in self._live.values():
+                budget.configure(rules, budget.store.slots if slots is None else slots())
+
+    # -- the lock is held in all that follows --------------------------------------------------------
+
+    def _wake(self, key: Hashable) -> Budget:
+        budget = self._live[key] = self._make(key)
+        if self._local:
+            budget.store.tats = self._state(key, self._now())
+        return budget
+
+    def _rest(self, key: Hashable) -> None:
+        """Let `key` have no budget of its own if nobody needs it."""
+        self._leaving.pop(key, None)
+        budget = self._live.get(key)
+        if budget is None or self._users.get(key):
+            return
+        if not budget.quiet():
+            self._leaving[key] = None
+            return
+        del self._live[key]
+        self._users.pop(key, None)
+        self.granted += budget.store.granted
+        if self._local:
+            self._remember(key, budget.store.tats, self._now())
+
+    def _state(self, key: Hashable, now: float) -> Amounts:
+        for age in reversed(self._ages):
+            tats = age.tats.get(key)
+            if tats is not None:
+                tats = tats if isinstance(tats, tuple) else (tats,)
+                return tats if age.rules is self.rules else self.rules.taken_over(tats, age.rules, now)
+        return self.rules.start()
+
+    def _remember(self, key: Hashable, tats: Amounts, now: float) -> None:
+        if now >= self._next:
+            self._turn_page()
+        self._clean(_FEW)
+        for age in self._ages:
+            age.tats.pop(key, None)
+        if max(tats, default=now) > now:
+            self._ages[-1].tats[key] = tats[0] if len(tats) == 1 else tats
+        self._arm()
+
+    def _span(self) -> float:
+        """Return after how long a budget nobody has touched is full."""
+        return min(_LONGEST, max((rule.burst * rule.interval for rule in self.rules.rules), default=_LONGEST))
+
+    def _turn_page(self) -> None:
+        now = self._now()
+        self._ages[-1].closed = now
+        self._ages.append(_Age(self.rules))
+        self._next = now + self._span()
+
+    def _clean(self, most: int) -> bool:
+        """Throw away what is full again, at most so many entries; tell whether there may be more."""
+        now = self._now()
+        oldest = self._ages[0]
+        if len(self._ages) == 1 or now < oldest.closed + self._span():
+            return False
+        for _ in range(min(most, len(oldest.tats))):
+            key, tats = oldest.tats.popitem()
+            if (max(tats) if isinstance(tats, tuple) else tats) > now:  # in debt, or of slower rules
+                kept = tats if isinstance(tats, tuple) else (tats,)
+                kept = self.rules.taken_over(kept, oldest.rules, now)
+                self._ages[-1].tats.setdefault(key, kept[0] if len(kept) == 1 else kept)
+        if not oldest.tats:
+            self._ages.popleft()
+        return True
+
+    def _arm(self, seconds: float = math.inf) -> None:
+        hub = hub_here()
+        if hub is not None and not self._armed:
+            self._armed = True
+            self._alarm.set(hub, min(seconds, self._span(), _LEAVE if self._leaving else _LONGEST))
+
+    def _turn(self) -> None:
+        """Clean up a little, in the hub; where there is none the permits do it."""
+        with self._lock:
+            self._armed = False
+            for key in list(islice(self._leaving, _MANY)):
+                self._rest(key)
+            if self._now() >= self._next and self._ages[-1].tats:
+                self._turn_page()
+            more = self._clean(_MANY)
+            if len(self):
+                self._arm(_TURN if more else math.inf)
+
+    def after_fork(self) -> None:
+        """Have a lock nobody holds. Switches: never."""
+        self._lock._at_fork_reinit()  # type: ignore[attr-defined] # as threading does with its own
+
+
+class KeyBudget:
+    """Be the budget of one key, wherever it is kept at the moment; see `Budget`."""
+
+    __slots__ = ("_key", "_keys")
+
+    def __init__(self, keys: Keys, key: Hashable) -> None:
+        self._keys = keys
+        self._key = key
+
+    def take_nowait(self, costs: Amounts) -> float:
+        """As `Budget.take_nowait()`. Switches: never."""
+        return self._keys.take_nowait(self._key, costs)
+
+    def try_take(self, costs: Amounts) -> float:
+        """As `SharedBudget.try_take()`. Switches: may."""
+        if self._keys.plain:
+            return self._keys.take_nowait(self._key, costs)
+        with self._keys.budget(self._key) as budget:
+            return budget.try_take(costs) if isinstance(budget, SharedBudget) else budget.take_nowait(costs)
+
+    def take(self, costs: Amounts, *, lane: int, until: float) -> None:
+        """As `Budget.take()`. Switches: may."""
+        with self._keys.budget(self._key) as budget:
+            budget.take(costs, lane=lane, until=until)
+
+    def settle(self, before: Amounts, costs: Mapping[str, float]) -> Amounts:
+        """As `Budget.settle()`. Switches: never."""
+        return self._keys.settle(self._key, before, costs)
+
+    def eta(self, costs: Amounts) -> float:
+        """As `Budget.eta()`. Switches: never."""
+        return self.view().eta(costs)
+
+    def give_back_slot(self) -> None:
+        """As `Budget.give_back_slot()`. Switches: never."""
+        with self._keys.budget(self._key) as budget:
+            budget.give_back_slot()
+
+    def heard(self, *, error: bool) -> None:
+        """As `Budget.heard()`. Switches: never."""
+        with self._keys.budget(self._key) as budget:
+            budget.heard(error=error)
+
+    def pause(self, seconds: float) -> None:
+        """As `Budget.pause()`. Switches: never."""
+        with self._keys.budget(self._key) as budget:
+            budget.pause(seconds)
+
+    def resume(self) -> None:
+        """As `Budget.resume()`. Switches: never."""
+        with self._keys.budget(self._key) as budget:
+            budget.resume()
+
+    def slow_down(self, pause: float) -> None:
+        """As `Budget.slow_down()`. Switches: never."""
+        with self._keys.budget(self._key) as budget:
+            budget.slow_down(pause)
+
+    def learn(self, available: Mapping[str, float], shares: Mapping[str, float]) -> None:
+        """As `Budget.learn()`. Switches: never."""
+        with self._keys.budget(self._key) as budget:
+            budget.learn(available, shares)
+
+    def view(self) -> Budget:
+        """As `Budget.view()`. Switches: never."""
+        return self._keys.look(self._key)

@@ -1,0 +1,305 @@
+"""A shared budget and its store, with every instant between them in the hands of the test."""
+
+from __future__ import annotations
+
+import random
+
+import gevent
+import pytest
+
+from greenkit.errors import LimitTimeout
+from greenkit.limits import Limiter, _fleet
+from greenkit.limits._bell import GreenBell
+from greenkit.limits._hand import Hand
+from greenkit.limits._protocol import MICRO, exchange
+from greenkit.testing import FakeClock
+
+
+class Courier:
+    """Carry requests one step at a time; `record` is what a store would keep."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.record = {}
+        self.served = set()
+        self.under_way = []
+
+    def serve(self, budget):
+        self.served.add(budget)
+
+    def send(self):
+        """Take a request from every budget that has something to say."""
+        for budget in list(self.served):
+            if budget.wants() <= 0 and budget not in [one for one, _ in self.under_way]:
+                self.under_way.append((budget, budget.compose()))
+
+    def deliver(self):
+        """Have the store answer what is under way."""
+        under_way, self.under_way = self.under_way, []
+        for budget, request in under_way:
+            budget.apply(exchange(self.record, request, self.clock.now() * MICRO))
+
+    def fail(self):
+        """Have the store not answer."""
+        under_way, self.under_way = self.under_way, []
+        for budget, _ in under_way:
+            budget.lost(OSError("gone"))
+
+    def settle_down(self):
+        for _ in range(30):
+            self.send()
+            self.deliver()
+            gevent.sleep(0)
+            self.clock.advance(0.2)
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def courier(clock, monkeypatch):
+    courier = Courier(clock)
+    monkeypatch.setattr(_fleet, "agent_of", lambda *_: courier)
+    return courier
+
+
+@pytest.fixture
+def on_the_way(monkeypatch):
+    """Wake by the loop, as between threads, so that a kill may come first; give who is on the way."""
+    seen = set()
+
+    def rouse(self):
+        seen.add(self._greenlet)
+        self.ring()
+
+    monkeypatch.setattr(GreenBell, "rouse", rouse)
+    return seen
+
+
+def out(courier, rate):
+    """Return the units the store thinks are out."""
+    now = courier.clock.now() * MICRO
+    return (courier.record["t0"] - now) / (rate * MICRO)
+
+
+def play(seed, clock, courier, on_the_way):
+    """Let waiters and tries come and die at random; return (passed, unused, kills by moment)."""
+    rng = random.Random(seed)
+    courier.record.clear()
+    courier.served.clear()
+    courier.under_way.clear()
+    limit = Limiter("a", requests="1/day burst 30", concurrency=100, share="redis://nowhere", clock=clock)
+    passed, kills = [], {"in line": 0, "asked for": 0, "on the way": 0}
+
+    def wait():
+        with limit.permit():
+            passed.append(1)
+
+    def attempt():
+        permit = limit.try_permit()
+        if permit:
+            with permit:
+                passed.append(1)
+
+    jobs = []
+    for _ in range(150):
+        what = rng.random()
+        if what < 0.3 and len(jobs) < 60:
+            jobs.append(gevent.spawn(rng.choice([wait, wait, attempt])))
+        elif what < 0.5:
+            courier.send()
+        elif what < 0.65:
+            courier.deliver()
+        elif what < 0.85:
+            alive = [job for job in jobs if not job.ready() and job.started]
+            if alive:
+                victim = rng.choice(alive)
+                moment = "on the way" if victim in on_the_way else "in line"
+                if moment == "in line" and courier.under_way:
+                    moment = "asked for"
+                kills[moment] += 1
+                victim.kill(block=False)
+        else:
+            gevent.sleep(0)
+    gevent.killall(jobs, block=False)
+    gevent.sleep(0)
+    courier.settle_down()
+    assert all(job.ready() for job in jobs)
+    return limit, len(passed), kills
+
+
+def test_every_permit_is_used_or_still_there(clock, courier, on_the_way):
+    """Killed in line, while the store was asked, or on the way: not one is lost and none is made."""
+    total = {}
+    for seed in range(150):
+        on_the_way.clear()
+        limit, passed, kills = play(seed, clock, courier, on_the_way)
+        total = {moment: total.get(moment, 0) + many for moment, many in kills.items()}
+        if courier.record:
+            assert out(courier, 86_400) == pytest.approx(passed, abs=0.01), seed
+            assert [held for name, held in courier.record.items() if name.startswith("h:")] == [0.0]
+        assert limit.statistics().in_use == 0
+        assert limit.statistics().granted == passed
+    assert min(total.values()) > 60, total
+
+
+@pytest.mark.parametrize("forgetful", ["put_back", "empty"])
+def test_the_count_sees_a_hand_that_forgets(clock, courier, on_the_way, monkeypatch, forgetful):
+    """A twin that drops what a killed waiter had, or what nobody uses, is caught."""
+    twins = {"put_back": lambda self, costs: None, "empty": lambda self: (0.0,)}
+    monkeypatch.setattr(Hand, forgetful, twins[forgetful])
+    with pytest.raises(AssertionError):
+        test_every_permit_is_used_or_still_there(clock, courier, on_the_way)
+
+
+def start(limit, many, **options):
+    passed = []
+
+    def one(number):
+        with limit.permit(**options):
+            passed.append(number)
+
+    jobs = [gevent.spawn(one, number) for number in range(many)]
+    gevent.sleep(0)
+    return jobs, passed
+
+
+def look(limit):
+    limit._budget._look_soon()
+    gevent.sleep(0)
+
+
+def test_one_request_carries_everybody_and_books_ahead(clock, courier):
+    """A hundred waiters, one request; a quarter of a second is booked, the rest named later."""
+    limit = Limiter("a", requests="100/s burst 10", share="redis://nowhere", clock=clock)
+    jobs, passed = start(limit, 100)
+    courier.send()
+    [(_, request)] = courier.under_way
+    assert len(request.items) == 100
+    courier.deliver()
+    gevent.sleep(0)
+    assert passed == list(range(10))
+    assert limit._budget.store._hand.permits == 25
+    clock.advance(0.1)
+    look(limit)
+    assert passed == list(range(20))
+    courier.send()
+    assert len(courier.under_way[0][1].items) == 65, "the booked are not asked for again"
+    gevent.killall(jobs)
+
+
+def test_a_kill_moves_those_behind_up(clock, courier):
+    """The slot of the dead is the next one's; nothing is asked for twice."""
+    limit = Limiter("a", requests="10/s burst 1", share="redis://nowhere", clock=clock)
+    jobs, passed = start(limit, 3)
+    courier.send()
+    courier.deliver()
+    gevent.sleep(0)
+    assert passed == [0]
+    jobs[1].kill()
+    clock.advance(0.1)
+    look(limit)
+    assert passed == [0, 2]
+    courier.settle_down()
+    assert out(courier, 0.1) < 1
+
+
+def test_a_pause_takes_back_what_was_booked(clock, courier):
+    """Nobody goes during it, and no heap of old bookings goes after it."""
+    limit = Limiter("a", requests="100/s burst 1", share="redis://nowhere", clock=clock)
+    jobs, passed = start(limit, 30)
+    courier.send()
+    courier.deliver()
+    gevent.sleep(0)
+    limit.pause(10)
+    courier.send()
+    courier.deliver()
+    clock.advance(5)
+    look(limit)
+    assert passed == [0]
+    clock.advance(5)
+    courier.send()
+    courier.deliver()
+    gevent.sleep(0)
+    assert passed == [0, 1]
+    gevent.killall(jobs)
+
+
+def test_strict_uses_no_slot_that_comes_late(clock, courier):
+    """A hub that stood still for a second asks again instead of letting all go at once."""
+    for strict, many in ((False, 25), (True, 0)):
+        courier.record.clear()
+        limit = Limiter("a", requests="100/s burst 2", strict=strict, share="redis://nowhere", clock=clock)
+        jobs, passed = start(limit, 60)
+        courier.send()
+        courier.deliver()
+        gevent.sleep(0)
+        first = len(passed)
+        clock.advance(1.0)
+        look(limit)
+        assert len(passed) - first == many
+        gevent.killall(jobs)
+        courier.settle_down()
+        courier.served.clear()
+
+
+def test_silence_is_an_answer(clock, courier):
+    """A request that hangs for 0.3 s is as good as a refused connection, whatever its client does."""
+    limit = Limiter("a", requests="1000/s burst 1", share="redis://nowhere", clock=clock)
+    jobs, passed = start(limit, 3)
+    courier.send()
+    clock.advance(0.2)
+    look(limit)
+    assert limit.statistics().backend == "shared"
+    clock.advance(0.11)
+    look(limit)
+    assert limit.statistics().backend == "local"
+    clock.advance(1.0)
+    look(limit)
+    assert passed
+    courier.deliver()  # late, and welcome
+    assert limit.statistics().backend == "shared"
+    gevent.killall(jobs)
+
+
+def test_a_refund_is_not_told_twice_and_a_lost_one_is_lost(clock, courier):
+    """What was under way when the backend went away is forgotten: rather too little than too much."""
+    limit = Limiter("a", tokens="1/day burst 100", share="redis://nowhere", clock=clock)
+    jobs, passed = start(limit, 1, tokens=50)
+    courier.settle_down()
+    assert passed == [0]
+    permit = limit.permit(tokens=40)
+    entering = gevent.spawn(permit.__enter__)
+    gevent.sleep(0)
+    courier.settle_down()
+    entering.get(timeout=5)
+    permit.settle(tokens=10)
+    clock.advance(0.06)
+    courier.send()
+    courier.fail()
+    assert limit.statistics().backend == "local"
+    clock.advance(2)
+    courier.send()
+    courier.deliver()
+    assert out(courier, 86_400) == pytest.approx(100, abs=1), "it begins again without a burst"
+    gevent.joinall(jobs)
+
+
+def test_a_wait_known_to_be_hopeless_is_told_when_the_store_has_said_so(clock, courier):
+    """The first answer decides, not the end of the time-out."""
+    limit = Limiter("a", requests="1/day burst 1", share="redis://nowhere", clock=clock)
+    jobs, _ = start(limit, 1)
+    courier.settle_down()
+
+    def wait():
+        with pytest.raises(LimitTimeout), limit.permit(timeout=3600.0):
+            pass
+
+    waiter = gevent.spawn(wait)
+    gevent.sleep(0)
+    courier.send()
+    courier.deliver()
+    waiter.get(timeout=5)
+    gevent.joinall(jobs)
