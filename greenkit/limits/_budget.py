@@ -227,13 +227,6 @@ class Budget:
             self.store.configure(rules, slots, self.now())
             self._changed()
 
-    def paused_for(self) -> float:
-        """Return the seconds the pause in force still lasts.
-
-        Switches: never.
-        """
-        return max(0.0, self.store.paused_until - self.now())
-
     def available(self) -> dict[str, float]:
         """Return how many units could go now, by dimension.
 
@@ -378,7 +371,7 @@ class Budget:
 
     def _too_late(self, wait: float, patience: float) -> LimitTimeout:
         """Return the error of a wait that cannot end in time."""
-        store, paused = self.store, self.paused_for()
+        store, paused = self.store, self.store.paused_for(self.now())
         why = f"would let this through in {wait:.3g} s"
         if store.full:
             why = f"had no slot free in time ({store.held} of {store.size} held)"

@@ -280,7 +280,7 @@ class Door:
             wait_p50=tally.waits.quantile(0.50, of=permits),
             wait_p95=tally.waits.quantile(0.95, of=permits),
             wait_max=tally.waits.longest,
-            paused_for=budget.paused_for(),
+            paused_for=store.paused_for(self.clock.now()),
             pace=store.factor,
             available=budget.available(),
             keys=0,

@@ -137,6 +137,13 @@ class LocalStore:
         """
         self.paused_until = -math.inf
 
+    def paused_for(self, now: float) -> float:
+        """Return the seconds the pause in force still lasts.
+
+        Switches: never.
+        """
+        return max(0.0, self.paused_until - now)
+
     def instant(self, costs: Amounts) -> float:
         """Return from when `costs` may go, were nobody ahead and a slot free.
 
