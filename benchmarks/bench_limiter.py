@@ -1,27 +1,38 @@
 """Does the limiter cost anything worth knowing, and does it lose rate or order under load?
 
-Two questions, answered in one run with ratios, because absolute times move with the machine:
+Answered in one run with ratios, because absolute times move with the machine:
 
-1. What does an uncontended permit cost, in empty method calls?
-2. Do 1000 waiters at 200/s and burst 1 get the whole rate, in order, for how much more CPU than
-   1000 greenlets that each just sleep until their time?
+1. What does an uncontended permit cost, in empty method calls, beside other limiters' cheapest call?
+2. Do 1000 and 10,000 waiters at burst 1 get the whole rate, in order, for how much more CPU than as
+   many greenlets that each just sleep until their time? And with other limiters?
+3. What do 100,000 keys cost, and how long does the hub stand still for them?
+4. What does `attempts()` add to a hand-written loop around a permit, when nothing fails?
+
+Rivals run at their best settings. Those that cannot keep a burst of 1 run with the burst they have.
 
 Run: python benchmarks/bench_limiter.py
 """
 
 from __future__ import annotations
 
+import gevent.monkey
+
+gevent.monkey.patch_all()
+
 import platform
 import statistics
+import subprocess
+import sys
 import time
 import timeit
+import tracemalloc
 
 import gevent
+from rivals import limiters
 
 from greenkit.limits import Limiter
 
-CALLS, ROUNDS = 20_000, 11
-WAITERS, RATE = 1000, 200
+CALLS, ROUNDS = 10_000, 9
 
 
 class Empty:
@@ -29,8 +40,7 @@ class Empty:
         pass
 
 
-def uncontended():
-    """Return {what: median of (time / time of an empty call in the same round)}."""
+def cases():
     one = Limiter("one", requests="1_000_000/s burst 1_000_000")
     two = Limiter("two", requests="1_000_000/s burst 1_000_000", tokens="900_000_000/s burst 900_000_000")
 
@@ -42,30 +52,73 @@ def uncontended():
         with two.permit(tokens=900) as permit:
             permit.settle(tokens=500)
 
-    def try_two():
-        two.try_permit(tokens=900)
+    def by_hand():
+        while True:
+            with one.permit():
+                break
 
-    cases = {
+    def attempts():
+        for attempt in one.attempts(deadline=10.0):
+            with attempt:
+                pass
+
+    ours = {
         "try_permit(), one limit": one.try_permit,
-        "try_permit(tokens=900), two limits": try_two,
+        "try_permit(tokens=900), two limits": lambda: two.try_permit(tokens=900),
         "with permit(), one limit": block,
-        "with permit(tokens=900): settle(tokens=500), two limits": block_settle,
+        "with permit(tokens=900): settle(tokens=500)": block_settle,
+        "key(7).try_permit()": lambda: one.key(7).try_permit(),
+        "a loop by hand around permit()": by_hand,
+        "attempts(), nothing fails": attempts,
     }
-    ratios = {what: [] for what in cases}
-    micros = {what: [] for what in cases}
+    return ours | {name: make(1_000_000, 1_000_000)[0] for name, make in limiters.ALL.items()}
+
+
+def uncontended():
+    """Return {what: (median of time / time of an empty call in the same round, microseconds)}."""
+    found = {what: [] for what in cases()}
     empty = Empty().call
+    calls = cases()
     for _ in range(ROUNDS):
         # Interleaved, so that a busy neighbour slows the yardstick too.
-        for what, call in cases.items():
+        for what, call in calls.items():
             base = timeit.timeit(empty, number=CALLS)
             spent = timeit.timeit(call, number=CALLS)
-            ratios[what].append(spent / base)
-            micros[what].append(spent / CALLS * 1e6)
-    return {what: (statistics.median(ratios[what]), statistics.median(micros[what])) for what in cases}
+            found[what].append((spent / base, spent / CALLS * 1e6))
+    found["aiolimiter (asyncio)"] = asynchronous()
+    return {what: tuple(map(statistics.median, zip(*seen, strict=True))) for what, seen in found.items()}
 
 
-def crowd(wait):
-    """Run WAITERS greenlets of `wait(number)`; return (wall, CPU, numbers as they came through)."""
+ASYNCIO = """
+import asyncio, timeit, time
+from aiolimiter import AsyncLimiter
+
+class Empty:
+    def call(self): pass
+
+async def run():
+    limiter = AsyncLimiter(1_000_000, 1.0)
+    begin = time.perf_counter()
+    for _ in range({calls}):
+        async with limiter:
+            pass
+    return time.perf_counter() - begin
+
+for _ in range({rounds}):
+    base = timeit.timeit(Empty().call, number={calls})
+    spent = asyncio.run(run())
+    print(spent / base, spent / {calls} * 1e6)
+"""
+
+
+def asynchronous():
+    program = ASYNCIO.format(calls=CALLS, rounds=ROUNDS)
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    return [tuple(map(float, line.split())) for line in told.splitlines()]
+
+
+def crowd(wait, waiters):
+    """Run greenlets of `wait(number)`; return (wall, CPU, numbers as they came through)."""
     passed = []
 
     def one(number):
@@ -73,35 +126,96 @@ def crowd(wait):
         passed.append(number)
 
     wall, cpu = time.monotonic(), time.process_time()
-    gevent.joinall([gevent.spawn(one, number) for number in range(WAITERS)], raise_error=True)
+    gevent.joinall([gevent.spawn(one, number) for number in range(waiters)], raise_error=True)
     return time.monotonic() - wall, time.process_time() - cpu, passed
 
 
-def through_the_limiter():
-    limiter = Limiter("crowd", requests=f"{RATE}/s burst 1")
+def ours(rate):
+    limiter = Limiter("crowd", requests=f"{rate}/s burst 1")
 
     def wait(_):
         with limiter.permit():
             pass
 
-    return crowd(wait)
+    return wait
 
 
-def asleep():
+def with_timeout(rate):
+    limiter = Limiter("crowd", requests=f"{rate}/s burst 1")
+
+    def wait(_):
+        with limiter.permit(timeout=100.0):
+            pass
+
+    return wait
+
+
+def show_crowds(waiters, rate, names):
     start = time.monotonic()
-    return crowd(lambda number: gevent.sleep(max(0.0, start + number / RATE - time.monotonic())))
+    _, bare, _ = crowd(
+        lambda number: gevent.sleep(max(0.0, start + number / rate - time.monotonic())), waiters
+    )
+    print(f"{waiters} waiters, {rate}/s, burst 1 (CPU of a bare sleep loop: {bare:.2f} s)")
+    runs = {"greenkit": ours, "greenkit, each with a time-out": with_timeout}
+    runs |= {name: (lambda rate, make=limiters.ALL[name]: _numbered(make(rate, 1)[1])) for name in names}
+    for name, make in runs.items():
+        wall, cpu, passed = crowd(make(rate), waiters)
+        displaced = sum(place != number for place, number in enumerate(passed))
+        used, busy = (waiters - 1) / rate / wall, cpu / bare
+        print(f"  {name:34} {used:7.1%} of the rate, {displaced:5} out of order, CPU {busy:5.2f} x")
+
+
+def _numbered(wait):
+    return lambda _: wait()
+
+
+def keys():
+    """Come, rest and go; gaps are CPU time between two turns of the loop, which no neighbour stretches."""
+    api = Limiter("api", requests="10/min burst 5")
+    many = [f"user:{number}" for number in range(100_000)]
+    gaps = []
+
+    def watch():
+        last = time.process_time()
+        while True:
+            gevent.sleep(0.001)
+            now = time.process_time()
+            gaps.append(now - last)
+            last = now
+
+    watcher = gevent.spawn(watch)
+    for number, key in enumerate(many):
+        api.key(key).try_permit()
+        if number % 100 == 99:
+            gevent.sleep(0)
+    filling, left = max(gaps), api.statistics().keys
+    gaps.clear()
+    begin = time.monotonic()
+    while api.statistics().keys and time.monotonic() - begin < 120:
+        gevent.sleep(0.05)
+    print(f"100,000 keys: the hub stood still for {filling * 1000:.1f} ms at most while they came")
+    quiet = time.monotonic() - begin
+    print(
+        f"  of {left}, {api.statistics().keys} were left after {quiet:.0f} s of quiet; {max(gaps) * 1000:.1f} ms"
+    )
+    watcher.kill()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for key in many:
+        api.key(key).try_permit()
+    print(
+        f"  {(tracemalloc.get_traced_memory()[0] - before) / len(many):.0f} bytes each, beside the key itself"
+    )
+    tracemalloc.stop()
 
 
 def main():
-    print(f"Python {platform.python_version()}, gevent {gevent.__version__}, {platform.machine()}")
+    print(f"Python {platform.python_version()}, gevent {gevent.__version__}, {platform.machine()}, patched")
     for what, (ratio, micros) in uncontended().items():
-        print(f"  {what:58} {ratio:6.1f} x an empty call  {micros:6.2f} us")
-    ideal = (WAITERS - 1) / RATE
-    _, bare_cpu, _ = asleep()
-    wall, cpu, passed = through_the_limiter()
-    displaced = sum(place != number for place, number in enumerate(passed))
-    print(f"  {WAITERS} waiters, {RATE}/s, burst 1: {ideal / wall:.2%} of the rate, {displaced} out of order")
-    print(f"  CPU {cpu:.2f} s, {cpu / bare_cpu:.2f} x a bare sleep loop ({bare_cpu:.2f} s)")
+        print(f"  {what:48} {ratio:6.1f} x an empty call  {micros:6.2f} us", flush=True)
+    show_crowds(1000, 200, ["limits, moving window", "token-bucket", "steindamm", "kombu's bucket"])
+    show_crowds(10_000, 5_000, [])
+    keys()
 
 
 if __name__ == "__main__":

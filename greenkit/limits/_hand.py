@@ -33,12 +33,13 @@ class Hand:
             fall into a window with others.
     """
 
-    __slots__ = ("_bookings", "_credit", "_strict", "_zero")
+    __slots__ = ("_bookings", "_credit", "_strict", "_total", "_zero")
 
     def __init__(self, dimensions: int, *, strict: bool) -> None:
         self._zero = (0.0,) * (dimensions + 1)
         # The last number counts permits: one that costs nothing has to be booked too.
         self._credit: Amounts = self._zero
+        self._total: Amounts = self._zero  # credit and bookings
         self._bookings: list[tuple[float, Amounts]] = []
         self._strict = strict
 
@@ -62,24 +63,31 @@ class Hand:
 
         Switches: never.
         """
-        bisect.insort(self._bookings, (instant, (*costs, 1.0)))
+        amounts = (*costs, 1.0)
+        bisect.insort(self._bookings, (instant, amounts))
+        self._total = _plus(self._total, amounts)
 
     def put_back(self, costs: Amounts) -> None:
         """Put in what somebody took and did not use.
 
         Switches: never.
         """
-        self._credit = _plus(self._credit, (*costs, 1.0))
+        amounts = (*costs, 1.0)
+        self._credit = _plus(self._credit, amounts)
+        self._total = _plus(self._total, amounts)
 
     def take(self, costs: Amounts) -> bool:
         """Take `costs` out of the credit; tell whether there was enough.
 
         Switches: never.
         """
-        left = tuple([have - one for have, one in zip(self._credit, (*costs, 1.0), strict=True)])
+        amounts = (*costs, 1.0)
+        left = _minus(self._credit, amounts)
         if min(left) < -_ROUNDING:
             return False
         self._credit = left
+        # Sums of fractions drift; an empty hand is an exact zero.
+        self._total = _minus(self._total, amounts) if self._bookings else left
         return True
 
     def mature(self, now: float) -> Amounts:
@@ -95,6 +103,7 @@ class Hand:
             due += 1
             if self._strict and now - instant > JITTER_CREDIT:
                 late = _plus(late, amounts)
+                self._total = _minus(self._total, amounts)
             else:
                 self._credit = _plus(self._credit, amounts)
         del self._bookings[:due]
@@ -105,8 +114,8 @@ class Hand:
 
         Switches: never.
         """
-        everything = self._all()
-        self._credit = self._zero
+        everything = self._total
+        self._credit = self._total = self._zero
         self._bookings.clear()
         return everything[:-1]
 
@@ -115,17 +124,17 @@ class Hand:
 
         Switches: never.
         """
-        return tuple([max(0.0, one - have) for one, have in zip(ahead, self._all(), strict=False)])
+        return tuple([max(0.0, one - have) for one, have in zip(ahead, self._total, strict=False)])
 
     def uncovered(self, line: Iterable[Waiter], most: int) -> list[Waiter]:
         """Return the waiters, in order and at most so many, for whom nothing is in hand.
 
         Switches: never.
         """
-        have = self._all()
+        have = self._total
         found: list[Waiter] = []
         for waiter in line:
-            left = tuple([one - two for one, two in zip(have, (*waiter.costs, 1.0), strict=True)])
+            left = _minus(have, (*waiter.costs, 1.0))
             if min(left) >= -_ROUNDING:
                 have = left
             else:
@@ -134,12 +143,10 @@ class Hand:
                     break
         return found
 
-    def _all(self) -> Amounts:
-        have = self._credit
-        for _, amounts in self._bookings:
-            have = _plus(have, amounts)
-        return have
-
 
 def _plus(one: Amounts, two: Amounts) -> Amounts:
     return tuple([a + b for a, b in zip(one, two, strict=True)])
+
+
+def _minus(one: Amounts, two: Amounts) -> Amounts:
+    return tuple([a - b for a, b in zip(one, two, strict=True)])

@@ -172,8 +172,9 @@ class Limiter(Door):
             self._keys = Keys(self._configured, clock=self.clock, make=make, local=local, plain=plain)
         budget = KeyBudget(self._keys, key)
         door = Door()
-        for name in ("_configured", "_counts_slots", "_free", "_learns", "_read", "_retries", "_shadow"):
-            setattr(door, name, getattr(self, name))
+        door._configured, door._free = self._configured, self._free
+        door._counts_slots, door._learns = self._counts_slots, self._learns
+        door._read, door._retries, door._shadow = self._read, self._retries, self._shadow
         door.name, door.clock, door._tally = self.name, self.clock, self._tally
         door._budget = budget
         door._price = self._priced

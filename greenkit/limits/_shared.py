@@ -281,7 +281,8 @@ class SharedStore(LocalStore):
         if self.tries or (self._hand.permits and not line.waiting):
             return -math.inf
         at = self._news.due
-        if line.waiting and self._hand.uncovered(line, 1):
+        # Counted first: looking at each waiter takes a while, and this is asked whenever one comes.
+        if line.waiting > self._hand.permits or (line.waiting and self._hand.uncovered(line, 1)):
             gathered = self._last + min((self._hand.last - self._last) / 2, _GATHER)
             at = min(at, max(self._retry_at, gathered))
         if self.slots is not None:
