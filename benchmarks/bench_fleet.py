@@ -18,6 +18,7 @@ import gevent.monkey
 gevent.monkey.patch_all()
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -56,11 +57,13 @@ def count_round_trips():
     return sent
 
 
-def child(name, url, rate, burst, greenlets, begin, seconds):
+def child(name, url, rate, burst, greenlets, seconds):
     sent = count_round_trips()
     wait = MAKERS[name](url, int(rate), int(burst))
-    begin, end = float(begin), float(begin) + float(seconds)
     wait()  # connected, scripts loaded
+    print("ready", flush=True)
+    begin = float(sys.stdin.readline())
+    end = begin + float(seconds)
     gevent.sleep(max(0.0, begin - time.time()))
     sent[0], passed = 0, []
 
@@ -79,20 +82,24 @@ def child(name, url, rate, burst, greenlets, begin, seconds):
     gevent.killall(jobs, block=False)
     print(json.dumps({"passed": passed, "sent": sent[0], "cpu": spent}))
     sys.stdout.flush()
+    os._exit(0)  # whatever threads a rival has left
 
 
 def fleet(name, url, *, rate, burst, crowds, seconds):
-    begin = time.time() + 3.0 + 1.5 * len(crowds)  # until all have started, on a busy machine too
     runs = [
         subprocess.Popen(
-            [sys.executable, __file__, "--child", name, url, *map(str, (rate, burst, many, begin, seconds))],
+            [sys.executable, __file__, "--child", name, url, *map(str, (rate, burst, many, seconds))],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
         for many in crowds
     ]
-    told = [run.communicate()[0] for run in runs]
+    for run in runs:
+        run.stdout.readline()
+    begin = time.time() + 1.0
+    told = [run.communicate(f"{begin}\n")[0] for run in runs]
     return [json.loads(one) for one in told if one]
 
 

@@ -194,9 +194,9 @@ def keys():
     while api.statistics().keys and time.monotonic() - begin < 120:
         gevent.sleep(0.05)
     print(f"100,000 keys: the hub stood still for {filling * 1000:.1f} ms at most while they came")
-    quiet = time.monotonic() - begin
+    quiet, still = time.monotonic() - begin, max(gaps) * 1000
     print(
-        f"  of {left}, {api.statistics().keys} were left after {quiet:.0f} s of quiet; {max(gaps) * 1000:.1f} ms"
+        f"  of {left}, {api.statistics().keys} were left after {quiet:.0f} s of quiet; {still:.1f} ms at most"
     )
     watcher.kill()
     tracemalloc.start()

@@ -103,7 +103,8 @@ class PostgresWire:
 
     def _connect(self) -> Any:
         driver = import_module(self._driver)
-        conn = driver.connect(self._dsn, connect_timeout=2, options=_OPTIONS)
+        # The last is for a host that is gone without a word; milliseconds.
+        conn = driver.connect(self._dsn, connect_timeout=2, options=_OPTIONS, tcp_user_timeout=1000)
         try:
             conn.autocommit = True  # BEGIN and COMMIT travel with the statements they belong to
             if self._driver == "psycopg":

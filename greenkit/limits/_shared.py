@@ -92,6 +92,7 @@ class SharedStore(LocalStore):
         "_seen",
         "_sent",
         "_strict",
+        "_void",
         "_worker",
         "_workers",
         "asked_at",
@@ -107,7 +108,7 @@ class SharedStore(LocalStore):
         self._largest: Amounts = (0.0,) * len(rules.rules)
         self._seen, self._floors = 0, (0.0,) * len(rules.rules)
         self._workers = 1
-        self._back = False
+        self._back = self._void = False
         self._last = -math.inf
         self._begin()
 
@@ -151,7 +152,7 @@ class SharedStore(LocalStore):
         if self.mode == "closed" or now < self.paused_until:
             return max(self.paused_until - now, 1e-9) if self.mode == "open" else math.inf
         if self.mode == "shared":
-            self._mature(now)
+            self._news.charge([-units for units in self._hand.mature(now)], now)
             if not self._hand.take(costs):
                 return max(self._hand.first - now, 1e-9)
         self.grant()
@@ -307,7 +308,7 @@ class SharedStore(LocalStore):
             self._largest = tuple(map(max, self._largest, item.costs))
         held = self.held + self._hand.permits
         self._sent = (asked, tries, held)
-        self.asked_at = now
+        self.asked_at, self._void = now, False
         return self._request(held, tuple(items))
 
     def _request(self, held: int, items: tuple[Item, ...]) -> Request:
@@ -325,9 +326,13 @@ class SharedStore(LocalStore):
 
         Switches: never.
         """
+        self._seen, self._floors = reply.count, reply.tats
+        if self._void:
+            # It was asked before the store was given up, and knows nothing of what went meanwhile.
+            self._last = -math.inf
+            return []
         self.mode, self._back = "shared", False
         self.asked_at, self._last = math.inf, now
-        self._seen, self._floors = reply.count, reply.tats
         self._workers = reply.workers
         self._lacks_slots = reply.full
         self._pace.factor = reply.factor
@@ -364,6 +369,7 @@ class SharedStore(LocalStore):
         Switches: never.
         """
         tries = self._sent[1] + self.tries
+        self._void = True
         if self.mode == "shared":
             self.mode = self._on_error
             self._begin()
@@ -387,10 +393,6 @@ class SharedStore(LocalStore):
         else:  # whatever was asked for so far can still be asked for
             burst = min(rule.rate.burst, max(burst, self._largest[place], 1.0))
         return Rule(rule.name, Rate(amount, rule.rate.period, burst), rule.strict)
-
-    def _mature(self, now: float) -> None:
-        late = self._hand.mature(now)
-        self._news.charge([-units for units in late], now)
 
     def _give_back(self, now: float) -> None:
         """Refund what is in hand."""

@@ -13,7 +13,7 @@ import redis
 
 from greenkit.errors import ConfigError, LimitTimeout
 from greenkit.limits import Limiter
-from greenkit.testing import ValkeyServer
+from greenkit.testing import PostgresServer, ValkeyServer
 
 _numbers = itertools.count()
 
@@ -295,3 +295,30 @@ def test_a_forked_child_talks_for_itself(greenkit_valkey, name):
         check=False,
     )
     assert done.stdout.split() == ["20"], done.stderr
+
+
+@pytest.mark.parametrize("fault", ["freeze", "kill"])
+def test_postgres_may_go_away_and_come_back(name, fault):
+    """As with the other store: alone meanwhile, no burst afterwards, and a crash loses nothing that matters."""
+    with PostgresServer(own=True) as server:
+        limit = Limiter(name, requests="60/hour burst 50", share=server.dsn)
+        assert limit.try_permit()
+        getattr(server, fault)()
+        assert not limit.try_permit()
+        assert limit.statistics().backend == "local"
+        server.thaw() if fault == "freeze" else server.start()
+        until(lambda: limit.statistics().backend == "shared")
+        assert grants(limit) <= 1
+
+
+def test_a_cluster_keeps_a_limit_in_one_place(name):
+    """A client of a cluster is a backend too; keys have places of their own."""
+    with ValkeyServer(own=True, tcp=True, settings={"cluster-enabled": "yes"}) as server:
+        with redis.Redis.from_url(server.url) as node:
+            node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            until(lambda: node.cluster("info")["cluster_state"] == "ok")
+        with redis.RedisCluster.from_url(server.url) as cluster:
+            limit = Limiter(name, requests="1/day burst 5", share=cluster)
+            assert grants(limit) == 5
+            assert [grants(limit.key(user)) for user in range(4)] == [5] * 4
+            assert limit.statistics().backend == "shared"

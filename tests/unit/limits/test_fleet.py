@@ -259,8 +259,12 @@ def test_silence_is_an_answer(clock, courier):
     clock.advance(1.0)
     look(limit)
     assert passed
-    courier.deliver()  # late, and welcome
+    courier.deliver()  # late, and of before
+    assert limit.statistics().backend == "local"
+    courier.send()
+    courier.deliver()
     assert limit.statistics().backend == "shared"
+    assert limit.statistics().available["requests"] < 1, "it came back without a burst"
     gevent.killall(jobs)
 
 
