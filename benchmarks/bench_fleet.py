@@ -99,7 +99,10 @@ def fleet(name, url, *, rate, burst, crowds, seconds):
     for run in runs:
         run.stdout.readline()
     begin = time.time() + 1.0
-    told = [run.communicate(f"{begin}\n")[0] for run in runs]
+    for run in runs:  # all of them, before one is waited for
+        run.stdin.write(f"{begin}\n")
+        run.stdin.flush()
+    told = [run.communicate()[0] for run in runs]
     return [json.loads(one) for one in told if one]
 
 

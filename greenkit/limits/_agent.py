@@ -7,6 +7,7 @@ with the next.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from _thread import RLock
@@ -34,6 +35,13 @@ ANSWER_TIME = 0.25
 _IDLE = 10.0
 
 
+_AWAY = (
+    "the backend of shared limits (%s) does not answer: %s: %s; until it does, on_backend_error= decides "
+    "(each process keeps to its share unless told otherwise)"
+)
+log = logging.getLogger("greenkit.limits")
+
+
 class Wire(Protocol):
     """Carry requests to a backend."""
 
@@ -53,15 +61,18 @@ class Agent:
 
     Args:
         connect: Makes the wire; called where the agent runs, so that nothing is shared with a parent process.
+
+    Attributes:
+        away: The backend did not answer the last time.
     """
 
-    __slots__ = ("_bell", "_connect", "_greenlet", "_lock", "_runs", "_served", "_where")
+    __slots__ = ("_bell", "_connect", "_greenlet", "_lock", "_runs", "_served", "_where", "away")
 
     def __init__(self, connect: Callable[[], Wire]) -> None:
         self._connect = connect
         self._served: set[SharedBudget] = set()
         self._bell: GreenBell | NativeBell | None = None
-        self._runs = False
+        self._runs = self.away = False
         self._where: Any = None
         self._greenlet: Any = None
         self._lock = RLock()
@@ -106,7 +117,7 @@ class Agent:
                 self._bell = bell_here(ref=False)
                 due, wait = self._due()
                 if due:
-                    _ask(wire, due)
+                    self._ask(wire, due)
                 elif wait < math.inf:
                     self._bell.wait(wait)
                 else:
@@ -119,6 +130,27 @@ class Agent:
                 self._runs = False
             if wire is not None:
                 wire.close()
+
+    def _ask(self, wire: Wire, due: list[SharedBudget]) -> None:
+        asked = [(budget.record, budget.compose()) for budget in due]
+        try:
+            with gevent.Timeout(ANSWER_TIME if hub_here() is not None else None, TimeoutError("no answer")):
+                replies = wire.ask(asked)
+        except BaseException as error:
+            for budget in due:
+                budget.lost(error)
+            if not isinstance(error, Exception):
+                raise
+            wire.close()
+            if not self.away:
+                self.away = True
+                log.warning(_AWAY, ", ".join(record for record, _ in asked[:3]), type(error).__name__, error)
+            return
+        for budget, reply in zip(due, replies, strict=True):
+            budget.apply(reply)
+        if self.away:
+            self.away = False
+            log.info("the backend of shared limits is back")
 
     def _may_go(self) -> bool:
         with self._lock:
@@ -141,22 +173,6 @@ class Agent:
                 due.append(budget)
             wait = min(wait, left)
         return due, wait
-
-
-def _ask(wire: Wire, due: list[SharedBudget]) -> None:
-    asked = [(budget.record, budget.compose()) for budget in due]
-    try:
-        with gevent.Timeout(ANSWER_TIME if hub_here() is not None else None, TimeoutError("no answer")):
-            replies = wire.ask(asked)
-    except BaseException as error:
-        wire.close()
-        for budget in due:
-            budget.lost(error)
-        if not isinstance(error, Exception):
-            raise
-        return
-    for budget, reply in zip(due, replies, strict=True):
-        budget.apply(reply)
 
 
 def agent_of(key: object, connect: Callable[[], Wire]) -> Agent:

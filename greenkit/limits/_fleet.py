@@ -59,10 +59,14 @@ class SharedBudget(Budget):
         self.record = record
         self._backend = backend
         self._connect = connect
+        if agent_of(backend, connect).away:
+            store.lost(self.now())  # as all know by now; no need to wait for it once more
 
     def take_nowait(self, costs: Amounts) -> float:
         """Take `costs` if they are in hand, else say anything but 0; never asks. Switches: never."""
         with self.lock:
+            if self.store.mode != "shared":
+                self._tell()  # whoever met the backend away has to ask for it to come back
             return 1.0 if self.line.waiting else self.store.admit(costs, self.now(), credit=0.0)
 
     def take(self, costs: Amounts, *, lane: int, until: float) -> None:
@@ -147,6 +151,7 @@ class SharedBudget(Budget):
     # -- the lock is held in all that follows --------------------------------------------------------
 
     def _alone(self, costs: Amounts) -> float:
+        self._tell()
         now = self.now()
         wait = self.store.admit(costs, now, credit=0.0)
         return wait if wait < math.inf else max(self.store.eta(costs, (0.0,) * len(costs), now), 1e-9)

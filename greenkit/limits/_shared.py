@@ -381,10 +381,10 @@ class SharedStore(LocalStore):
         return tries
 
     def _stand_alone(self, now: float) -> None:
-        """Begin, without a burst, to use this process's share of the rates."""
-        share = Rules([self._share_of(place, rule) for place, rule in enumerate(self._base.rules)])
-        self.rules = share
-        self.tats = tuple([now + rule.burst * rule.interval for rule in share.rules])
+        """Begin to use this process's share of the rates, without a burst where one may have been used."""
+        self.rules = Rules([self._share_of(place, rule) for place, rule in enumerate(self._base.rules)])
+        used = tuple([now + rule.burst * rule.interval for rule in self.rules.rules])
+        self.tats = used if self._seen else self.rules.start()
 
     def _share_of(self, place: int, rule: Rule) -> Rule:
         amount, burst = rule.rate.amount / self._workers, rule.rate.burst / self._workers

@@ -88,8 +88,9 @@ def test_slots_are_one_pot(greenkit_valkey, name):
 
 
 @pytest.mark.parametrize("fault", ["freeze", "kill"])
-def test_without_its_backend_a_limit_goes_on_alone(server, name, fault):
+def test_without_its_backend_a_limit_goes_on_alone(server, name, fault, caplog):
     """Those in line and those who come are let through at this process's share; then it is shared again."""
+    caplog.set_level("INFO", "greenkit.limits")
     limit = Limiter(name, requests="300/s burst 1", share=server.url)
     pass_once(limit)
     assert limit.statistics().backend == "shared"
@@ -102,6 +103,8 @@ def test_without_its_backend_a_limit_goes_on_alone(server, name, fault):
     server.thaw() if fault == "freeze" else server.start()
     until(lambda: limit.statistics().backend == "shared")
     pass_once(limit)
+    told = [record.levelname for record in caplog.records if record.name == "greenkit.limits"]
+    assert told == ["WARNING", "INFO"], "said once when it went, and once when it came"
 
 
 @pytest.mark.parametrize("fault", ["freeze", "kill"])
@@ -299,7 +302,7 @@ def test_a_forked_child_talks_for_itself(greenkit_valkey, name):
 
 @pytest.mark.parametrize("fault", ["freeze", "kill"])
 def test_postgres_may_go_away_and_come_back(name, fault):
-    """As with the other store: alone meanwhile, no burst afterwards, and a crash loses nothing that matters."""
+    """As with the other store: alone meanwhile, and no burst afterwards."""
     with PostgresServer(own=True) as server:
         limit = Limiter(name, requests="60/hour burst 50", share=server.dsn)
         assert limit.try_permit()

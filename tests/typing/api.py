@@ -12,6 +12,7 @@ from greenkit.errors import GreenkitError, LimitTimeout, PatchError, WaitTimeout
 from greenkit.facts import PermitGranted, emit, snapshot, subscribe
 from greenkit.findings import Finding, Severity, render
 from greenkit.http import anthropic_client, openai_client, session, warmup
+from greenkit.limits import Estimate, Guess, Limiter, LimiterStatistics, Permit, Quota, Refusal
 from greenkit.pool import GreenPool, Outcome
 from greenkit.wait import Deadline, FdWatch, Gate, Pass, WaitLine, WaitLineStatistics
 
@@ -95,3 +96,20 @@ def facts_are_heard() -> None:
     assert_type(subscribe(listener), Callable[[], None])
     assert_type(snapshot(), dict[str, dict[str, dict[str, Any]]])
     emit(PermitGranted(limiter="openai", waited=0.5))
+
+
+def limiters_answer_with_what_they_say(llm: Limiter) -> None:
+    Limiter("a", requests="5/s", images="1/s", concurrency=(1, 9), share="redis://h", on_backend_error="open")
+    Limiter("a", requests="5/s", on_backend_error="shut")  # type: ignore[arg-type]
+    Limiter("a", feedback=lambda headers: {"requests": Quota(remaining=3.0)})
+    permit = llm.permit(tokens=9, timeout=1.0, priority="batch")
+    assert_type(permit, Permit)
+    llm.permit(9)  # type: ignore[call-arg]
+    assert_type(llm.key("ann").try_permit(), Permit | Refusal)
+    assert_type(llm.call(len, "x", max_wait=1.0), int)
+    assert_type(llm.statistics(), LimiterStatistics)
+    guess = llm.estimate(500, most=4096)
+    assert_type(guess, Estimate)
+    assert_type(guess.guess(9), Guess)
+    with permit as held:
+        held.settle(tokens=3)

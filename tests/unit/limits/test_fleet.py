@@ -23,6 +23,7 @@ class Courier:
         self.record = {}
         self.served = set()
         self.under_way = []
+        self.away = False
 
     def serve(self, budget):
         self.served.add(budget)
@@ -168,7 +169,8 @@ def start(limit, many, **options):
 
 def look(limit):
     limit._budget._look_soon()
-    gevent.sleep(0)
+    for _ in range(50):  # on a busy machine the waking takes several turns
+        gevent.sleep(0)
 
 
 def test_one_request_carries_everybody_and_books_ahead(clock, courier):
@@ -179,7 +181,7 @@ def test_one_request_carries_everybody_and_books_ahead(clock, courier):
     [(_, request)] = courier.under_way
     assert len(request.items) == 100
     courier.deliver()
-    gevent.sleep(0)
+    look(limit)
     assert passed == list(range(10))
     assert limit._budget.store._hand.permits == 25
     clock.advance(0.1)
@@ -307,3 +309,16 @@ def test_a_wait_known_to_be_hopeless_is_told_when_the_store_has_said_so(clock, c
     courier.deliver()
     waiter.get(timeout=5)
     gevent.joinall(jobs)
+
+
+def test_a_key_met_while_the_backend_is_away_is_not_asked_for(clock, courier):
+    """It goes by this process's share at once, from a full budget: nobody has used any of it here."""
+    courier.away = True
+    limit = Limiter("a", requests="3/min burst 3", share="redis://nowhere", clock=clock)
+    assert [bool(limit.key("ann").try_permit()) for _ in range(4)] == [True] * 3 + [False]
+    assert limit.key("ann").statistics().backend == "local"
+    clock.advance(2)
+    courier.send()
+    assert len(courier.under_way) == 1, "the key asks whether it is back, and nobody else"
+    courier.deliver()
+    assert limit.key("ann").statistics().backend == "shared"
