@@ -20,12 +20,12 @@ import gevent.monkey
 gevent.monkey.patch_all()
 
 import platform
-import statistics
 import subprocess
 import sys
 import time
 import timeit
 import tracemalloc
+from functools import partial
 
 import gevent
 from rivals import limiters
@@ -40,53 +40,96 @@ class Empty:
         pass
 
 
-def cases():
-    one = Limiter("one", requests="1_000_000/s burst 1_000_000")
-    two = Limiter("two", requests="1_000_000/s burst 1_000_000", tokens="900_000_000/s burst 900_000_000")
+def one_limit():
+    return Limiter("one", requests="1_000_000/s burst 1_000_000")
 
-    def block():
-        with one.permit():
+
+def two_limits():
+    return Limiter("two", requests="1_000_000/s burst 1_000_000", tokens="900_000_000/s burst 900_000_000")
+
+
+def block():
+    limiter = one_limit()
+
+    def call():
+        with limiter.permit():
             pass
 
-    def block_settle():
-        with two.permit(tokens=900) as permit:
+    return call
+
+
+def block_settle():
+    limiter = two_limits()
+
+    def call():
+        with limiter.permit(tokens=900) as permit:
             permit.settle(tokens=500)
 
-    def by_hand():
+    return call
+
+
+def one_key():
+    limiter = one_limit()
+    return lambda: limiter.key(7).try_permit()
+
+
+def by_hand():
+    limiter = one_limit()
+
+    def call():
         while True:
-            with one.permit():
+            with limiter.permit():
                 break
 
-    def attempts():
-        for attempt in one.attempts(deadline=10.0):
+    return call
+
+
+def attempts():
+    limiter = one_limit()
+
+    def call():
+        for attempt in limiter.attempts(deadline=10.0):
             with attempt:
                 pass
 
-    ours = {
-        "try_permit(), one limit": one.try_permit,
-        "try_permit(tokens=900), two limits": lambda: two.try_permit(tokens=900),
+    return call
+
+
+def cases():
+    """Return {what: a function that makes the call}."""
+    return {
+        "try_permit(), one limit": lambda: one_limit().try_permit,
+        "try_permit(tokens=900), two limits": lambda: partial(two_limits().try_permit, tokens=900),
         "with permit(), one limit": block,
         "with permit(tokens=900): settle(tokens=500)": block_settle,
-        "key(7).try_permit()": lambda: one.key(7).try_permit(),
+        "key(7).try_permit()": one_key,
         "a loop by hand around permit()": by_hand,
         "attempts(), nothing fails": attempts,
-    }
-    return ours | {name: make(1_000_000, 1_000_000)[0] for name, make in limiters.ALL.items()}
+    } | {name: lambda make=make: make(1_000_000, 1_000_000)[0] for name, make in limiters.ALL.items()}
+
+
+def one_case(name):
+    """Print the best time of an empty call and of one case, of rounds that take turns."""
+    call, empty = cases()[name](), Empty().call
+    rounds = [(timeit.timeit(empty, number=CALLS), timeit.timeit(call, number=CALLS)) for _ in range(ROUNDS)]
+    print(*map(min, zip(*rounds, strict=True)))
 
 
 def uncontended():
-    """Return {what: (median of time / time of an empty call in the same round, microseconds)}."""
-    found = {what: [] for what in cases()}
-    empty = Empty().call
-    calls = cases()
-    for _ in range(ROUNDS):
-        # Interleaved, so that a busy neighbour slows the yardstick too.
-        for what, call in calls.items():
-            base = timeit.timeit(empty, number=CALLS)
-            spent = timeit.timeit(call, number=CALLS)
-            found[what].append((spent / base, spent / CALLS * 1e6))
-    found["aiolimiter (asyncio)"] = asynchronous()
-    return {what: tuple(map(statistics.median, zip(*seen, strict=True))) for what, seen in found.items()}
+    """Return {what: (best time / best time of an empty call, best time in microseconds)}.
+
+    The best of the rounds: what is above it is neighbours. Each case has a process of its own, or it
+    would pay for the threads and timers of the others.
+    """
+    found = {}
+    for name in cases():
+        run = [sys.executable, __file__, "--case", name]
+        told = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+        base, spent = map(float, told.split())
+        found[name] = (spent / base, spent / CALLS * 1e6)
+    base, spent = map(min, zip(*asynchronous(), strict=True))
+    found["aiolimiter (asyncio)"] = (spent / base, spent / CALLS * 1e6)
+    return found
 
 
 ASYNCIO = """
@@ -107,7 +150,7 @@ async def run():
 for _ in range({rounds}):
     base = timeit.timeit(Empty().call, number={calls})
     spent = asyncio.run(run())
-    print(spent / base, spent / {calls} * 1e6)
+    print(base, spent)
 """
 
 
@@ -210,6 +253,9 @@ def keys():
 
 
 def main():
+    if "--case" in sys.argv:
+        one_case(sys.argv[2])
+        return
     print(f"Python {platform.python_version()}, gevent {gevent.__version__}, {platform.machine()}, patched")
     for what, (ratio, micros) in uncontended().items():
         print(f"  {what:48} {ratio:6.1f} x an empty call  {micros:6.2f} us", flush=True)
