@@ -198,7 +198,13 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         if self.loop is not None and self.loop.owner is gevent.getcurrent():
             # The consumer has stopped and this is its greenlet: heartbeats and the acks of
             # the tasks that end now have nobody else.
-            self.loop.turn(timeout)
+            try:
+                self.loop.turn(timeout)
+            except Exception as exc:
+                _logger.warning(
+                    "the broker was lost while the pool drains (%r); tasks go on to their end", exc
+                )
+                self.loop = None
         else:
             self._change.clear()
             self._change.wait(timeout)

@@ -12,17 +12,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from gevent.event import Event
+from gevent.event import AsyncResult, Event
 from gevent.monkey import get_original
 from kombu.asynchronous import Hub
 from vine import Thenable, promise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["GreenHub", "GreenPoller"]
 
 _POLLS_WITHOUT_REST = 8
+# A loop that waits for its broker to come back takes no calls; a shutdown goes on without it.
+_LONGEST_CALL = 5.0
 
 
 class GreenPoller:
@@ -136,6 +138,31 @@ class GreenHub(Hub):  # type: ignore[misc]  # kombu ships no types
         """
         if self._poller is not None:
             self._poller.wake()
+
+    def in_loop(self, function: Callable[..., Any]) -> Callable[..., None]:
+        """Return a function that has the loop's greenlet call `function`, and waits for the end.
+
+        For the greenlets of signal handlers: two greenlets on one broker connection break it.
+        """
+
+        def call(*args: Any, **kwargs: Any) -> None:
+            if self.owner is None or self.owner is gevent.getcurrent():
+                function(*args, **kwargs)
+                return
+            done = AsyncResult()
+
+            def run() -> None:
+                try:
+                    done.set(function(*args, **kwargs))
+                except Exception as exc:  # the caller's, and none of the loop's business
+                    done.set_exception(exc)
+
+            self.call_soon(run)
+            done.wait(_LONGEST_CALL)
+            if done.exception is not None:
+                raise done.exception
+
+        return call
 
     def turn(self, timeout: float) -> None:
         """Go round once, waiting at most `timeout` seconds for something to do.

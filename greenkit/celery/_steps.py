@@ -6,30 +6,64 @@ takes the first message, and again after each reconnect.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from celery import bootsteps
 
 from greenkit.celery import _upstream
+from greenkit.celery._again import SecondDeliveries
 from greenkit.celery._loop import GreenHub
+from greenkit.celery._redis import RedisLedger
 
 __all__ = ["OneWriter"]
 
 
 class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types
-    """Batch the consumer's acks where the broker takes them one by one."""
+    """Have everything the consumer tells the broker said by one greenlet, in batches."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
-        self.owed: list[str] = []
+        if not self.include_if(consumer):
+            return
+        self.ledger = RedisLedger(consumer, consumer.hub)
+        self.again = SecondDeliveries(consumer)
+        self._kept = False
+        consumer.create_task_handler = _guarded(consumer.create_task_handler, self.again)
+        _upstream.notice_frozen_broker(consumer)
 
     def include_if(self, consumer: Any) -> bool:
         """Take part only when our loop runs the consumer."""
         return isinstance(consumer.hub, GreenHub)
 
     def start(self, consumer: Any) -> None:
-        """Exchange the new channel's `ack`."""
-        if consumer.connection.transport.driver_type == "redis":
-            _upstream.batch_acks(consumer.task_consumer.channel, consumer.hub, self.owed)
+        """Fit the new connection: its acks, its window, its events."""
+        consumer.task_consumer.cancel = consumer.hub.in_loop(consumer.task_consumer.cancel)
+        if consumer.event_dispatcher is not None:
+            # A full buffer is flushed by whoever filled it, a task; the loop comes by soon enough.
+            consumer.event_dispatcher.buffer_limit = sys.maxsize
+        redis = consumer.connection.transport.driver_type == "redis"
+        self._kept = redis and self.ledger.attach(consumer.task_consumer.channel)
+        if self._kept:
+            _open_window(consumer)
+
+    def stop(self, consumer: Any) -> None:
+        """Note what runs while there is no connection; at the end of the worker, nothing."""
+        if consumer.blueprint.state == bootsteps.RUN and not self._kept:
+            self.again.connection_lost()
+
+
+def _open_window(consumer: Any) -> None:
+    # Celery makes the window smaller after a reconnect, by what runs; the ledger has put exactly
+    # that into the new window already.
+    if not consumer._maximum_prefetch_restored:
+        consumer._maximum_prefetch_restored = True
+        consumer.initial_prefetch_count = consumer.max_prefetch_count
+        consumer.qos.value = consumer.max_prefetch_count
+        consumer.qos.set(consumer.qos.value)
+
+
+def _guarded(create: Any, again: SecondDeliveries) -> Any:
+    return lambda: again.guard(create())

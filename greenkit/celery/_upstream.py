@@ -12,18 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from celery import platforms
-from celery.utils.log import get_logger
 from gevent.monkey import saved
 from kombu.utils import eventio, functional
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from greenkit.celery._loop import GreenHub
+__all__ = ["notice_frozen_broker", "share_results", "signals_in_greenlets", "stale_waits"]
 
-__all__ = ["batch_acks", "share_results", "signals_in_greenlets", "stale_waits"]
-
-_logger = get_logger(__name__)
+_PATIENCE = 15.0
 
 
 def signals_in_greenlets(then: Callable[[], None]) -> Callable[[], None]:
@@ -75,43 +72,21 @@ def stale_waits() -> list[str]:
     return stale
 
 
-def batch_acks(channel: Any, loop: GreenHub, owed: list[str]) -> None:
-    """Have the acks of a Redis channel that fall together go out in one pipeline.
+def notice_frozen_broker(consumer: Any) -> None:
+    """Have a Redis broker that answers nothing be taken for lost after `_PATIENCE` seconds.
 
-    kombu sends MULTI, ZREM, HDEL, EXEC per ack and waits for it (kombu/transport/redis.py 5.7,
-    `QoS.ack`). Here the window opens at once and the tags that gather while the loop turns leave
-    together, by the same commands, so other workers see what they expect.
-
-    Args:
-        channel: The consumer's channel, before the first message.
-        loop: Runs the flush, in the greenlet that owns the channel.
-        owed: Tags acknowledged but not yet told to the broker. The caller keeps it over a lost
-            connection: Redis takes an ack from any connection, so what was owed is paid later.
+    AMQP has heartbeats and kombu checks its BRPOP; but an ack waits for its answer, by default for
+    ever (kombu/transport/redis.py 5.7, `socket_timeout = None`). Only the consumer's own connection
+    is changed: a publisher that gives up and tries again could send a task twice.
     """
-    qos = channel.qos
-    needed = ("_remove_from_indices", "pipe_or_acquire", "_quick_ack")
-    if not all(hasattr(qos, name) for name in needed):
-        _logger.warning("this kombu's Redis QoS has no %s; acks go out one by one", "/".join(needed))
-        return
 
-    def flush() -> None:
-        while owed:  # again for what comes while execute() waits: nobody else would look
-            tags = owed[:]
-            with qos.pipe_or_acquire() as pipe:
-                for tag in tags:
-                    qos._remove_from_indices(tag, pipe)
-                pipe.execute()
-            del owed[: len(tags)]
+    def connection_for_read(heartbeat: float | None = None) -> Any:
+        connection = consumer.app.connection_for_read(heartbeat=heartbeat)
+        if connection.transport.driver_type == "redis":
+            connection.transport_options.setdefault("socket_timeout", _PATIENCE)
+        return consumer.ensure_connected(connection)
 
-    def ack(delivery_tag: str) -> None:
-        if not owed:
-            loop.call_soon(flush)
-        owed.append(delivery_tag)
-        qos._quick_ack(delivery_tag)
-
-    qos.ack = ack
-    if owed:
-        loop.call_soon(flush)
+    consumer.connection_for_read = connection_for_read
 
 
 def share_results(app: Any, *, connections: int) -> bool:

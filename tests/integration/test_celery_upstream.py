@@ -27,7 +27,7 @@ def test_celery_still_picks_the_blocking_loop_under_gevent() -> None:
 
 
 def test_kombu_still_acks_one_by_one() -> None:
-    """Redis acks are a pipeline each; once kombu batches them, `batch_acks` goes."""
+    """Redis acks are a pipeline each; once kombu batches them, `RedisLedger` goes."""
     source = inspect.getsource(redis_transport.QoS.ack)
     assert "_remove_from_indices(delivery_tag).execute()" in source
     assert hasattr(redis_transport.QoS, "pipe_or_acquire")

@@ -1,0 +1,311 @@
+"""Messages of a Redis broker, fetched and acknowledged in batches.
+
+kombu fetches one message per BRPOP, books it as unacknowledged in a second round trip, and
+acknowledges it in a third (kombu/transport/redis.py 5.7: `_brpop_start`, `QoS.append`, `QoS.ack`).
+Between the first two a killed worker loses the message. Here one script takes as many as the
+window has room for and books them in the same step; BRPOP remains for waiting on empty queues.
+Keys and values stay those kombu writes, so other workers may share the queues and restore ours.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from celery.bootsteps import RUN
+from celery.utils.log import get_logger
+from celery.worker import state
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+from kombu.utils.scheduling import round_robin_cycle
+
+if TYPE_CHECKING:
+    from greenkit.celery._loop import GreenHub
+
+__all__ = ["RedisLedger"]
+
+_logger = get_logger(__name__)
+
+# More at once would keep the other tasks waiting while Celery unpacks them.
+_MOST = 32
+_NEEDED = (
+    "ack",
+    "append",
+    "reject",
+    "restore_by_tag",
+    "_remove_from_indices",
+    "pipe_or_acquire",
+    "_quick_ack",
+)
+
+# KEYS: the hash of unacknowledged messages, its index by time, the lists in the order to look.
+# ARGV: how many, the time now, how many neighbouring lists take turns.
+# Returns (position of the list, message, 1 when booked) for each, flat.
+_FETCH = """
+local want, now, width = 3 * tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local got = {}
+for first = 3, #KEYS, width do
+  local dry = 0
+  while dry < width and #got < want do
+    dry = 0
+    for at = first, first + width - 1 do
+      local item = #got < want and redis.call('RPOP', KEYS[at])
+      if item then
+        local readable, tag, tail = pcall(function()
+          local properties = cjson.decode(item).properties
+          local info = properties.delivery_info
+          return properties.delivery_tag,
+            ', ' .. cjson.encode(info.exchange) .. ', ' .. cjson.encode(info.routing_key) .. ']'
+        end)
+        if readable and type(tag) == 'string' then
+          redis.call('ZADD', KEYS[2], now, tag)
+          redis.call('HSET', KEYS[1], tag, '[' .. item .. tail)
+        end
+        got[#got + 1] = at - 3
+        got[#got + 1] = item
+        got[#got + 1] = readable and type(tag) == 'string' and 1 or 0
+      else
+        dry = dry + 1
+      end
+    end
+  end
+end
+return got
+"""
+
+
+class RedisLedger:
+    """Keep the account of a worker's messages over any number of connections.
+
+    Redis takes an acknowledgement from anybody, so a task that runs while the connection breaks
+    is not given back: its message stays booked, and its ack is paid on the next connection.
+
+    Args:
+        consumer: Celery's consumer, which makes a channel after each reconnect.
+        loop: Runs what is sent, in the greenlet that owns the channel.
+    """
+
+    def __init__(self, consumer: Any, loop: GreenHub) -> None:
+        self.consumer = consumer
+        self.loop = loop
+        self.channel: Any = None
+        self.owed: list[str] = []
+        self._running: dict[str, Any] = {}
+        self._adrift: set[str] = set()
+        self._trouble: Exception | None = None
+        self._give_back: Any = None
+        loop.on_tick.add(self._raise_trouble)
+
+    def attach(self, channel: Any) -> bool:
+        """Take over a new channel's bookkeeping, before its first message.
+
+        Returns:
+            Whether this kombu's channel has the parts that are exchanged.
+
+        Switches: may.
+        """
+        qos = channel.qos
+        if missing := [name for name in _NEEDED if not hasattr(qos, name)]:
+            _logger.warning("this kombu's Redis QoS has no %s; acks go out one by one", ", ".join(missing))
+            return False
+        self.channel = channel
+        self._trouble = None
+        self._give_back, restore_once = qos.reject, qos.restore_unacked_once
+
+        def restore(stderr: Any = None) -> None:
+            self._let_go(qos)
+            restore_once(stderr)
+            self._adrift.clear()
+
+        qos.ack, qos.reject, qos.restore_unacked_once = self.ack, self.reject, restore
+        self._carry_over(qos)
+        Fetch(self.consumer, channel)
+        return True
+
+    def ack(self, delivery_tag: str) -> None:
+        """Free the window's place at once and tell the broker with the next batch.
+
+        Switches: never.
+        """
+        if not self.owed:
+            self.loop.call_soon(self.flush)
+        self.owed.append(delivery_tag)
+        self.channel.qos._quick_ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
+        """Give a message back, or drop it, which to Redis is the same as an ack.
+
+        Switches: may.
+        """
+        if requeue:
+            self._give_back(delivery_tag, requeue=True)
+        else:
+            self.ack(delivery_tag)
+
+    def flush(self) -> None:
+        """Send what is owed.
+
+        Switches: may.
+        """
+        while self.owed and self._trouble is None:  # again for what comes while execute() waits
+            tags = self.owed[:]
+            try:
+                self._pay(self.channel.qos, tags)
+            except (*self.channel.connection_errors, self.channel.ResponseError) as exc:
+                # Raised by the next turn: here it would take the acks queued behind along.
+                self._trouble = exc
+                self.loop.wake()
+            else:
+                del self.owed[: len(tags)]
+
+    def _raise_trouble(self) -> None:
+        trouble, self._trouble = self._trouble, None
+        if trouble is not None:
+            raise trouble
+
+    def _pay(self, qos: Any, tags: list[str]) -> None:
+        with qos.pipe_or_acquire() as pipe:
+            for tag in tags:
+                qos._remove_from_indices(tag, pipe)
+            pipe.execute()
+
+    # -- from one connection to the next -----------------------------------------
+
+    def _let_go(self, qos: Any) -> None:
+        """Before a channel gives back what is not acknowledged: take out what must not go back."""
+        if self.owed:
+            try:
+                self._pay(qos, self.owed[:])
+                self.owed.clear()
+            except self.channel.connection_errors:
+                pass  # the next channel does, or nobody: the broker gives them out again
+        qos._flush()
+        cancels = self.consumer.app.conf.worker_cancel_long_running_tasks_on_connection_loss
+        if self.consumer.blueprint.state == RUN and not cancels:
+            for request in tuple(state.active_requests):
+                tag = request.message.delivery_tag
+                if not request.acknowledged and tag in qos._delivered:
+                    self._running[tag] = qos._delivered.pop(tag)
+        self._adrift = set(qos._delivered)
+
+    def _carry_over(self, qos: Any) -> None:
+        for tag, message in self._running.items():
+            qos._quick_append(tag, message)  # they have a place in the window until they end
+        self._running.clear()
+        while self._adrift:  # not started, and the broker was not there to take them back
+            qos.restore_by_tag(next(iter(self._adrift)))
+            self._adrift.pop()
+        if self.owed:
+            self.loop.call_soon(self.flush)
+
+
+class Fetch:
+    """Ask for as many messages as the window has room for, where kombu sends BRPOP.
+
+    Both travel on the channel's own connection and are read when the loop sees an answer.
+    """
+
+    def __init__(self, consumer: Any, channel: Any) -> None:
+        self.consumer = consumer
+        self.channel = channel
+        self._script = ""
+        self._asked: list[str] = []
+        self._booked = ""
+        # There may be a backlog; an empty answer costs one round trip, and BRPOP takes over.
+        self._more = True
+        self._kombus = channel._brpop_start, channel._brpop_read, channel.qos.append
+        channel._brpop_start = self._start
+        channel._brpop_read = channel.handlers["BRPOP"] = self._read
+        channel.qos.append = self._append
+
+    def _room(self) -> int:
+        room: int = self.channel.qos.can_consume_max_estimate() or _MOST
+        if self.consumer.app.conf.worker_disable_prefetch:
+            # As celery/worker/consumer/tasks.py does for `can_consume`.
+            limit = self.consumer.controller.max_concurrency or self.consumer.pool.num_processes
+            room = min(room, limit - len(state.reserved_requests))
+        return min(room, _MOST)
+
+    def _start(self, timeout: float | None = None) -> None:
+        channel = self.channel
+        queues = channel._queue_cycle.consume(len(channel.active_queues))
+        room = self._room()
+        if not (self._more and queues and room > 0):
+            self._kombus[0](timeout)
+            return
+        fair = type(channel._queue_cycle) is round_robin_cycle
+        keys = [channel.unacked_key, channel.unacked_index_key]
+        keys += [channel._q_for_pri(queue, step) for step in channel.priority_steps for queue in queues]
+        connection = channel.client.connection
+        if not self._script and not self._load(connection):
+            self._kombus[0](timeout)
+            return
+        channel._in_poll = connection
+        channel._brpop_sent_at = time.monotonic()
+        self._asked = keys[2:]
+        connection.send_command(
+            "EVALSHA", self._script, len(keys), *(channel.global_keyprefix + key for key in keys),
+            room, repr(time.time()), len(queues) if fair else 1,
+        )  # fmt: skip
+
+    def _read(self, **options: Any) -> bool:
+        if not self._asked:
+            self._more = False
+            self._more = bool(self._kombus[1](**options))
+            return self._more
+        channel, keys = self.channel, self._asked
+        self._asked = []
+        try:
+            try:
+                flat = channel.client.parse_response(channel.client.connection, "EVALSHA", **options)
+            except channel.connection_errors:
+                channel.client.connection.disconnect()
+                raise
+            except channel.ResponseError as exc:
+                self._refused(exc)
+                flat = []
+        finally:
+            channel._in_poll = None
+            channel._flush_brpop_reauth()
+        self._more = len(flat) > 0
+        return self._deliver(list(zip(flat[::3], flat[1::3], flat[2::3], strict=True)), keys)
+
+    def _load(self, connection: Any) -> bool:
+        connection.send_command("SCRIPT", "LOAD", _FETCH)
+        try:
+            self._script = bytes_to_str(self.channel.client.parse_response(connection, "SCRIPT"))
+        except self.channel.ResponseError as exc:
+            self._refused(exc)
+        return bool(self._script)
+
+    def _refused(self, exc: Exception) -> None:
+        self._script = ""
+        if "NOSCRIPT" not in str(exc):  # that one only means that the server was restarted
+            _logger.warning("the broker refuses the script that fetches in batches (%s); one by one", exc)
+            self.channel._brpop_start = self._kombus[0]
+
+    def _deliver(self, batch: list[tuple[int, bytes, int]], keys: list[str]) -> bool:
+        channel, queue = self.channel, ""
+        raws = [loads(bytes_to_str(item)) for _, item, _ in batch]
+        for at, (position, _, booked) in enumerate(batch):
+            queue = keys[position].rsplit(channel.sep, 1)[0]
+            self._booked = raws[at]["properties"]["delivery_tag"] if booked else ""
+            try:
+                channel.connection._deliver(raws[at], queue)
+            except BaseException:
+                for raw in raws[at + 1 :]:  # booked, so somebody must give them back
+                    message = channel.Message(raw, channel=channel)
+                    channel.qos._quick_append(message.delivery_tag, message)
+                raise
+        channel._queue_cycle.rotate(queue)
+        return bool(batch)
+
+    def _append(self, message: Any, delivery_tag: str) -> None:
+        if delivery_tag != self._booked:
+            self._kombus[2](message, delivery_tag)
+            return
+        self._booked = ""
+        qos = self.channel.qos
+        if qos._dirty:
+            qos._flush()
+        qos._quick_append(delivery_tag, message)
