@@ -110,10 +110,13 @@ class Bench:
                 process.wait()
 
     def send(self, broker, name, arguments):
-        with celery.Celery(broker=broker, set_as_current=False) as app, app.connection_for_write() as conn:
-            with conn.Producer() as producer:
-                for one in arguments:
-                    app.send_task(f"celery_tasks.{name}", one, producer=producer, ignore_result=True)
+        with (
+            celery.Celery(broker=broker, set_as_current=False) as app,
+            app.connection_for_write() as connection,
+            connection.Producer() as producer,
+        ):
+            for one in arguments:
+                app.send_task(f"celery_tasks.{name}", one, producer=producer, ignore_result=True)
 
     def work(self, pool, broker, acks, prefetch):
         self.clear()

@@ -7,7 +7,7 @@ import queue
 import time
 
 if os.environ["BENCH_GREENKIT"] == "1":
-    import greenkit.auto  # noqa: F401 - line 1 of the app module, as documented
+    import greenkit.auto
 import psycopg2
 from celery import Celery
 from gevent import monkey

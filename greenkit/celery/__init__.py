@@ -10,6 +10,18 @@ from __future__ import annotations
 from greenkit.celery import _early as _early
 from greenkit.celery._gevent import PoolStatistics, TaskPool
 from greenkit.celery._install import install, uninstall
+from greenkit.celery._job import current_permit, current_task_id
 from greenkit.celery._options import Options
+from greenkit.celery._resources import on_worker_start, on_worker_stop
 
-__all__ = ["Options", "PoolStatistics", "TaskPool", "install", "uninstall"]
+__all__ = [
+    "Options",
+    "PoolStatistics",
+    "TaskPool",
+    "current_permit",
+    "current_task_id",
+    "install",
+    "on_worker_start",
+    "on_worker_stop",
+    "uninstall",
+]

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import functools
 import random
+import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import Reject, Retry
 from celery.utils.log import get_logger
 
 from greenkit.celery._job import current_job
+from greenkit.celery._quota import costs_of, limiter_of
 from greenkit.errors import RateLimited, WouldWait
 
 if TYPE_CHECKING:
@@ -25,6 +28,9 @@ __all__ = ["unwrap", "wrap"]
 _logger = get_logger(__name__)
 _MARK = "_greenkit_wrapped"
 _DEFAULT_PAUSE = 1.0
+_TOO_MANY = 429
+# An account without credit answers 429 too (OpenAI), and no waiting mends that.
+_BROKE = "insufficient_quota"
 
 
 def wrap(tasks: Iterable[Any], *, edges: bool, retry_limited: bool) -> None:
@@ -65,7 +71,12 @@ def _edged(run: Callable[..., Any]) -> Callable[..., Any]:
         if job is None or not job.enter_body():
             return run(*args, **kwargs)
         try:
-            return run(*args, **kwargs)
+            result = run(*args, **kwargs)
+            job.settle_children()
+            return result
+        except BaseException as exc:
+            job.end_permit(exc)
+            raise
         finally:
             job.leave_body()
 
@@ -73,19 +84,51 @@ def _edged(run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _retrying(task: Any, run: Callable[..., Any]) -> Callable[..., Any]:
+    def permitted(*args: Any, **kwargs: Any) -> Any:
+        limiter, job = limiter_of(task), current_job()
+        request = task.request
+        if limiter is None or job is not None or request.called_directly or request.is_eager:
+            return run(*args, **kwargs)
+        permit = limiter.try_permit(**costs_of(task, request.args, request.kwargs))
+        if not permit:
+            raise WouldWait(f"limit {limiter.name!r} is full", eta=permit.retry_after)
+        with permit:
+            return run(*args, **kwargs)
+
     @functools.wraps(run)
     def limited(*args: Any, **kwargs: Any) -> Any:
         try:
-            return run(*args, **kwargs)
-        except WouldWait as exc:
-            return _come_back(task, exc, exc.eta)
-        except RateLimited as exc:
-            return _come_back(task, exc, exc.retry_after)
+            return permitted(*args, **kwargs)
+        except Exception as exc:
+            seconds = _pause_of(exc)
+            if seconds is None:
+                raise
+            return _come_back(task, exc, seconds)
 
     return limited
 
 
-def _come_back(task: Any, exc: Exception, seconds: float | None) -> Any:
+def _pause_of(exc: Exception) -> float | None:
+    """Return how long to stay away when `exc` says "too many requests", None for any other."""
+    if isinstance(exc, WouldWait):
+        return exc.eta
+    if isinstance(exc, RateLimited):
+        return _DEFAULT_PAUSE if exc.retry_after is None else exc.retry_after
+    response = getattr(exc, "response", None)  # of requests, httpx, openai, anthropic
+    if getattr(response, "status_code", None) != _TOO_MANY or getattr(exc, "code", None) == _BROKE:
+        return None
+    asked = getattr(response, "headers", {}).get("retry-after") or ""
+    try:
+        return float(asked)
+    except ValueError:
+        pass
+    try:
+        return parsedate_to_datetime(asked).timestamp() - time.time()
+    except ValueError:
+        return _DEFAULT_PAUSE
+
+
+def _come_back(task: Any, exc: Exception, seconds: float) -> Any:
     """Send the task again with a countdown, and free its slot.
 
     What `Task.retry` does (celery/app/task.py), but `retries` stays as it was: waiting for a
@@ -94,9 +137,8 @@ def _come_back(task: Any, exc: Exception, seconds: float | None) -> Any:
     request = task.request
     if request.called_directly or request.is_eager:
         raise exc
-    seconds = _DEFAULT_PAUSE if seconds is None else max(0.0, seconds)
     # Everybody refused at the same moment must not come back at the same moment.
-    countdown = seconds * (1.0 + 0.1 * random.random())
+    countdown = max(0.0, seconds) * (1.0 + 0.1 * random.random())
     again = task.signature_from_request(request, countdown=countdown, retries=request.retries)
     try:
         again.apply_async()

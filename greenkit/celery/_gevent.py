@@ -19,6 +19,9 @@ from gevent.event import Event
 from greenkit import facts
 from greenkit.celery._job import Job
 from greenkit.celery._options import Options
+from greenkit.celery._quota import Quotas, limiter_of
+from greenkit.celery._recycle import Recycler
+from greenkit.celery._resources import close_resources, open_resources
 from greenkit.wait import Deadline
 
 if TYPE_CHECKING:
@@ -39,12 +42,14 @@ class PoolStatistics:
         size: Slots.
         in_use: Tasks running.
         waiting: Tasks received that wait for a slot.
+        limited: Tasks received that wait for their limiter.
         ended: Tasks that have ended since the start.
     """
 
     size: int
     in_use: int
     waiting: int
+    limited: int
     ended: int
 
 
@@ -64,9 +69,14 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         super().__init__(*args, **kwargs)
         self.settings = Options()
         self.loop: GreenHub | None = None
+        self.window: Callable[[int], None] = lambda _: None
+        self.on_due: Callable[[str], None] = lambda _: None
         self._jobs: dict[int, Job] = {}
         self._queue: deque[Job] = deque()
-        self._paused = False
+        self._quotas = Quotas(self._ask_again, self._move_window, most=0)
+        self._recycler = Recycler(None, None)
+        self._services: dict[Any, object] = {}
+        self._paused = self._closed = False
         self._ended = 0
         self._change = Event()
         facts.register("pool", self)
@@ -79,17 +89,51 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
 
         Switches: never.
         """
-        return PoolStatistics(self.limit, len(self._jobs), len(self._queue), self._ended)
+        return PoolStatistics(self.limit, len(self._jobs), len(self._queue), len(self._quotas), self._ended)
+
+    def running(self) -> list[Job]:
+        """Return the jobs that have a slot, the longest running first.
+
+        Switches: never.
+        """
+        return list(self._jobs.values())
 
     # -- Celery's side: start, apply, resize ----------------------------------
+
+    def on_start(self) -> None:
+        """Open what the tasks share; an exception here ends the worker before its first message."""
+        open_resources(self.settings.warm_up)
+        per_slot, memory = self.options.get("maxtasksperchild"), self.options.get("max_memory_per_child")
+        self._quotas = Quotas(self._ask_again, self._move_window, most=self.settings.hold_limited)
+        self._recycler = Recycler(
+            per_slot * self.limit if per_slot else None, memory * 1024 if memory else None
+        )
 
     def register_with_event_loop(self, loop: GreenHub) -> None:
         """Remember the loop, which goes on turning while the pool drains."""
         self.loop = loop
 
     def spawn_n(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run one of Celery's own services (remote control) in a greenlet."""
-        return gevent.spawn_raw(function, *args)
+        """Run one of Celery's own services (remote control) in a greenlet, again when it dies.
+
+        Celery's dies with its broker connection and is never seen again (celery/worker/pidbox.py
+        5.7, `gPidbox.loop`). A newer call for the same service takes the place of the older.
+        """
+        self._services[function] = turn = object()
+
+        def serve() -> None:
+            try:
+                function(*args)
+            except Exception as exc:
+                if self._services.get(function) is turn and not self._paused:
+                    _logger.warning("%r died (%r); it starts again in a second", function, exc)
+                    gevent.spawn_later(1.0, again)
+
+        def again() -> None:
+            if self._services.get(function) is turn and not self._paused:
+                serve()
+
+        return gevent.spawn_raw(serve)
 
     def on_apply(
         self,
@@ -122,6 +166,8 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
             limit=timeout or self.options.get("timeout"),
             soft_limit=soft_timeout or self.options.get("soft_timeout"),
             grace=self.settings.kill_grace,
+            request=getattr(accept_callback, "__self__", None),
+            left=self.settings.children,
         )
         self._queue.append(job)
         self._dispatch()
@@ -154,6 +200,14 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
     def flush(self) -> None:
         """Forget what has not started: its connection is gone, the broker sends it again."""
         self._queue.clear()
+        self._quotas.clear()
+
+    def restart(self) -> None:
+        """Say that there is nothing to restart: each task has a greenlet of its own anyway."""
+        _logger.warning(
+            "a gevent pool has no processes to restart; modules are reloaded where they were asked "
+            "for, and tasks that run keep the old code. SIGHUP starts the whole worker anew"
+        )
 
     @property
     def num_processes(self) -> int:
@@ -183,6 +237,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
                 len(self._jobs),
             )
             self.on_terminate()
+        self._close()
         self._turn(0.0)  # the acks of the last to end; there is nothing left to wait for
 
     def on_terminate(self) -> None:
@@ -193,6 +248,12 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         deadline = Deadline.after(2 * self.settings.kill_grace)
         while self._jobs and not deadline.expired:
             self._turn(deadline.remaining())
+        self._close()
+
+    def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            close_resources()
 
     def _turn(self, timeout: float) -> None:
         if self.loop is not None and self.loop.owner is gevent.getcurrent():
@@ -214,13 +275,35 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
     def _dispatch(self) -> None:
         while self._queue and len(self._jobs) < self.limit and not self._paused:
             job = self._queue.popleft()
-            self._jobs[job.number] = job
-            job.start(self._done)
+            self._jobs[job.number] = job  # reserved: a limiter that asks its store lets others in here
+            if limiter_of(job.task) is None or self._admitted(job):
+                job.start(self._done)
+            else:
+                del self._jobs[job.number]
+
+    def _admitted(self, job: Job) -> bool:
+        try:
+            return self._quotas.admit(job)
+        except Exception as exc:
+            job.refusal = exc  # a cost that can never be paid is the task's failure
+            return True
+
+    def _ask_again(self, job: Job) -> None:
+        self._queue.appendleft(job)
+        self._dispatch()
+
+    def _move_window(self, places: int) -> None:
+        self.window(places)
+        if self.loop is not None:
+            self.loop.wake()
 
     def _done(self, job: Job) -> None:
         del self._jobs[job.number]
         self._ended += 1
         self._change.set()
+        if not self._paused and (why := self._recycler.due(self._ended)):
+            self.pause()
+            self.on_due(why)
         if self._paused and self.loop is not None:
             self.loop.wake()
         self._dispatch()
@@ -230,4 +313,5 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
             **super()._get_info(),
             "running-tasks": len(self._jobs),
             "waiting-tasks": len(self._queue),
+            "limited-tasks": len(self._quotas),
         }

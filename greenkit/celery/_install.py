@@ -15,6 +15,8 @@ from celery import signals
 from greenkit.celery._options import UNSET, Options, Unset
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from celery import Celery
 
 __all__ = ["install", "uninstall"]
@@ -29,6 +31,10 @@ def install(
     unpatched: str | Unset = UNSET,
     kill_grace: float | Unset = UNSET,
     share_results: bool | Unset = UNSET,
+    children: str | Unset = UNSET,
+    recycle: str | Unset = UNSET,
+    warm_up: Sequence[str] | Unset = UNSET,
+    hold_limited: int | Unset = UNSET,
 ) -> None:
     """Make workers of `app` keep their word; one line in the app module.
 
@@ -48,6 +54,10 @@ def install(
         "unpatched": unpatched,
         "kill_grace": kill_grace,
         "share_results": share_results,
+        "children": children,
+        "recycle": recycle,
+        "warm_up": warm_up,
+        "hold_limited": hold_limited,
     }
     Options.read({}, given)
     uid = _uid(app)

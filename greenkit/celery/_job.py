@@ -17,10 +17,14 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
 from celery.utils.log import get_logger
 
+from greenkit.celery._children import Children, job_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Job", "Killed", "current_job"]
+    from greenkit.limits import Permit
+
+__all__ = ["Job", "Killed", "current_job", "current_permit", "current_task_id"]
 
 _logger = get_logger(__name__)
 _numbers = itertools.count(1)
@@ -41,11 +45,32 @@ class JobGreenlet(gevent.Greenlet):  # type: ignore[misc]  # as above
 
 
 def current_job() -> Job | None:
-    """Return the job whose task runs in this greenlet, or None elsewhere.
+    """Return the job whose task runs in this greenlet or started it, or None elsewhere.
 
     Switches: never.
     """
-    return getattr(gevent.getcurrent(), "job", None)
+    greenlet = gevent.getcurrent()
+    return getattr(greenlet, "job", None) or job_of(greenlet)
+
+
+def current_permit() -> Permit | None:
+    """Return the permit of the running task that was declared with `limits`, to settle its cost.
+
+    Switches: never.
+    """
+    job = current_job()
+    return None if job is None else job.permit
+
+
+def current_task_id() -> str | None:
+    """Return the id of the task that runs in this greenlet or started it, None outside of one.
+
+    Celery's `current_task` is None in greenlets a task starts.
+
+    Switches: never.
+    """
+    job = current_job()
+    return None if job is None else job.task_id
 
 
 class Job:
@@ -57,14 +82,17 @@ class Job:
         target: Celery's tracer; returns (failed, value, runtime).
         args: Its arguments.
         hooks: The request's callbacks: `accept`, `success`, `failure`, `timeout`.
+        request: Celery's request, or None; asked once more before the start whether it was revoked.
         limit: Hard limit in seconds, or None.
         soft_limit: Soft limit in seconds, or None.
         grace: Seconds between two kills of a task that is over its hard limit.
+        left: What happens to greenlets the task leaves behind (see `Options.children`).
     """
 
     __slots__ = (
-        "__weakref__", "_deadline", "_doom", "_in_body", "_limit", "_soft_due", "_soft_limit",
-        "_timers", "args", "grace", "greenlet", "hooks", "number", "started", "target",
+        "__weakref__", "_deadline", "_doom", "_in_body", "_left", "_limit", "_soft_due", "_soft_limit",
+        "_timers", "args", "children", "grace", "greenlet", "hooks", "number", "permit", "refusal",
+        "request", "started", "target",
     )  # fmt: skip
 
     def __init__(
@@ -76,14 +104,21 @@ class Job:
         limit: float | None,
         soft_limit: float | None,
         grace: float,
+        request: Any = None,
+        left: str = "ignore",
     ) -> None:
         self.target = target
         self.args = args
         self.hooks = hooks
         self.grace = grace
+        self.request = request
         self.number = next(_numbers)
+        self.children = Children()
+        self.permit: Permit | None = None
+        self.refusal: Exception | None = None
         self.greenlet: JobGreenlet | None = None
         self.started: float | None = None
+        self._left = left
         self._limit = limit
         self._soft_limit = soft_limit
         self._deadline: float | None = None
@@ -96,6 +131,20 @@ class Job:
         state = self._doom or ("body" if self._in_body else "queued" if self.started is None else "edge")
         return f"<Job {self.number} {state}>"
 
+    @property
+    def task(self) -> Any:
+        """Return the Celery task, or None when the request is not Celery's."""
+        return getattr(self.request, "task", None)
+
+    @property
+    def task_id(self) -> str:
+        """Return the id of the request."""
+        return str(getattr(self.request, "id", self.number))
+
+    def arguments(self) -> tuple[Any, Any]:
+        """Return the positional and the keyword arguments of the call."""
+        return self.request.args, self.request.kwargs
+
     def start(self, done: Callable[[Job], None]) -> None:
         """Run the task in a greenlet of its own; `done(job)` is called when it has ended.
 
@@ -103,10 +152,27 @@ class Job:
         """
         self.greenlet = greenlet = JobGreenlet(self._run, done)
         greenlet.job = self
+        self.children.root(greenlet, self)
         greenlet.start()
 
     def terminate(self, signal: int | None = None) -> None:
         """Do nothing: Celery calls this after `TaskPool.terminate_job`, which did the work."""
+
+    def settle_children(self) -> None:
+        """Deal with the greenlets the task leaves behind, still within its limits.
+
+        Switches: may.
+        """
+        self.children.settle(self._left, str(getattr(self.task, "name", self.task_id)))
+
+    def end_permit(self, error: BaseException | None) -> None:
+        """Give the task's permit back, and tell its limiter how the call ended.
+
+        Switches: never.
+        """
+        permit, self.permit = self.permit, None
+        if permit is not None:
+            permit.__exit__(None if error is None else type(error), error, None)
 
     # -- strokes --------------------------------------------------------------
 
@@ -171,20 +237,33 @@ class Job:
     # -- the run --------------------------------------------------------------
 
     def _run(self, done: Callable[[Job], None]) -> None:
-        self.started = monotonic()
         try:
-            self._arm()
-            self._call("accept", self.number, self.started)
-            self._finish(*self._outcome())
+            if not self._is_revoked():
+                self.started = monotonic()
+                self._arm()
+                self._call("accept", self.number, self.started)
+                self._finish(*self._outcome())
         finally:
+            self.end_permit(None)
             for timer in self._timers:
                 timer.close()
             self._timers.clear()
             self.greenlet = None  # the two hold each other
             done(self)
 
+    def _is_revoked(self) -> bool:
+        """Ask what Celery asked when it queued the task here; it may have changed meanwhile."""
+        try:
+            return self.request is not None and bool(self.request.revoked())
+        except Exception:
+            # Not run, not acknowledged: the broker gives it out again when the backend is back.
+            _logger.exception("could not note that task %s was revoked", self.task_id)
+            return True
+
     def _outcome(self) -> tuple[str, Any]:
         try:
+            if self.refusal is not None:
+                raise self.refusal
             result = self.target(*self.args)
         except Killed:
             if self._doom == "time limit":

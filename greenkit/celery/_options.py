@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["UNSET", "Options", "Unset"]
 
 
+_WORDS = {
+    "children": ("report", "kill", "join", "ignore"),
+    "recycle": ("exec", "exit"),
+    "unpatched": ("refuse", "warn"),
+}
+
+
 class Unset(Enum):
     """Tell "not given" from None, which means "off"."""
 
@@ -42,6 +49,14 @@ class Options:
         unpatched: "refuse" to start a green pool in a process gevent has not patched, or "warn".
         kill_grace: Seconds a task over its hard limit gets for its `finally` blocks before it is
             killed again.
+        children: What happens to greenlets a task leaves running: "report" them, once per task and
+            function, "kill" or "join" them within the task's limits, or "ignore" them.
+        recycle: How a worker that reached `max_tasks_per_child` (times its slots) or
+            `max_memory_per_child` ends: "exec" its own command line anew, or "exit" with status 0
+            for the supervisor.
+        warm_up: Modules imported before the first message is taken.
+        hold_limited: Tasks that wait for their limiter with a place in the prefetch window of
+            their own; more take places of others.
         share_results: Store the results of all tasks through one backend object (Redis only).
     """
 
@@ -51,6 +66,10 @@ class Options:
     unpatched: str = "refuse"
     kill_grace: float = 1.0
     share_results: bool = True
+    children: str = "report"
+    recycle: str = "exec"
+    warm_up: tuple[str, ...] = ()
+    hold_limited: int = 1000
 
     def __post_init__(self) -> None:
         _check_seconds("watchdog", self.watchdog, none_is="off", least=0.001)
@@ -61,8 +80,14 @@ class Options:
         for name in ("retry_limited", "share_results"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be True or False")
-        if self.unpatched not in ("refuse", "warn"):
-            raise ConfigError(f'unpatched is {self.unpatched!r}; it must be "refuse" or "warn"')
+        for name, words in _WORDS.items():
+            if getattr(self, name) not in words:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(words)}")
+        names: object = self.warm_up
+        if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"warm_up is {self.warm_up!r}; it must be a list of module names")
+        if not isinstance(self.hold_limited, int) or self.hold_limited < 0:
+            raise ConfigError(f"hold_limited is {self.hold_limited!r}; it must be a whole number, at least 0")
 
     @classmethod
     def read(cls, conf: Mapping[str, Any], given: Mapping[str, Any]) -> Options:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from celery import platforms
+from celery.backends.base import DisabledBackend
 from gevent.monkey import saved
 from kombu.utils import eventio, functional
 
@@ -102,8 +103,8 @@ def share_results(app: Any, *, connections: int) -> bool:
         connections: Most connections to keep, unless `redis_max_connections` says otherwise.
 
     Returns:
-        Whether it was done: not for other backends, nor for a Celery whose result consumer
-        cannot be read from several greenlets (before 5.7).
+        Whether it was done: for no results at all and for Redis, not for other backends, nor for
+        a Celery whose result consumer cannot be read from several greenlets (before 5.7).
     """
     try:
         from celery.backends.redis import RedisBackend, ResultConsumer, SentinelBackend
@@ -116,6 +117,8 @@ def share_results(app: Any, *, connections: int) -> bool:
     app.conf.result_backend_thread_safe = True
     # In a greenlet of its own: a backend made earlier is bound to the current one.
     backend = gevent.spawn(getattr, app, "backend").get(timeout=10)
+    if isinstance(backend, DisabledBackend):
+        return True
     fits = isinstance(backend, RedisBackend) and not isinstance(backend, SentinelBackend)
     if not (fits and hasattr(backend, "_ConnectionPool") and hasattr(backend, "connparams")):
         app.conf.result_backend_thread_safe = before

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import signals
 from celery.concurrency import get_implementation
+from celery.platforms import EX_OK
 from celery.utils.log import get_logger
+from celery.worker import state
 from gevent import monkey
 from kombu.asynchronous import set_event_loop
 from kombu.utils.imports import symbol_by_name
 
 from greenkit import watchdog
-from greenkit.celery import _body, _upstream
+from greenkit.celery import _body, _children, _recycle, _resources, _upstream
 from greenkit.celery._gevent import TaskPool
 from greenkit.celery._loop import GreenHub
 from greenkit.celery._options import Options
@@ -69,9 +71,24 @@ def _fit(worker: Any, options: Options) -> None:
         _say(
             worker,
             f"pool {_pool_name(worker)} keeps Celery's own delivery, limits and shutdown; active "
-            "here: retry on WouldWait and RateLimited, inspect greenkit",
+            "here: retry on WouldWait and RateLimited, limits of tasks, inspect greenkit",
         )
+    if not green:
+        _open_resources(worker, options)
     _body.wrap(worker.app.tasks.values(), edges=green, retry_limited=options.retry_limited)
+
+
+def _open_resources(worker: Any, options: Options) -> None:
+    """Open and close what tasks share where our pool does not."""
+    if "prefork" in _pool_name(worker):
+        _resources.in_children(options.warm_up)
+        return
+    _resources.open_resources(options.warm_up)
+    signals.worker_shutdown.connect(
+        lambda **_: _resources.close_resources(),
+        weak=False,
+        dispatch_uid=f"greenkit.celery.close:{id(worker)}",
+    )
 
 
 def _pool_name(worker: Any) -> str:
@@ -135,11 +152,14 @@ def _go_green(worker: Any, options: Options) -> None:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.settings = options
+            self.window = lambda places: _move_window(worker.consumer, places)
+            self.on_due = lambda why: _recycle_worker(options.recycle, why)
             if loop is not None:
                 loop.timer = worker.timer
 
     Pool.__module__, Pool.__qualname__, Pool.__name__ = TaskPool.__module__, "TaskPool", "TaskPool"
     worker.pool_cls = Pool
+    _children.watch_spawns()
     if options.share_results:
         _upstream.share_results(worker.app, connections=_RESULT_CONNECTIONS)
     _connect(worker, options, _upstream.signals_in_greenlets(loop.wake if loop else _nothing))
@@ -177,6 +197,19 @@ def _connect(worker: Any, options: Options, undo: Callable[[], None]) -> None:
     signals.worker_shutting_down.connect(on_shutting_down, weak=False, dispatch_uid=uid)
     signals.worker_ready.connect(on_ready, weak=False, dispatch_uid=uid)
     signals.worker_shutdown.connect(on_shutdown, weak=False, dispatch_uid=uid)
+
+
+def _move_window(consumer: Any, places: int) -> None:
+    # As for ETA tasks (celery/worker/strategy.py): what waits here takes nobody's place.
+    move = consumer.qos.increment_eventually if places > 0 else consumer.qos.decrement_eventually
+    move(abs(places))
+
+
+def _recycle_worker(how: str, why: str) -> None:
+    _logger.warning("%s; this worker drains and %s", why, "starts anew" if how == "exec" else "exits")
+    if how == "exec":
+        _recycle.start_anew_at_exit()
+    state.should_stop = EX_OK  # what SIGTERM sets
 
 
 def _nothing() -> None:

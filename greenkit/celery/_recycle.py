@@ -1,0 +1,79 @@
+"""When a worker has run long enough: after so many tasks, or with so much memory.
+
+Prefork replaces one child at a time; a gevent worker is one process, so it drains and starts anew.
+Not all of a fleet at once: each worker draws its own limit, up to a fifth above what was asked.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import resource
+import sys
+from pathlib import Path
+from time import monotonic
+
+from celery.utils.log import get_logger
+
+__all__ = ["Recycler", "start_anew_at_exit"]
+
+_logger = get_logger(__name__)
+_SPREAD = 0.2
+_BETWEEN_LOOKS = 1.0
+# A worker over its memory limit from the start would do nothing but restart.
+_YOUNGEST = 30.0
+_LOOKS_IN_A_ROW = 3
+
+
+class Recycler:
+    """Tell when it is time.
+
+    Args:
+        most_tasks: Tasks of this process, or None.
+        most_memory: Bytes resident, or None.
+    """
+
+    def __init__(self, most_tasks: int | None, most_memory: int | None) -> None:
+        share = 1.0 + _SPREAD * random.random()
+        self.most_tasks = None if most_tasks is None else int(most_tasks * share)
+        self.most_memory = None if most_memory is None else int(most_memory * share)
+        self._looked = monotonic()
+        self._born = self._looked
+        self._too_much = 0
+
+    def due(self, ended: int) -> str:
+        """Return why it is time to stop after `ended` tasks, "" while it is not.
+
+        Switches: never.
+        """
+        if self.most_tasks is not None and ended >= self.most_tasks:
+            return f"{ended} tasks have ended, the limit of this process is {self.most_tasks}"
+        if self.most_memory is None or monotonic() - self._looked < _BETWEEN_LOOKS:
+            return ""
+        self._looked = monotonic()
+        resident = _resident()
+        self._too_much = self._too_much + 1 if resident > self.most_memory else 0
+        # A peak is no leak.
+        if self._too_much < _LOOKS_IN_A_ROW or self._looked - self._born < _YOUNGEST:
+            return ""
+        return f"{resident >> 20} MiB are resident, the limit of this process is {self.most_memory >> 20} MiB"
+
+
+def start_anew_at_exit() -> None:
+    """Have the process become a new one, with the same command line, when it has shut down."""
+    atexit.register(_start_anew)
+
+
+def _start_anew() -> None:
+    _logger.warning("starting anew: %s", " ".join(sys.orig_argv))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line
+
+
+def _resident() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * resource.getpagesize()
+    except OSError:  # not Linux: the highest there was is the best that is known
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
