@@ -7,6 +7,7 @@ takes the first message, and again after each reconnect.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 from celery import bootsteps
@@ -32,6 +33,9 @@ class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships 
         self.again = SecondDeliveries(consumer)
         self._kept = False
         consumer.create_task_handler = _guarded(consumer.create_task_handler, self.again)
+        # Celery calls this from the greenlet of whichever task acknowledged, and it waits for AMQP.
+        restore = consumer._restore_prefetch_count_after_connection_restart
+        consumer._restore_prefetch_count_after_connection_restart = partial(consumer.hub.call_soon, restore)
         _upstream.notice_frozen_broker(consumer)
 
     def include_if(self, consumer: Any) -> bool:
@@ -45,8 +49,12 @@ class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships 
             # A full buffer is flushed by whoever filled it, a task; the loop comes by soon enough.
             consumer.event_dispatcher.buffer_limit = sys.maxsize
         redis = consumer.connection.transport.driver_type == "redis"
+        events = getattr(consumer.event_dispatcher, "connection", None)
+        if redis and events is not None and events.transport.driver_type == "redis":
+            _upstream.no_second_silence(events.default_channel)
         self._kept = redis and self.ledger.attach(consumer.task_consumer.channel)
         if self._kept:
+            _upstream.no_second_silence(consumer.task_consumer.channel)
             _open_window(consumer)
 
     def stop(self, consumer: Any) -> None:

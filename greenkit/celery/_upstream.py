@@ -19,9 +19,15 @@ from kombu.utils import eventio, functional
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["notice_frozen_broker", "share_results", "signals_in_greenlets", "stale_waits"]
+__all__ = [
+    "no_second_silence",
+    "notice_frozen_broker",
+    "share_results",
+    "signals_in_greenlets",
+    "stale_waits",
+]
 
-_PATIENCE = 15.0
+_PATIENCE = 10.0
 
 
 def signals_in_greenlets(then: Callable[[], None]) -> Callable[[], None]:
@@ -74,20 +80,41 @@ def stale_waits() -> list[str]:
 
 
 def notice_frozen_broker(consumer: Any) -> None:
-    """Have a Redis broker that answers nothing be taken for lost after `_PATIENCE` seconds.
+    """Have no answer of a Redis broker be waited for longer than `_PATIENCE` seconds.
 
-    AMQP has heartbeats and kombu checks its BRPOP; but an ack waits for its answer, by default for
-    ever (kombu/transport/redis.py 5.7, `socket_timeout = None`). Only the consumer's own connection
-    is changed: a publisher that gives up and tries again could send a task twice.
+    By default it is, for ever (kombu/transport/redis.py 5.7, `socket_timeout = None`), by the
+    greenlet that does everything else for the broker too. Only the consumer's connections are
+    changed, for tasks and for events: a publisher that gives up and tries again could send a task
+    twice.
     """
 
-    def connection_for_read(heartbeat: float | None = None) -> Any:
-        connection = consumer.app.connection_for_read(heartbeat=heartbeat)
-        if connection.transport.driver_type == "redis":
-            connection.transport_options.setdefault("socket_timeout", _PATIENCE)
-        return consumer.ensure_connected(connection)
+    def bounded(make: Callable[..., Any]) -> Callable[..., Any]:
+        def connect(heartbeat: float | None = None, **options: Any) -> Any:
+            connection = make(heartbeat=heartbeat, **options)
+            if connection.transport.driver_type == "redis":
+                connection.transport_options.setdefault("socket_timeout", _PATIENCE)
+            return consumer.ensure_connected(connection)
 
-    consumer.connection_for_read = connection_for_read
+        return connect
+
+    consumer.connection_for_read = bounded(consumer.app.connection_for_read)
+    consumer.connection_for_write = bounded(consumer.app.connection_for_write)
+
+
+def no_second_silence(channel: Any) -> None:
+    """Have a Redis command that timed out fail at once.
+
+    redis-py 8 tries again three times, after growing pauses and with a time-out each, and the
+    consumer would stand still for minutes. A connection that was merely closed is opened again.
+    """
+    from redis.backoff import NoBackoff
+    from redis.exceptions import ConnectionError as RedisConnectionError
+    from redis.retry import Retry
+
+    retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+    for pool in (channel.pool, channel.async_pool):
+        if hasattr(pool, "set_retry"):
+            pool.set_retry(retry)
 
 
 def share_results(app: Any, *, connections: int) -> bool:

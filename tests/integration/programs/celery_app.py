@@ -6,30 +6,46 @@ import asyncio
 import os
 import sys
 import time
+from pathlib import Path
 
 import gevent
 import redis
+import requests
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
+from celery.signals import worker_shutting_down
 
 from greenkit.errors import WouldWait
+from greenkit.limits import Limiter
 
 app = Celery("celery_app", broker=os.environ["TEST_BROKER"], backend=os.environ["TEST_BACKEND"])
 app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_prefetch_multiplier=1,
     task_acks_late=True,
-    broker_transport_options={"polling_interval": 1} if "filesystem" not in os.environ["TEST_BROKER"] else {
+    broker_transport_options={
+        "polling_interval": 1, **eval(os.environ.get("TEST_TRANSPORT", "{}"))
+    } if "filesystem" not in os.environ["TEST_BROKER"] else {
         "data_folder_in": os.environ["TEST_FOLDER"],
         "data_folder_out": os.environ["TEST_FOLDER"],
         "control_folder": os.environ["TEST_FOLDER"],
     },
 )  # fmt: skip
+app.conf.update(eval(os.environ.get("TEST_CONF", "{}")))
 if "TEST_STOCK" not in os.environ:
     import greenkit.celery
+    import greenkit.postgres
 
+    if "TEST_DRIVERS" in os.environ:
+        greenkit.postgres.install()
     greenkit.celery.install(app, **eval(os.environ.get("TEST_OPTIONS", "{}")))
 notes = redis.Redis.from_url(os.environ["TEST_NOTES"], max_connections=1000)
+
+
+@worker_shutting_down.connect
+def farewell(**_: object) -> None:
+    if "TEST_FAREWELL" in os.environ:
+        notes.set("farewell", "said")
 
 
 @app.task
@@ -41,8 +57,15 @@ def nap(seconds: float) -> str:
 @app.task(ignore_result=True)
 def count(number: int, seconds: float) -> None:
     notes.hincrby("runs", str(number), 1)
-    time.sleep(seconds)
+    time.sleep(0.0 if notes.exists("short") else seconds)
     notes.incr("ended")
+
+
+@app.task(ignore_result=True)
+def stamp(number: int, seconds: float) -> None:
+    """Note it where no broker is needed; on the second run the name is taken."""
+    with Path(os.environ["TEST_FOLDER"], f"stamp-{number}").open("x"):
+        time.sleep(seconds)
 
 
 @app.task
@@ -89,3 +112,55 @@ def limited(self: object) -> int:
     if notes.incr("asked") < 4:
         raise WouldWait("full", eta=0.1)
     return int(self.request.retries)  # type: ignore[attr-defined]
+
+
+@app.task
+def child(how: str) -> str:
+    """Start a greenlet and leave it."""
+    greenlet = gevent.spawn(time.sleep, 0.5)
+    greenlet.link(lambda _: notes.set("child", "ended"))
+    if how == "named":
+        return gevent.spawn(greenkit.celery.current_task_id).get() or ""
+    return "left"
+
+
+@app.task
+def wrong_status() -> None:
+    """Meet a 429 as `requests` reports it, twice."""
+    if notes.incr("asked") < 3:
+        answer = requests.Response()
+        answer.status_code, answer.headers["Retry-After"] = 429, "0.1"
+        answer.raise_for_status()
+
+
+if "TEST_STOCK" not in os.environ:
+    quota = Limiter("quota", requests="4/s burst 1", tokens="1000/s burst 1000")
+
+    @app.task(limits=quota, cost={"tokens": len}, ignore_result=True)
+    def paid(text: str) -> None:
+        """Note when it ran."""
+        permit = greenkit.celery.current_permit()
+        notes.rpush("paid", f"{time.time()} {permit.costs['tokens'] if permit else None}")
+
+    @greenkit.celery.on_worker_start
+    def open_it() -> None:
+        notes.rpush("life", "opened")
+
+    @greenkit.celery.on_worker_stop
+    def close_it() -> None:
+        notes.rpush("life", "closed")
+
+
+@app.task
+def who() -> int:
+    return os.getpid()
+
+
+@app.task(time_limit=30, soft_time_limit=20)
+def query(seconds: float) -> str:
+    """Wait in a query, which must not outlive the task."""
+    import psycopg2
+
+    connection = psycopg2.connect(os.environ["TEST_POSTGRES"])
+    connection.cursor().execute("SELECT pg_sleep(%s)", (seconds,))
+    return "waited"

@@ -1,0 +1,141 @@
+"""Broker connections that break, freeze, or are shared with plain Celery workers."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from greenkit.testing import RabbitServer, ValkeyServer
+from tests.integration.celery_worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+# What a killed worker had is given out again after a second, not an hour.
+SOON = {
+    "TEST_TRANSPORT": "{'visibility_timeout': 1, 'unacked_restore_interval': 1,"
+    " 'unacked_restore_throttle': 1}"
+}
+
+
+@pytest.fixture
+def worker(greenkit_valkey: ValkeyServer, tmp_path: Path) -> Iterator[Worker]:
+    """Give a worker on empty databases, not started."""
+    url = greenkit_valkey.broker_url
+    with Worker(url, url, greenkit_valkey.url, tmp_path) as made:
+        made.notes.flushdb()
+        yield made
+
+
+def runs(worker: Worker) -> list[int]:
+    return sorted(int(count) for count in worker.notes.hvals("runs"))
+
+
+def settled(worker: Worker) -> bool:
+    return worker.notes.hlen("unacked") == 0 and worker.notes.llen("celery") == 0
+
+
+def test_a_broken_connection_repeats_nothing_that_runs(worker: Worker) -> None:
+    """All connections are cut while the window is full, and again while BRPOP waits: each task runs once."""
+    with worker.running("-P", "gevent", "-c", "8", "--prefetch-multiplier", "2"):
+        for number in range(20):
+            worker.send("count", number, 1.0)
+        worker.wait(lambda: worker.notes.hlen("runs") == 8 and worker.notes.hlen("unacked") == 16)
+        assert worker.notes.client_kill_filter(_type="normal", skipme=True) > 0
+        worker.wait(lambda: worker.notes.hlen("runs") == 20 and worker.notes.llen("celery") == 0)
+        assert worker.notes.client_kill_filter(_type="normal", skipme=True) > 0
+        worker.wait(lambda: "Connection to broker lost" in worker.text())
+        worker.wait(lambda: int(worker.notes.get("ended") or 0) >= 20)
+        worker.wait(lambda: settled(worker))
+        assert runs(worker) == [1] * 20
+        assert worker.end() == 0
+
+
+def test_what_was_only_fetched_goes_back_when_the_broker_returns(tmp_path: Path) -> None:
+    """The broker is away while the connection is given up; nothing waits for a visibility timeout."""
+    with ValkeyServer(own=True) as server:
+        urls = server.broker_url, server.broker_url, server.url
+        with Worker(*urls, tmp_path) as worker, worker.running(
+            "-P", "gevent", "-c", "2", "--prefetch-multiplier", "4"
+        ):  # fmt: skip
+            for number in range(8):
+                worker.send("stamp", number, 0.3)
+            worker.wait(lambda: worker.notes.hlen("unacked") == 8)
+            server.restart()
+            worker.wait(lambda: len(list(tmp_path.glob("stamp-*"))) == 8)
+            worker.wait(lambda: settled(worker))
+            assert worker.end() == 0
+
+
+def test_a_frozen_broker_is_noticed(tmp_path: Path) -> None:
+    """An ack that is never answered ends the connection, and the thawed broker is consumed from."""
+    with ValkeyServer(own=True) as server:
+        urls = server.broker_url, server.broker_url, server.url
+        options = {"TEST_TRANSPORT": "{'socket_timeout': 1}"}
+        arguments = "-P", "gevent", "-c", "4", "--without-heartbeat"
+        with Worker(*urls, tmp_path) as worker, worker.running(*arguments, **options):
+            worker.send("stamp", 1, 2.0)
+            worker.wait(lambda: worker.notes.hlen("unacked") == 1)
+            server.freeze()
+            worker.wait(lambda: "Connection to broker lost" in worker.text())
+            server.thaw()
+            assert worker.send("nap", 0.01).get(timeout=20) == "done"
+            worker.wait(lambda: settled(worker))
+            assert worker.end() == 0
+
+
+def test_an_amqp_connection_cut_while_tasks_run_repeats_none(
+    greenkit_valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    """RabbitMQ gives out again what runs; the running tasks take the second messages over."""
+    with RabbitServer(own=True) as rabbit:
+        urls = rabbit.broker_url, greenkit_valkey.broker_url, greenkit_valkey.url
+        with Worker(*urls, tmp_path) as worker, worker.running("-P", "gevent", "-c", "8"):
+            worker.notes.flushdb()
+            for number in range(12):
+                worker.send("count", number, 2.5, delivery_mode="persistent")
+            worker.wait(lambda: worker.notes.hlen("runs") == 8)
+            rabbit.restart()
+            worker.wait(lambda: "Connection to broker lost" in worker.text())
+            worker.wait(lambda: int(worker.notes.get("ended") or 0) >= 12, 60)
+            time.sleep(0.5)  # a repetition would begin now
+            assert runs(worker) == [1] * 12
+            assert "it is not run twice" in worker.text()
+            assert worker.end() == 0
+
+
+def test_a_plain_worker_may_share_the_queue(worker: Worker, tmp_path: Path) -> None:
+    """What ours books in batches is booked as kombu does: plain workers restore it when ours is killed."""
+    for number in range(6):
+        worker.send("count", number, 0.0, queue="celery", priority=number % 2)
+    for number in range(6, 12):
+        worker.send("count", number, 60.0)
+    with worker.running("-P", "gevent", "-c", "12", **SOON):
+        worker.wait(lambda: worker.notes.hlen("runs") == 12)
+        assert int(worker.notes.get("ended") or 0) == 6
+    assert worker.notes.hlen("unacked") == 6  # running() ends with SIGKILL
+    worker.notes.set("short", 1)
+    with worker.running("-P", "threads", "-c", "4", TEST_STOCK="1", **SOON):
+        worker.wait(lambda: int(worker.notes.get("ended") or 0) == 12)
+        worker.wait(lambda: settled(worker))
+    assert runs(worker) == [1] * 6 + [2] * 6
+
+
+def test_kill_storm_loses_nothing(worker: Worker) -> None:
+    """Killed with -9 again and again, every task gets done; only what was in flight is repeated."""
+    for number in range(300):
+        worker.send("count", number, 0.05)
+    kills = 0
+    for _ in range(3):
+        with worker.running("-P", "gevent", "-c", "10", "--prefetch-multiplier", "2", **SOON):
+            reached = worker.notes.hlen("runs") + 30
+            worker.wait(lambda reached=reached: worker.notes.hlen("runs") >= reached)
+            kills += worker.process.poll() is None
+    assert kills == 3
+    with worker.running("-P", "gevent", "-c", "50", **SOON):
+        worker.wait(lambda: worker.notes.hlen("runs") == 300 and settled(worker))
+    assert sum(count > 1 for count in runs(worker)) <= 3 * 10

@@ -1,0 +1,119 @@
+"""Remote control of a greenkit worker: commands that take effect, and that survive their connection."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.integration.celery_worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from greenkit.testing import ValkeyServer
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def worker(greenkit_valkey: ValkeyServer, tmp_path: Path) -> Iterator[Worker]:
+    """Give a worker on empty databases, not started."""
+    url = greenkit_valkey.broker_url
+    with Worker(url, url, greenkit_valkey.url, tmp_path) as made:
+        made.notes.flushdb()
+        yield made
+
+
+def ask(worker: Worker, command: str, **arguments: Any) -> Any:
+    (answer,) = worker.app.control.inspect(timeout=3)._request(command, **arguments).values()
+    return answer
+
+
+def test_remote_control_survives_its_connection(worker: Worker) -> None:
+    """The pub/sub connection is cut; within 3 s the worker answers again, with its pool full."""
+    with worker.running("-P", "gevent", "-c", "1"):
+        worker.send("nap", 60)
+        worker.wait(lambda: worker.notes.hlen("unacked") == 1)
+        assert worker.notes.client_kill_filter(_type="pubsub") > 0
+        cut = time.monotonic()
+        worker.wait(lambda: worker.app.control.inspect(timeout=0.3).ping(), 10)
+        assert time.monotonic() - cut < 3.0
+
+
+def test_limits_and_revokes_by_remote_control(worker: Worker) -> None:
+    """time_limit reaches the runs that follow; what is queued, marked by a header, or running is revoked."""
+    with worker.running("-P", "gevent", "-c", "1", "--prefetch-multiplier", "4"):
+        control = worker.app.control
+        control.time_limit("celery_app.nap", hard=0.5, reply=True, timeout=3)
+        with pytest.raises(Exception, match="TimeLimitExceeded"):
+            worker.send("nap", 30).get(timeout=10)
+        control.time_limit("celery_app.nap", hard=None, soft=None, reply=True, timeout=3)
+
+        running = worker.send("nap", 60)
+        queued = worker.send("count", 1, 0.0)
+        expired = worker.send("count", 2, 0.0, expires=0.2)
+        worker.wait(lambda: worker.notes.hlen("unacked") == 3)
+        assert len(ask(worker, "reserved")) == 2
+        (task,) = ask(worker, "greenkit")["tasks"]
+        assert (task["id"], task["name"]) == (running.id, "celery_app.nap")
+        assert " nap" in task["at"]
+        control.revoke(queued.id, reply=True, timeout=3)
+        control.revoke(running.id, terminate=True)
+        worker.wait(lambda: (running.state, queued.state, expired.state) == ("REVOKED",) * 3)
+
+        stamped = worker.app.signature("celery_app.nap", (60,))
+        stamped.stamp(customer="42")
+        marked = stamped.apply_async()
+        worker.wait(lambda: ask(worker, "active"))
+        control.revoke_by_stamped_headers({"customer": ["42"]}, terminate=True)
+        worker.wait(lambda: marked.state == "REVOKED")
+        worker.wait(lambda: worker.notes.hlen("unacked") == 0)
+        assert worker.notes.hlen("runs") == 0
+        assert worker.end() == 0
+
+
+def test_autoscale_reaches_its_most_at_once(worker: Worker) -> None:
+    """A burst grows the pool to the maximum with the first look; the limits can be moved."""
+    with worker.running("-P", "gevent", "--autoscale=6,1"):
+        for _ in range(6):
+            worker.send("nap", 60)
+        worker.wait(lambda: len(ask(worker, "active")) == 6)
+        stats = ask(worker, "stats")
+        assert stats["autoscaler"]["current"] == 6
+        assert stats["pool"]["running-tasks"] == 6
+        worker.app.control.autoscale(8, 2, reply=True, timeout=3)
+        worker.send("nap", 60)
+        worker.wait(lambda: len(ask(worker, "active")) == 7)
+
+
+def test_a_pool_restart_says_what_it_does(worker: Worker) -> None:
+    """There is nothing to restart in a pool of greenlets, and the worker says so."""
+    with worker.running(TEST_CONF="{'worker_pool_restarts': True}"):
+        worker.app.control.pool_restart(reply=True, timeout=3)
+        worker.wait(lambda: "no processes to restart" in worker.text())
+        assert worker.send("nap", 0.01).get(timeout=10) == "done"
+
+
+def test_events_tell_the_truth_about_a_terminated_task(worker: Worker) -> None:
+    """task-revoked comes once and no task-succeeded after it; 60 tasks' events arrive complete."""
+    seen: list[tuple[str, str]] = []
+    with worker.running("-P", "gevent", "-c", "20", "-E"), worker.app.connection() as connection:
+        receiver = worker.app.events.Receiver(
+            connection, handlers={"*": lambda event: seen.append((event["type"], event.get("uuid", "")))}
+        )
+        with receiver.consumer_context():
+            doomed = worker.send("nap", 60)
+            worker.wait(lambda: worker.notes.hlen("unacked") == 1)
+            worker.app.control.revoke(doomed.id, terminate=True)
+            many = [worker.send("nap", 0.05) for _ in range(60)]
+            end = time.monotonic() + 20
+            while sum(kind == "task-succeeded" for kind, _ in seen) < 60 and time.monotonic() < end:
+                try:
+                    connection.drain_events(timeout=0.5)
+                except TimeoutError:
+                    continue
+        assert {uuid for kind, uuid in seen if kind == "task-succeeded"} == {one.id for one in many}
+        assert [kind for kind, uuid in seen if uuid == doomed.id][-1] == "task-revoked"
