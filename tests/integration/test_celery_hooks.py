@@ -142,7 +142,8 @@ def test_a_limit_ends_the_query_of_the_task(
             def active() -> int:
                 connection.rollback()
                 cursor.execute(
-                    "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%31.5%' AND pid <> pg_backend_pid()"
+                    "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'"
+                    " AND query LIKE '%31.5%' AND pid <> pg_backend_pid()"
                 )
                 return cursor.fetchone()[0]
 
