@@ -26,11 +26,33 @@ def test_celery_still_picks_the_blocking_loop_under_gevent() -> None:
     assert "drain_events(timeout=2.0)" in inspect.getsource(loops.synloop)
 
 
-def test_kombu_still_acks_one_by_one() -> None:
-    """Redis acks are a pipeline each; once kombu batches them, `RedisLedger` goes."""
-    source = inspect.getsource(redis_transport.QoS.ack)
-    assert "_remove_from_indices(delivery_tag).execute()" in source
-    assert hasattr(redis_transport.QoS, "pipe_or_acquire")
+def test_kombu_still_moves_messages_one_by_one() -> None:
+    """Redis acks are a pipeline each and BRPOP takes one; once kombu batches, `RedisLedger` goes."""
+    assert "_remove_from_indices(delivery_tag).execute()" in inspect.getsource(redis_transport.QoS.ack)
+    assert "['BRPOP', *keys]" in inspect.getsource(redis_transport.Channel._brpop_start)
+    assert "{'BRPOP': self._brpop_read" in inspect.getsource(redis_transport.Channel.__init__)
+    booking = inspect.getsource(redis_transport.QoS.append)
+    assert "dumps([message._raw, EX, RK])" in booking, "what the script writes is no longer kombu's"
+
+
+def test_celery_still_freezes_limits_into_request_classes() -> None:
+    """`control time_limit` changes a task whose request class has copied the limits."""
+    from celery.worker import control, request
+
+    assert "default_time_limit = task.time_limit" in inspect.getsource(request.create_request_cls)
+    assert control.Panel.data["time_limit"] is not None
+    if "greenkit" not in control.Panel.data["time_limit"].__module__:
+        assert "update_strategies" not in inspect.getsource(control.Panel.data["time_limit"])
+
+
+def test_celery_still_restores_the_window_from_the_tasks_greenlet() -> None:
+    """The promise of an ack sends `basic.qos` itself, wherever it was called."""
+    from celery.worker.consumer import Consumer
+
+    assert "ack_log_error_promise.then(self._restore_prefetch_count" in inspect.getsource(
+        Consumer.create_task_handler
+    )
+    assert "self.qos.set(" in inspect.getsource(Consumer._restore_prefetch_count_after_connection_restart)
 
 
 def test_the_hub_still_has_the_parts_we_exchange() -> None:

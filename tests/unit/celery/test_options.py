@@ -25,7 +25,8 @@ def test_unset_is_not_none() -> None:
     [
         ("watchdog", 0), ("watchdog", True), ("watchdog", "0.1"), ("drain_timeout", -1),
         ("kill_grace", None), ("kill_grace", 0), ("retry_limited", 1), ("share_results", None),
-        ("unpatched", "ignore"), ("watchdog", float("nan")),
+        ("unpatched", "ignore"), ("watchdog", float("nan")), ("children", "adopt"), ("recycle", True),
+        ("warm_up", "json"), ("warm_up", [1]), ("hold_limited", -1), ("hold_limited", "many"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named(name: str, value: object) -> None:

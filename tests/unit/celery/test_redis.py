@@ -1,0 +1,194 @@
+"""The account of a Redis channel's messages: acks in batches, over any number of connections."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import gevent
+import pytest
+from celery.bootsteps import CLOSE, RUN
+from celery.worker import state
+
+from greenkit.celery._redis import RedisLedger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Broker:
+    """What a channel's QoS and its pipeline do, with a round trip that lets others run."""
+
+    def __init__(self) -> None:
+        self.paid: list[list[str]] = []
+        self.restored: list[str] = []
+        self.during_a_trip: Callable[[], None] = lambda: None
+        self.fails = False
+        self._delivered: OrderedDict[str, Any] = OrderedDict()
+        self._dirty: set[str] = set()
+        self._quick_ack = self._dirty.add
+        self._quick_append = self._delivered.__setitem__
+
+    def _remove_from_indices(self, tag: str, pipe: list[str]) -> None:
+        pipe.append(tag)
+
+    def _flush(self) -> None:
+        for tag in self._dirty:
+            self._delivered.pop(tag, None)
+        self._dirty.clear()
+
+    def append(self, message: Any, tag: str) -> None:
+        self._quick_append(tag, message)
+
+    def ack(self, tag: str) -> None:
+        raise AssertionError("exchanged")
+
+    def reject(self, tag: str, requeue: bool = False) -> None:
+        self.restored.append(tag)
+
+    def restore_by_tag(self, tag: str) -> None:
+        if self.fails:
+            raise ConnectionError
+        self.restored.append(tag)
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        for tag in self._delivered:
+            self.restore_by_tag(tag)
+
+    @contextmanager
+    def pipe_or_acquire(self) -> Iterator[Any]:
+        class Pipe(list[str]):
+            def execute(pipe) -> None:  # noqa: N805 - `self` is the broker
+                gevent.sleep(0)
+                self.during_a_trip()
+                if self.fails:
+                    raise ConnectionError
+                self.paid.append(list(pipe))
+
+        yield Pipe()
+
+
+class Loop:
+    """A loop that runs what it was given when told."""
+
+    def __init__(self) -> None:
+        self.todo: list[Callable[[], None]] = []
+        self.on_tick: set[Callable[[], None]] = set()
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.todo.append(callback)
+
+    def wake(self) -> None:
+        pass
+
+    def turn(self) -> None:
+        todo, self.todo = self.todo, []
+        for callback in todo:
+            callback()
+        for callback in self.on_tick:
+            callback()
+
+
+class Setting:
+    def __init__(self) -> None:
+        self.loop = Loop()
+        conf = SimpleNamespace(worker_cancel_long_running_tasks_on_connection_loss=False)
+        self.consumer = SimpleNamespace(blueprint=SimpleNamespace(state=RUN), app=SimpleNamespace(conf=conf))
+        self.ledger = RedisLedger(self.consumer, self.loop)  # type: ignore[arg-type]
+
+    def connect(self) -> Broker:
+        broker = Broker()
+        channel = SimpleNamespace(
+            qos=broker, connection_errors=(ConnectionError,), ResponseError=KeyError,
+            _brpop_start=None, _brpop_read=None, handlers={},
+        )  # fmt: skip
+        assert self.ledger.attach(channel)
+        return broker
+
+
+@pytest.fixture
+def setting() -> Iterator[Setting]:
+    yield Setting()
+    state.active_requests.clear()
+
+
+def test_acks_that_fall_together_leave_together(setting: Setting) -> None:
+    """Two acks before the loop turns are one round trip; a message that is dropped is one more."""
+    qos = setting.connect()
+    qos.ack("a")
+    qos.ack("b")
+    qos.reject("c", requeue=False)
+    setting.loop.turn()
+    assert (qos.paid, qos.restored) == ([["a", "b", "c"]], [])
+
+
+def test_an_ack_that_comes_during_the_trip_is_paid_in_the_same_turn(setting: Setting) -> None:
+    """Nobody schedules another flush while one is under way, so it must look again."""
+    qos = setting.connect()
+    late = iter(["b"])
+    qos.during_a_trip = lambda: [qos.ack(tag) for tag in late]  # type: ignore[assignment, return-value]
+    qos.ack("a")
+    setting.loop.turn()
+    assert (qos.paid, setting.ledger.owed) == ([["a"], ["b"]], [])
+
+
+def test_what_a_lost_connection_left_owed_is_paid_by_the_next(setting: Setting) -> None:
+    """The loss ends the loop's turn, not the acks queued behind; none is forgotten."""
+    qos = setting.connect()
+    qos.fails = True
+    qos.ack("a")
+    setting.loop.call_soon(lambda: qos.ack("b"))
+    with pytest.raises(ConnectionError):
+        setting.loop.turn()
+    after = setting.connect()
+    setting.loop.turn()
+    assert (after.paid, setting.ledger.owed) == ([["a", "b"]], [])
+
+
+def running(tag: str) -> Any:
+    class Request:
+        acknowledged = False
+        message = SimpleNamespace(delivery_tag=tag)
+
+    request = Request()
+    state.active_requests.add(request)
+    return request
+
+
+def test_what_runs_is_kept_and_what_waits_goes_back(setting: Setting) -> None:
+    """After a reconnect the running task has its place in the window, and acknowledges on it."""
+    qos = setting.connect()
+    request = running("runs")
+    qos.append("message", "runs")
+    qos.append("message", "waits")
+    qos.restore_unacked_once()
+    assert qos.restored == ["waits"]
+    after = setting.connect()
+    assert list(after._delivered) == ["runs"]
+    qos.ack("runs")  # the request holds the old message
+    setting.loop.turn()
+    assert after.paid == [["runs"]]
+    assert request
+
+
+def test_what_the_broker_could_not_take_back_goes_back_later(setting: Setting) -> None:
+    """A broker that is away while the channel closes gets its messages from the next channel."""
+    qos = setting.connect()
+    qos.append("message", "waits")
+    qos.fails = True
+    with pytest.raises(ConnectionError):
+        qos.restore_unacked_once()
+    assert setting.connect().restored == ["waits"]
+
+
+def test_at_shutdown_what_runs_goes_back_too(setting: Setting) -> None:
+    """Nobody will acknowledge it any more."""
+    qos = setting.connect()
+    request = running("runs")
+    qos.append("message", "runs")
+    setting.consumer.blueprint.state = CLOSE
+    qos.restore_unacked_once()
+    assert qos.restored == ["runs"]
+    assert request
