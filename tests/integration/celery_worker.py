@@ -55,14 +55,14 @@ class Worker:
         gc.collect()
 
     @contextlib.contextmanager
-    def running(self, *arguments: str, **environment: str) -> Iterator[Worker]:
+    def running(self, *arguments: str, app: str = "celery_app", **environment: str) -> Iterator[Worker]:
         """Start the worker, wait until it says it is ready, and end it at the end."""
         argv = [
             sys.executable,
             "-m",
             "celery",
             "-A",
-            "celery_app",
+            app,
             "worker",
             "-l",
             "INFO",

@@ -44,6 +44,33 @@ def test_an_unpatched_green_worker_refuses(
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.parametrize("pool", ["gevent", "greenkit.celery:TaskPool", "celery.concurrency.gevent:TaskPool"])
+def test_a_worker_started_by_a_program_refuses(tmp_path: Path, pool: str) -> None:
+    """`worker_main()` never patches, nor does a class path in the configuration."""
+    Path(tmp_path, "late.py").write_text(APP.format(options="", pool=pool))
+    Path(tmp_path, "start.py").write_text("import late; late.app.worker_main(['worker'])")
+    run = run_clean(["start.py"], cwd=str(tmp_path), timeout=30)
+    assert run.returncode == 1, run
+    assert "the process is not patched" in run.stderr
+
+
+def test_a_program_that_patches_first_runs_a_worker(tmp_path: Path) -> None:
+    """`worker_main()` in a program whose line 1 is `import greenkit.auto` runs tasks."""
+    Path(tmp_path, "late.py").write_text(
+        "import greenkit.auto\n" + APP.format(options="", pool="gevent")
+        + "import os, time\nfrom celery.signals import worker_ready\n"
+        "app.conf.update(worker_enable_remote_control=False)\n"
+        "@app.task(ignore_result=True)\ndef nap():\n"
+        "    time.sleep(0.1); os.write(1, b'slept'); os._exit(0)\n"
+        "@worker_ready.connect\ndef go(**_): nap.delay()\n"
+    )  # fmt: skip
+    program = "import greenkit.auto, late; late.app.worker_main(['worker', '-c', '2'])"
+    Path(tmp_path, "start.py").write_text(program)
+    run = run_clean(["start.py"], cwd=str(tmp_path), timeout=30)
+    assert run.returncode == 0, run
+    assert "slept" in run.stdout
+
+
 def test_a_patch_after_celery_is_refused(tmp_path: Path) -> None:
     """Patching in the app module comes after kombu bound its waits; that is said by name."""
     Path(tmp_path, "late.py").write_text(
