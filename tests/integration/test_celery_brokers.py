@@ -32,6 +32,24 @@ def test_rabbitmq_runs_each_late_ack_task_once(
         assert worker.end() == 0
 
 
+def test_quorum_queues_and_heartbeats_under_load(
+    greenkit_rabbitmq: RabbitServer, greenkit_valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    """A quorum queue's window is the consumer's own; heartbeats of 2 s are kept while 100 tasks run."""
+    urls = greenkit_rabbitmq.broker_url, greenkit_valkey.broker_url, greenkit_valkey.url
+    conf = {"task_default_queue": "steady", "task_default_queue_type": "quorum", "broker_heartbeat": 2}
+    with Worker(*urls, tmp_path) as worker, worker.running("-P", "gevent", "-c", "50", TEST_CONF=repr(conf)):
+        worker.notes.flushdb()
+        worker.app.conf.update(conf)
+        for number in range(250):
+            worker.send("count", number, 1.0, queue="steady")
+        worker.wait(lambda: int(worker.notes.get("ended") or 0) >= 250)
+        assert {int(count) for count in worker.notes.hvals("runs")} == {1}
+        assert "quorum" in worker.text() or "Global QoS is disabled" in worker.text()
+        assert "lost" not in worker.text()
+        assert worker.end() == 0
+
+
 def test_tcp_valkey_with_a_password(tmp_path: Path) -> None:
     """A broker over TCP with a password works as one on a socket."""
     with ValkeyServer(tcp=True, own=True) as server:
