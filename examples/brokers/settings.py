@@ -1,0 +1,13 @@
+import json
+import os
+
+SECRET_KEY = "only for the example"
+INSTALLED_APPS = ["greenkit.django"]
+CELERY_BROKER_URL = os.environ["EXAMPLE_BROKER"]
+CELERY_BROKER_TRANSPORT_OPTIONS = json.loads(os.environ["EXAMPLE_TRANSPORT"])
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_DEFAULT_QUEUE_TYPE = os.environ["EXAMPLE_QUEUE_TYPE"]  # "quorum" is RabbitMQ's replicated kind
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = os.environ["EXAMPLE_BROKER"].startswith(("redis", "amqp"))
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True

@@ -1,0 +1,8 @@
+import os
+
+SECRET_KEY = "only for the example"
+INSTALLED_APPS = ["greenkit.django"]
+CELERY_BROKER_URL = os.environ["EXAMPLE_BROKER"]
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
