@@ -118,8 +118,18 @@ class Bench:
             for one in arguments:
                 app.send_task(f"celery_tasks.{name}", one, producer=producer, ignore_result=True)
 
+    def purge(self, broker):
+        """Leave nothing to this run that another did not finish; flushing Redis does not reach RabbitMQ."""
+        with (
+            celery.Celery(broker=broker, set_as_current=False) as app,
+            app.connection_for_write() as connection,
+            contextlib.suppress(connection.channel_errors),
+        ):
+            connection.default_channel.queue_purge("celery")
+
     def work(self, pool, broker, acks, prefetch):
         self.clear()
+        self.purge(broker)
         count = self.options.tasks
         self.send(broker, "work", [(number,) for number in range(count)])
         with self.worker(pool, broker, acks, prefetch) as (process, before):
