@@ -14,6 +14,7 @@ from celery.bin.base import CeleryCommand, handle_preload_options
 
 from greenkit import doctor
 from greenkit.celery._doctor import diagnose, replies
+from greenkit.celery._top import top_command
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -48,3 +49,6 @@ def doctor_command(ctx: Any, *, as_json: bool, of_workers: bool, timeout: float)
         width = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 100
         click.echo(doctor.to_text(diagnosis, width=width, color=not ctx.obj.no_color and sys.stdout.isatty()))
     ctx.exit(diagnosis.exit_code)
+
+
+greenkit.add_command(top_command)

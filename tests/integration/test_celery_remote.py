@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.celery_worker import Worker
+from tests.integration.celery_worker import PROGRAMS, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +81,36 @@ def test_limits_and_revokes_by_remote_control(worker: Worker) -> None:
         worker.wait(lambda: worker.notes.hlen("unacked") == 0)
         assert worker.notes.get("child") is None, "a revoked task ran"
         assert worker.end() == 0
+
+
+def test_greenkit_top_shows_what_runs(worker: Worker) -> None:
+    """`celery -A proj greenkit top --once` names pool and longest task; with no worker, status 2."""
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "celery_app",
+        "greenkit",
+        "top",
+        "--once",
+        "--timeout",
+        "5",
+    ]
+
+    def look() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=PROGRAMS, env=worker.environment, capture_output=True, text=True, check=False
+        )
+
+    with worker.running("-P", "gevent", "-c", "3"):
+        result = worker.send("nap", 60)
+        worker.wait(lambda: worker.notes.hlen("unacked") == 1)
+        seen = look()
+        assert seen.returncode == 0, seen.stderr
+        assert "1/3 running" in seen.stdout
+        assert f"celery_app.nap  {result.id}" in seen.stdout
+    assert look().returncode == 2
 
 
 def test_autoscale_reaches_its_most_at_once(worker: Worker) -> None:
