@@ -219,8 +219,9 @@ class Fetch:
         channel.qos.append = self._append
 
     def _room(self) -> int:
-        room: int = self.channel.qos.can_consume_max_estimate() or _MOST
-        if self.consumer.app.conf.worker_disable_prefetch:
+        estimate = self.channel.qos.can_consume_max_estimate()
+        room: int = _MOST if estimate is None else estimate  # None: no window at all
+        if self.consumer.app.conf.get("worker_disable_prefetch"):  # Celery 5.6
             # As celery/worker/consumer/tasks.py does for `can_consume`.
             limit = self.consumer.controller.max_concurrency or self.consumer.pool.num_processes
             room = min(room, limit - len(state.reserved_requests))
@@ -266,7 +267,8 @@ class Fetch:
                 flat = []
         finally:
             channel._in_poll = None
-            channel._flush_brpop_reauth()
+            if hasattr(channel, "_flush_brpop_reauth"):  # kombu 5.7
+                channel._flush_brpop_reauth()
         self._more = len(flat) > 0
         return self._deliver(list(zip(flat[::3], flat[1::3], flat[2::3], strict=True)), keys)
 
