@@ -7,17 +7,20 @@ it is used. Called by applications, `greenkit.django` and `greenkit.celery`.
 
 from __future__ import annotations
 
+from greenkit.errors import ConcurrentUseError
 from greenkit.postgres._deadline import deadline
-from greenkit.postgres._errors import PoolTimeout, QueryTimeout
+from greenkit.postgres._errors import PoolTimeout, QueryTimeout, TooManyRequests
 from greenkit.postgres._install import check, install, installed, uninstall
 from greenkit.postgres._pool import ConnectionPool
 from greenkit.postgres._statistics import ConnectionPoolStatistics
 
 __all__ = [
+    "ConcurrentUseError",
     "ConnectionPool",
     "ConnectionPoolStatistics",
     "PoolTimeout",
     "QueryTimeout",
+    "TooManyRequests",
     "check",
     "deadline",
     "install",

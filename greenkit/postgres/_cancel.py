@@ -1,20 +1,19 @@
 """Cancel a psycopg2 query in the server without stopping anybody here.
 
 psycopg2's own `cancel()` connects and reads with the GIL held: behind a dead network it stops
-every greenlet and every thread. libpq 17 has a cancel that can be polled; psycopg2 links libpq,
-so its symbols are found through the extension module itself. An older libpq has only the blocking
-call, made through ctypes (which lets go of the GIL) in the hub's thread pool.
+every greenlet and every thread. libpq 17 has a cancel that can be polled. An older libpq has only
+the blocking call, made through ctypes (which lets go of the GIL) in the hub's thread pool.
 """
 
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from gevent import get_hub
 
 from greenkit.errors import WaitTimeout
+from greenkit.postgres import _libpq
 from greenkit.wait import Deadline, FdWatch
 
 if TYPE_CHECKING:
@@ -37,28 +36,12 @@ def prepare(pgconn: int, library: str) -> Callable[[float], bool]:
 
     Switches: never (the returned function may).
     """
-    libpq = _libpq(library)
+    libpq = _libpq.blocking(library)
     if hasattr(libpq, "PQcancelCreate"):
         request = libpq.PQcancelCreate(pgconn)
         return lambda timeout: _deliver_polled(libpq, request, timeout)
     request = libpq.PQgetCancel(pgconn)
     return lambda timeout: _deliver_in_thread(libpq, request, timeout)
-
-
-@cache
-def _libpq(library: str) -> Any:
-    libpq = ctypes.CDLL(library)
-    pointer = ctypes.c_void_p
-    if hasattr(libpq, "PQcancelCreate"):
-        libpq.PQcancelCreate.restype = pointer
-        for name in ("Create", "Start", "Poll", "Socket", "Finish"):
-            getattr(libpq, f"PQcancel{name}").argtypes = [pointer]
-        return libpq
-    libpq.PQgetCancel.restype = pointer
-    libpq.PQgetCancel.argtypes = [pointer]
-    libpq.PQfreeCancel.argtypes = [pointer]
-    libpq.PQcancel.argtypes = [pointer, ctypes.c_char_p, ctypes.c_int]
-    return libpq
 
 
 def _deliver_polled(libpq: Any, request: int, timeout: float) -> bool:

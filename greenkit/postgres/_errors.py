@@ -1,8 +1,8 @@
-"""Timeouts that the driver's own handlers catch as well.
+"""Errors that the driver's own handlers catch as well.
 
-Django, SQLAlchemy and most applications look for the driver's `OperationalError`; so a timeout
-raised here is one of those *and* one of ours. The combined class is built when the driver is
-known, because neither driver may be imported before it is used.
+Django, SQLAlchemy and most applications look for the driver's classes; so what is raised here is
+one of those *and* one of ours. The combined class is built when the driver is known, because
+neither driver may be imported before it is used.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, TypeVar
 
-from greenkit.errors import WaitTimeout
+from greenkit.errors import GreenkitError, WaitTimeout
 
-__all__ = ["PoolTimeout", "QueryTimeout", "for_driver"]
+__all__ = ["PoolTimeout", "QueryTimeout", "TooManyRequests", "for_driver"]
 
 
 class PoolTimeout(WaitTimeout):
@@ -22,29 +22,36 @@ class PoolTimeout(WaitTimeout):
     """
 
 
+class TooManyRequests(GreenkitError):  # noqa: N818 - psycopg_pool's name for it
+    """Say that as many as `max_waiting` wait for a connection already; nothing was waited for.
+
+    What is raised is also the driver's `OperationalError`.
+    """
+
+
 class QueryTimeout(WaitTimeout):
-    """Say that a query or a connect passed its deadline; the connection is gone.
+    """Say that a query or a connect passed its deadline; the query was cancelled.
 
     Also the driver's `OperationalError`, as `PoolTimeout` is.
     """
 
 
-_T = TypeVar("_T", bound=WaitTimeout)
+_T = TypeVar("_T", bound=GreenkitError)
 
 
-def for_driver(kind: type[_T], operational_error: type[Exception] | None) -> type[_T]:
-    """Return the subclass of `kind` that is also `operational_error`, or `kind` without a driver.
+def for_driver(kind: type[_T], drivers: type[Exception] | None) -> type[_T]:
+    """Return the subclass of `kind` that is also the class `drivers`, or `kind` without one.
 
     Switches: never.
     """
-    wanted: tuple[Any, Any] = (kind, operational_error)  # Any: mypy thinks classes unhashable
+    wanted: tuple[Any, Any] = (kind, drivers)  # Any: mypy thinks classes unhashable
     combined: type[_T] = _combined(*wanted)
     return combined
 
 
 @cache
-def _combined(kind: Any, operational_error: Any) -> Any:
-    if operational_error is None:
+def _combined(kind: Any, drivers: Any) -> Any:
+    if drivers is None:
         return kind
     names = {"__module__": "greenkit.postgres", "__doc__": kind.__doc__}
-    return type(kind.__name__, (kind, operational_error), names)
+    return type(kind.__name__, (kind, drivers), names)

@@ -76,6 +76,7 @@ def uninstall() -> None:
         from psycopg2 import extensions  # optional driver
 
         extensions.set_wait_callback(None)
+        _unguard()
     if "greenkit.postgres._psycopg3" in sys.modules:
         sys.modules["greenkit.postgres._psycopg3"].uninstall()
     _wanted = False
@@ -83,11 +84,24 @@ def uninstall() -> None:
 
 def _install_psycopg2() -> None:
     if _wanted:
-        from psycopg2 import extensions  # optional driver
+        import psycopg2  # optional driver
+        from psycopg2 import extensions
 
-        from greenkit.postgres._psycopg2 import wait_callback  # it imports psycopg2
+        from greenkit.postgres._connect import connecting  # it imports psycopg2, as this does:
+        from greenkit.postgres._psycopg2 import wait_callback
 
         extensions.set_wait_callback(wait_callback)
+        # Where `connect()` enters C, and so where those who imported `connect` early end up too.
+        door: Any = psycopg2
+        if not hasattr(door._connect, "plain"):
+            guarding: Any = connecting(door._connect)
+            guarding.plain = door._connect
+            door._connect = guarding
+
+
+def _unguard() -> None:
+    door: Any = sys.modules["psycopg2"]
+    door._connect = getattr(door._connect, "plain", door._connect)
 
 
 def _install_psycopg3() -> None:

@@ -7,7 +7,6 @@ native lock, so nothing here calls a method of the connection but `poll()` and p
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -15,35 +14,41 @@ from weakref import WeakKeyDictionary
 import gevent
 import psycopg2
 from gevent import get_hub
+from greenlet import getcurrent
 from psycopg2 import extensions
 
 from greenkit.errors import WaitTimeout
 from greenkit.postgres import _cancel, _farewell
+from greenkit.postgres._connect import connect, connect_timeout
 from greenkit.postgres._deadline import current
 from greenkit.postgres._errors import QueryTimeout, for_driver
+from greenkit.postgres._guard import GuardedConnection
 from greenkit.wait import Deadline, FdWatch
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-__all__ = ["CONNECT_TIMEOUT", "forget", "wait_callback"]
+__all__ = ["cancel", "forget", "wait_callback"]
 
-CONNECT_TIMEOUT = 130.0
-"""Seconds for a connect whose DSN names no `connect_timeout`, as in psycopg 3."""
-
+_LONG = 3600.0  # seconds for a cancel where `connect_timeout` says "for ever"
+_AGAIN = 0.2  # seconds until a cancel that came before its query is repeated
 _SETTLED = frozenset(
     (extensions.STATUS_READY, extensions.STATUS_BEGIN, extensions.STATUS_PREPARED),
 )
 _OK, _READ, _WRITE = extensions.POLL_OK, extensions.POLL_READ, extensions.POLL_WRITE
+_LIBRARY: str = psycopg2._psycopg.__file__
 _Timeout = for_driver(QueryTimeout, psycopg2.OperationalError)
 _watches: MutableMapping[Any, FdWatch] = WeakKeyDictionary()
+# Not the connection's own: `poll()` of a guarded one refuses everybody but its user.
+_poll = extensions.connection.poll
 
 
 def wait_callback(conn: Any) -> None:
     """Wait, letting others run, until `conn` has done what psycopg2 asked of the server.
 
     When the wait is ended from outside (a kill, a `gevent.Timeout`, a deadline), the query is
-    cancelled in the server, which gets a second to end; then psycopg2 closes the connection.
+    cancelled in the server and its answer awaited for up to a second. Then the caller gets what
+    ended the wait, and the connection can be used again; without an answer it is closed.
 
     Raises:
         QueryTimeout: The deadline of `greenkit.postgres.deadline()` or the DSN's
@@ -52,21 +57,40 @@ def wait_callback(conn: Any) -> None:
     Switches: may.
     """
     if conn.status not in _SETTLED:
-        _connect(conn)
+        connect(conn)
         return
     watch = _watch(conn)
-    until = current()
+    if isinstance(conn, GuardedConnection) and conn.gk_interrupt is not None:
+        _stop(conn, watch, conn.gk_interrupt)  # psycopg2 goes on to its next statement: not this time
+        return
     try:
-        _pump(conn, watch, until)
+        _pump(conn, watch, current())
     except psycopg2.Error:
         raise  # the connection itself failed: nobody is left to cancel
     except WaitTimeout:
-        _stop(conn, watch)
-        msg = "the query passed its deadline; it was cancelled and its connection closed"
-        raise _Timeout(msg) from None
-    except BaseException:
-        _stop(conn, watch)
-        raise
+        _stop(conn, watch, _Timeout("the query passed its deadline; it was cancelled"))
+    except BaseException as interrupt:
+        _stop(conn, watch, interrupt)
+
+
+def cancel(conn: Any) -> None:
+    """Cancel what `conn` is doing, from any greenlet, and return when the server has been told.
+
+    Raises:
+        psycopg2.OperationalError: It could not be delivered.
+
+    Switches: may.
+    """
+    deliver = _cancel.prepare(conn.pgconn_ptr, _LIBRARY)
+    delivery = conn.gk_cancel = gevent.spawn(deliver, connect_timeout(conn.dsn) or _LONG)
+    try:
+        delivery.join()
+    finally:
+        if conn.gk_cancel is delivery:
+            conn.gk_cancel = None
+    if not delivery.value:
+        msg = "the cancel request could not be delivered"
+        raise psycopg2.OperationalError(msg)
 
 
 def forget(conn: Any) -> None:
@@ -88,7 +112,7 @@ def _watch(conn: Any) -> FdWatch:
 
 
 def _pump(conn: Any, watch: FdWatch, until: Deadline) -> None:
-    while (state := conn.poll()) != _OK:
+    while (state := _poll(conn)) != _OK:
         if state == _READ:
             watch.wait_read(until.timeout())
         elif state == _WRITE:
@@ -98,66 +122,48 @@ def _pump(conn: Any, watch: FdWatch, until: Deadline) -> None:
             raise psycopg2.OperationalError(msg)
 
 
-def _stop(conn: Any, watch: FdWatch) -> None:
-    """End the query in the server and see the backend off."""
+def _stop(conn: Any, watch: FdWatch, interrupt: BaseException) -> None:
+    """End the query in the server; leave `interrupt` for the caller, or raise it to have `conn` closed."""
+    # Only a guarded call will ask for what is left; psycopg2's own would lose it.
+    keep = isinstance(conn, GuardedConnection) and conn.gk_user is getcurrent()
     grace = Deadline.after(_farewell.GRACE)
+    drained: list[bool] = []
     try:
-        _farewell.shielded(lambda: _end_query(conn, watch, grace), grace)
-    finally:
-        forget(conn)
+        _farewell.shielded(lambda: drained.append(_end_query(conn, watch, grace)), grace)
+    except BaseException as later:  # the first interrupt counts, unless a kill follows
+        if isinstance(later, gevent.GreenletExit):
+            interrupt = later
+    if keep and any(drained):
+        conn.gk_interrupt = interrupt
+        return
+    if not any(drained) or not keep:
+        _farewell.shielded(lambda: _leave(conn, grace), grace)
+    forget(conn)
+    raise interrupt
 
 
-def _end_query(conn: Any, watch: FdWatch, grace: Deadline) -> None:
-    cancel = _cancel.prepare(conn.pgconn_ptr, psycopg2._psycopg.__file__)
-    request = gevent.spawn(cancel, grace.remaining())
-    # Lost, or deaf: then closing is all that is left.
-    with suppress(psycopg2.Error, WaitTimeout):
-        _pump(conn, watch, grace)
-    request.join(timeout=grace.timeout())
-    _farewell.see_off(conn.fileno(), grace, say_goodbye=not conn.info.ssl_in_use)
-
-
-def _connect(conn: Any) -> None:
-    limit = _connect_timeout(conn.dsn)
-    until = Deadline.earliest(current(), Deadline.after(limit))
-    try:
-        _pump_connect(conn, until)
-    except WaitTimeout:
-        _give_up(conn)
-        msg = f"could not connect within the deadline (connect_timeout is {limit or 0:g} s, 0 for none)"
-        raise _Timeout(msg) from None
-    except BaseException:
-        _give_up(conn)
-        raise
-
-
-def _pump_connect(conn: Any, until: Deadline) -> None:
-    # A watch per wait: libpq takes another descriptor for every address it tries.
-    while (state := conn.poll()) != _OK:
-        watch = FdWatch(conn.fileno())
+def _end_query(conn: Any, watch: FdWatch, grace: Deadline) -> bool:
+    """Cancel until the server has answered and nobody's cancel is on its way; tell whether it did."""
+    answered = False
+    while not (answered or grace.expired):
+        deliver = _cancel.prepare(conn.pgconn_ptr, _LIBRARY)
+        request = gevent.spawn(deliver, grace.remaining())
+        patience = Deadline.earliest(grace, Deadline.after(_AGAIN))
         try:
-            (watch.wait_read if state == _READ else watch.wait_write)(until.timeout())
+            _pump(conn, watch, patience)
+            answered = True
+        except WaitTimeout:
+            pass  # the cancel may have come before the query: send another
+        except psycopg2.Error:
+            return False  # the line is dead
         finally:
-            watch.close()
+            # A cancel still under way would hit the next query of the connection.
+            request.join(timeout=grace.timeout())
+        if not request.ready():
+            return False
+    return answered
 
 
-def _give_up(conn: Any) -> None:
-    """Close the half-open socket now; psycopg2 would when the last traceback is forgotten."""
-    try:
-        line = os.dup(conn.fileno())
-    except (OSError, psycopg2.Error):
-        return  # no socket yet
-    try:
-        # Allowed here: psycopg2 holds no lock of the connection while it connects.
-        conn.close()
-        _farewell.hang_up(line, say_goodbye=False, cooperative=True)
-    finally:
-        os.close(line)
-
-
-def _connect_timeout(dsn: str) -> float | None:
-    """Return the DSN's (or libpq's environment's) connect timeout; None when it says "never"."""
-    value = extensions.parse_dsn(dsn).get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT")
-    if not value:
-        return CONNECT_TIMEOUT
-    return float(value) if float(value) > 0 else None
+def _leave(conn: Any, grace: Deadline) -> None:
+    with suppress(psycopg2.Error, OSError):
+        _farewell.see_off(conn.fileno(), grace, say_goodbye=not conn.info.ssl_in_use)

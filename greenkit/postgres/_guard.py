@@ -1,0 +1,241 @@
+"""Give a psycopg2 connection one user at a time, and its user the error that ended the wait.
+
+psycopg2 holds a native lock of the connection while its wait callback lets others run. A second
+greenlet that calls `commit()`, `close()` or the like waits for that lock with the whole process:
+no greenlet, no timer, no signal handler runs any more. So psycopg2's classes are entered through
+subclasses that know their user. They are put *behind* an application's own connection and cursor
+classes, at the last step into C: whatever those override is guarded too.
+"""
+
+from __future__ import annotations
+
+import functools
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+from greenlet import getcurrent
+from psycopg2 import extensions
+
+from greenkit.errors import ConcurrentUseError
+from greenkit.postgres import _copy, _farewell
+from greenkit.postgres._errors import for_driver
+from greenkit.postgres._large_object import LargeObject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["GuardedConnection", "GuardedCursor", "GuardedNamedCursor", "guarded", "use"]
+
+_Busy = for_driver(ConcurrentUseError, psycopg2.ProgrammingError)
+
+
+def use(conn: Any, what: str, call: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+    """Run `call` as the only user of `conn`, or raise what interrupted it.
+
+    The wait callback, having drained an interrupted query, returns as if nothing had happened, so
+    that psycopg2 keeps the connection; it leaves the interrupt here, and here it is raised.
+
+    Raises:
+        ConcurrentUseError: Another greenlet is in a call of this connection.
+
+    Switches: may.
+    """
+    me = getcurrent()
+    if conn.gk_user is not None:
+        if conn.gk_user is not me:
+            raise _busy(conn, what)
+        return call(*args, **options)  # inside a guarded call: that one answers for us
+    conn.gk_user = me
+    try:
+        result = call(*args, **options)
+    except BaseException:
+        if conn.gk_interrupt is None:
+            raise
+        result = None
+    finally:
+        if conn.gk_cancel is not None:
+            # The next user's query is not what it was meant for.
+            conn.gk_cancel.join(timeout=_farewell.GRACE)
+        conn.gk_user = None
+    if conn.gk_interrupt is not None:
+        interrupt, conn.gk_interrupt = conn.gk_interrupt, None
+        raise interrupt
+    return result
+
+
+def _busy(conn: Any, what: str) -> ConcurrentUseError:
+    return _Busy(
+        f"{what}() on {conn!r}, which {conn.gk_user!r} is using: a psycopg2 connection has one greenlet "
+        "at a time, and the call would have stopped the whole process. Take one connection per greenlet "
+        "(greenkit.postgres.ConnectionPool), or wait until the other is done."
+    )
+
+
+class GuardedConnection(extensions.connection):
+    """Refuse a second greenlet, deliver what interrupted a query, and offer what psycopg2 refuses.
+
+    `gk_user` is the greenlet in a call, `gk_interrupt` what ended its wait, `gk_cancel` the
+    greenlet that is delivering somebody's `cancel()`, `gk_mark` changes when a transaction ends.
+    """
+
+    gk_user: Any = None
+    gk_mark: int = 0
+    gk_interrupt: BaseException | None = None
+    gk_cancel: Any = None
+
+    def cursor(self, name: Any = None, cursor_factory: Any = None, *args: Any, **options: Any) -> Any:
+        """Return psycopg2's cursor, guarded. Switches: never."""
+        kind = GuardedCursor if name is None else GuardedNamedCursor
+        factory = cursor_factory or self.cursor_factory
+        return super().cursor(name, guarded(kind, factory) if factory else kind, *args, **options)
+
+    def cancel(self) -> None:
+        """Cancel the query in flight, from any greenlet; others run meanwhile. Switches: may."""
+        if self.closed:
+            msg = "connection already closed"
+            raise psycopg2.InterfaceError(msg)
+        from greenkit.postgres import _psycopg2  # it needs this file's classes
+
+        _psycopg2.cancel(self)
+
+    def poll(self) -> int:
+        """Go on with what is under way, as psycopg2 does. Switches: never."""
+        return int(use(self, "poll", super().poll))
+
+    def lobject(self, *args: Any, **options: Any) -> Any:
+        """Return a large object that lets others run. Switches: may."""
+        if extensions.get_wait_callback() is None:
+            return super().lobject(*args, **options)
+        if self.async_:
+            msg = "large objects cannot be used in asynchronous mode"
+            raise psycopg2.ProgrammingError(msg)
+        return LargeObject(self, *args, **options)
+
+
+def _alone(name: str) -> Callable[..., Any]:
+    original = getattr(extensions.connection, name)
+
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **options: Any) -> Any:
+        self.gk_mark += 1  # whatever it is, no transaction outlives it
+        return use(self, name, functools.partial(original, self), *args, **options)
+
+    return method
+
+
+def _alone_property(name: str) -> property:
+    original: Any = getattr(extensions.connection, name)
+
+    def assign(self: Any, value: Any) -> None:
+        use(self, name, functools.partial(original.__set__, self), value)
+
+    return property(original.__get__, assign, doc=original.__doc__)
+
+
+for _name in (
+    "close", "commit", "reset", "rollback", "set_client_encoding", "set_isolation_level",
+    "set_session", "tpc_begin", "tpc_commit", "tpc_prepare", "tpc_recover", "tpc_rollback",
+):  # fmt: skip
+    setattr(GuardedConnection, _name, _alone(_name))
+for _name in ("autocommit", "deferrable", "isolation_level", "readonly"):
+    setattr(GuardedConnection, _name, _alone_property(_name))
+
+
+class GuardedCursor(extensions.cursor):
+    """Execute as the connection's only user; COPY lets others run."""
+
+    _copied: int | None = None
+
+    def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - psycopg2's name
+        """Execute as psycopg2 does. Switches: may."""
+        if self._copied is not None:
+            self._copied = None
+        try:
+            use(self.connection, "execute", super().execute, query, vars)
+        except psycopg2.ProgrammingError as error:
+            _copy.leave(self, error)  # of `execute("COPY …")` nobody would
+            raise
+
+    def executemany(self, query: Any, vars_list: Any) -> None:
+        """Execute as psycopg2 does. Switches: may."""
+        use(self.connection, "executemany", super().executemany, query, vars_list)
+
+    def callproc(self, procname: Any, *args: Any) -> Any:
+        """Call as psycopg2 does. Switches: may."""
+        return use(self.connection, "callproc", super().callproc, procname, *args)
+
+    def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
+        """Run a COPY of any form from or to `file`. Switches: may."""
+        if not _copy.is_green(self):
+            super().copy_expert(sql, file, size)
+            return
+        if not (hasattr(file, "read") or hasattr(file, "write")):
+            msg = "file must be a readable file-like object for COPY FROM; a writable one for COPY TO."
+            raise TypeError(msg)
+        self._copied = use(self.connection, "copy_expert", _copy.run, self, sql, file, size)
+
+    def copy_from(
+        self, file: Any, table: str, sep: str = "\t", null: str = "\\N", size: int = 8192, columns: Any = None
+    ) -> None:
+        """Copy `file` into `table`. Switches: may."""
+        if not _copy.is_green(self):
+            super().copy_from(file, table, sep, null, size, columns)
+            return
+        if not hasattr(file, "read"):
+            msg = "argument 1 must have a .read() method"
+            raise TypeError(msg)
+        sql = _copy.statement(self, "FROM stdin", table, sep=sep, null=null, columns=columns)
+        GuardedCursor.copy_expert(self, sql, file, size)
+
+    def copy_to(self, file: Any, table: str, sep: str = "\t", null: str = "\\N", columns: Any = None) -> None:
+        """Copy `table` into `file`. Switches: may."""
+        if not _copy.is_green(self):
+            super().copy_to(file, table, sep, null, columns)
+            return
+        if not hasattr(file, "write"):
+            msg = "argument 1 must have a .write() method"
+            raise TypeError(msg)
+        sql = _copy.statement(self, "TO stdout", table, sep=sep, null=null, columns=columns)
+        GuardedCursor.copy_expert(self, sql, file)
+
+    @property
+    def rowcount(self) -> int:
+        """Return psycopg2's count, or the rows of a COPY. Switches: never."""
+        # psycopg2's own cannot be written from outside, and its COPY is not what ran.
+        return _rowcount(self) if self._copied is None else self._copied
+
+
+_rowcount: Any = extensions.cursor.rowcount.__get__
+
+
+class GuardedNamedCursor(GuardedCursor):
+    """Fetch as the connection's only user too: a named cursor asks the server for its rows."""
+
+
+def _alone_fetch(name: str) -> Callable[..., Any]:
+    original = getattr(extensions.cursor, name)
+
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **options: Any) -> Any:
+        return use(self.connection, name, functools.partial(original, self), *args, **options)
+
+    return method
+
+
+for _name in ("__next__", "close", "fetchall", "fetchmany", "fetchone", "scroll"):
+    setattr(GuardedNamedCursor, _name, _alone_fetch(_name))
+
+
+@cache
+def guarded(guard: Any, factory: Any) -> Any:
+    """Return `factory` with `guard` behind it; `factory` itself when it is no class of psycopg2's.
+
+    Switches: never.
+    """
+    kind = guard.__mro__[-2]  # psycopg2's own
+    if factory is kind:
+        return guard
+    if not isinstance(factory, type) or not issubclass(factory, kind) or issubclass(factory, guard):
+        return factory
+    return type(factory)(factory.__name__, (factory, guard), {"__module__": factory.__module__})
