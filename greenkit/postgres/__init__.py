@@ -1,8 +1,8 @@
 """Talk to PostgreSQL without standing in anybody's way, and never over more connections than agreed.
 
-Here live psycopg2's wait callback, the care psycopg 3 needs, deadlines for queries and the
-`ConnectionPool`. Django's ENGINE is in `greenkit.django.postgresql`. No driver is imported until
-it is used. Called by applications, `greenkit.django` and `greenkit.celery`.
+Here live psycopg2's wait callback, the care psycopg 3 needs, deadlines for queries, the
+`ConnectionPool`, COPY and LISTEN. Django's ENGINE is in `greenkit.django.postgresql`. No driver is
+imported until it is used. Called by applications, `greenkit.django` and `greenkit.celery`.
 """
 
 from __future__ import annotations
@@ -11,19 +11,25 @@ from greenkit.errors import ConcurrentUseError
 from greenkit.postgres._deadline import deadline
 from greenkit.postgres._errors import PoolTimeout, QueryTimeout, TooManyRequests
 from greenkit.postgres._install import check, install, installed, uninstall
+from greenkit.postgres._listen import Notification, listen
 from greenkit.postgres._pool import ConnectionPool
 from greenkit.postgres._statistics import ConnectionPoolStatistics
+from greenkit.postgres._transfer import copy_in, copy_out
 
 __all__ = [
     "ConcurrentUseError",
     "ConnectionPool",
     "ConnectionPoolStatistics",
+    "Notification",
     "PoolTimeout",
     "QueryTimeout",
     "TooManyRequests",
     "check",
+    "copy_in",
+    "copy_out",
     "deadline",
     "install",
     "installed",
+    "listen",
     "uninstall",
 ]

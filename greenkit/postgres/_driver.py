@@ -13,7 +13,7 @@ from gevent import monkey
 
 from greenkit.postgres import _farewell
 
-__all__ = ["Driver", "driver_of", "guess", "status"]
+__all__ = ["Driver", "driver_of", "guess", "is_psycopg2", "status"]
 
 IDLE, ACTIVE = 0, 1  # PQtransactionStatus; then INTRANS 2, INERROR 3, UNKNOWN 4
 
@@ -22,6 +22,8 @@ class Driver(Protocol):
     """Close what the pool throws away."""
 
     operational_error: type[Exception]
+    errors: tuple[type[Exception], ...]
+    """What a lost connection may raise."""
 
     def cooperative(self) -> bool:
         """Tell whether waiting may be left to the hub here."""
@@ -38,6 +40,7 @@ class _Psycopg2:
         import psycopg2
 
         self.operational_error: type[Exception] = psycopg2.OperationalError
+        self.errors = (psycopg2.OperationalError, psycopg2.InterfaceError)
 
     def cooperative(self) -> bool:
         from greenkit.postgres._install import installed
@@ -60,6 +63,7 @@ class _Psycopg3:
         import psycopg
 
         self.operational_error: type[Exception] = psycopg.OperationalError
+        self.errors = (psycopg.OperationalError, psycopg.InterfaceError)
 
     def cooperative(self) -> bool:
         return bool(monkey.is_module_patched("socket"))
@@ -74,6 +78,14 @@ class _Psycopg3:
             pass  # the server is out of reach: closing is all that is left
         finally:
             self.close(conn)
+
+
+def is_psycopg2(thing: Any) -> bool:
+    """Tell whether a connection or cursor is psycopg2's; psycopg 3's otherwise.
+
+    Switches: never.
+    """
+    return any(kind.__module__.partition(".")[0] == "psycopg2" for kind in type(thing).__mro__)
 
 
 def driver_of(conn: Any) -> Driver:

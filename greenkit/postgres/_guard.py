@@ -92,9 +92,9 @@ class GuardedConnection(extensions.connection):
 
     def cancel(self) -> None:
         """Cancel the query in flight, from any greenlet; others run meanwhile. Switches: may."""
-        if self.closed:
-            msg = "connection already closed"
-            raise psycopg2.InterfaceError(msg)
+        if self.closed or self.async_:
+            super().cancel()  # refuses, or is somebody else's loop's business
+            return
         from greenkit.postgres import _psycopg2  # it needs this file's classes
 
         _psycopg2.cancel(self)

@@ -37,7 +37,11 @@ class LargeObject:
         mode: str | None = None,
         new_oid: int = 0,
         new_file: str | None = None,
+        lobject_factory: Any = None,
     ) -> None:
+        if lobject_factory is not None:
+            msg = "a green connection makes large objects of its own; lobject_factory has no effect on them"
+            raise psycopg2.NotSupportedError(msg)
         parsed = re.fullmatch(r"(rw|r|w|n|)([tb]?)", mode or "")
         if parsed is None:
             msg = f"bad mode for lobject: {mode!r}"
@@ -54,7 +58,7 @@ class LargeObject:
             raise psycopg2.InterfaceError(msg)
         self._mark = conn.gk_mark
         self._must_be_in_transaction()
-        self.oid: int = oid or self._ask("lo_create(%s)", new_oid)
+        self.oid: int = oid or self._ask_libpq("lo_create(%s)", new_oid)
         if not oid and new_file is not None:
             self._fill(new_file)
         if way != "n":
@@ -96,7 +100,7 @@ class LargeObject:
 
     def export(self, path: Any) -> None:
         """Write the whole object to the file `path`. Switches: may."""
-        self._must_be_in_transaction()
+        self._must_not_autocommit()
         fd = self._open("r")
         with pathlib.Path(path).open("wb") as file:
             while piece := self._read(fd, _CHUNK):
@@ -105,12 +109,9 @@ class LargeObject:
 
     def unlink(self) -> None:
         """Close it and remove it from the database. Switches: may."""
-        self._must_be_in_transaction()
+        self._must_not_autocommit()
         self.close()
-        try:
-            self._ask("lo_unlink(%s)", self.oid)
-        except errors.UndefinedObject as error:
-            raise psycopg2.OperationalError(str(error)) from None  # as libpq's call does
+        self._ask_libpq("lo_unlink(%s)", self.oid)
 
     def close(self) -> None:
         """Close it; the end of its transaction has done so already. Switches: may."""
@@ -126,10 +127,7 @@ class LargeObject:
 
     def _open(self, way: str) -> int:
         flags = sum({"r": _READ, "w": _WRITE}[letter] for letter in way)
-        try:
-            return int(self._ask("lo_open(%s, %s)", self.oid, flags))
-        except errors.UndefinedObject as error:
-            raise psycopg2.OperationalError(str(error)) from None  # as libpq's call does
+        return int(self._ask_libpq("lo_open(%s, %s)", self.oid, flags))
 
     def _fill(self, path: Any) -> None:
         fd = self._open("w")
@@ -154,10 +152,13 @@ class LargeObject:
             raise psycopg2.InterfaceError(msg)
         self._must_be_in_transaction()
 
-    def _must_be_in_transaction(self) -> None:
+    def _must_not_autocommit(self) -> None:
         if self._conn.autocommit:
             msg = "can't use a lobject outside of transactions"
             raise psycopg2.ProgrammingError(msg)
+
+    def _must_be_in_transaction(self) -> None:
+        self._must_not_autocommit()
         # Its descriptor ended with its transaction, and may be another object's by now.
         if self._conn.gk_mark != self._mark:
             msg = "the lobject isn't valid anymore: its transaction has ended"
@@ -168,6 +169,13 @@ class LargeObject:
         with self._conn.cursor(cursor_factory=extensions.cursor) as cursor:
             cursor.execute(f"SELECT {function}", arguments)
             return cursor.fetchone()[0]
+
+    def _ask_libpq(self, function: str, *arguments: Any) -> Any:
+        """Ask, and fail as libpq's own call would."""
+        try:
+            return self._ask(function, *arguments)
+        except (errors.UndefinedObject, errors.UniqueViolation) as error:
+            raise psycopg2.OperationalError(str(error)) from None
 
     @property
     def _codec(self) -> str:

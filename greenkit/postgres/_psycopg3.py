@@ -1,48 +1,87 @@
 """What psycopg 3 needs in a patched process.
 
-It waits in C unless `select` was patched before its import; it knows no deadline for a query; and
-it cancels an interrupted query for `KeyboardInterrupt` only, so a killed greenlet would leave its
-connection in the middle of one. What is replaced here is public, but for the wait functions.
+It waits in C unless `select` was patched before its import, and else wakes ten times a second; it
+knows no deadline for a query; and it cancels an interrupted query for `KeyboardInterrupt` only,
+so a killed greenlet would leave its connection in the middle of one. Three functions are put in
+their places: `Connection.wait` and the module's `wait` and `wait_conn`.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import os
+import select
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import gevent
 import psycopg
 import psycopg.waiting
-from psycopg.pq import TransactionStatus
+from gevent import get_hub, monkey
+from gevent import select as green_select
+from psycopg import _conninfo_attempts
+from psycopg.conninfo import timeout_from_conninfo
+from psycopg.pq import ConnStatus, TransactionStatus
 
+from greenkit.errors import WaitTimeout
 from greenkit.postgres import _farewell
 from greenkit.postgres._deadline import current, lifted
 from greenkit.postgres._errors import QueryTimeout, for_driver
-from greenkit.wait import Deadline
+from greenkit.wait import Deadline, FdWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-__all__ = ["install", "uninstall"]
+__all__ = ["install", "is_known", "uninstall"]
 
+_ACTIVE = TransactionStatus.ACTIVE
+_READ, _WRITE = 1, 2  # psycopg.waiting.Wait and Ready
 _Timeout = for_driver(QueryTimeout, psycopg.OperationalError)
+_PsycopgTimeout: Any = getattr(psycopg.errors, "_WaitTimeout", TimeoutError)
 _before: dict[tuple[Any, str], Any] = {}
 
 
+def is_known() -> bool:
+    """Tell whether this psycopg has what we replace, with the parameters we know.
+
+    Switches: never.
+    """
+    expected = (
+        (getattr(psycopg.Connection, "wait", None), {"self", "gen", "interval"}, {"timeout"}),
+        (getattr(psycopg.waiting, "wait", None), {"gen", "fileno", "interval"}, {"timeout"}),
+        (getattr(psycopg.waiting, "wait_conn", None), {"gen", "interval"}, {"timeout"}),
+        (getattr(psycopg.Connection, "cancel_safe", None), {"self", "timeout"}, {"timeout"}),
+    )
+    for function, needed, known in expected:
+        try:
+            names = set(inspect.signature(function).parameters) if function else set()
+        except ValueError:  # the C function tells nothing of itself
+            continue
+        if not needed <= names <= needed | known:
+            return False
+    return True
+
+
 def install() -> None:
-    """Have psycopg 3 wait where gevent sees it, keep deadlines, and cancel what is interrupted.
+    """Have psycopg 3 wait in the hub, keep deadlines, and cancel what is interrupted.
+
+    Of a psycopg whose waiting has changed nothing is replaced but a wait in C (GK305 says so).
 
     Switches: never.
     """
     if _before:
         return
     waiting = psycopg.waiting
-    if waiting.wait is getattr(waiting, "wait_c", None):
-        _set(waiting, "wait", waiting.wait_poll)
-    _set(psycopg.Connection, "wait", _careful(psycopg.Connection.wait))
+    if not is_known():
+        if waiting.wait is getattr(waiting, "wait_c", None):
+            _set(waiting, "wait", waiting.wait_poll)
+        return
+    _set(waiting, "wait", _wait)
+    _set(psycopg.Connection, "wait", _wait_on)
     _set(waiting, "wait_conn", _careful_connect(waiting.wait_conn))
+    if hasattr(_conninfo_attempts, "_resolve_hostnames"):
+        _set(_conninfo_attempts, "_resolve_hostnames", _timely(_conninfo_attempts._resolve_hostnames))
 
 
 def uninstall() -> None:
@@ -60,20 +99,105 @@ def _set(module: Any, name: str, value: Any) -> None:
     setattr(module, name, value)
 
 
-def _careful(wait: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `Connection.wait` with our deadline; interrupted, it leaves an idle connection."""
+def _wait_on(self: Any, gen: Any, interval: float = 0.0, timeout: float | None = None) -> Any:
+    """Be `Connection.wait`: with the deadline in force, and an idle connection when interrupted."""
+    own = Deadline.after(timeout)
+    try:
+        return _drive(gen, _watch(self), Deadline.earliest(current(), own))
+    except psycopg.Error:
+        raise
+    except WaitTimeout:
+        if own.expired:
+            raise _PsycopgTimeout("wait timeout expired") from None
+        _stop(self, gen)
+        raise _Timeout("the query passed its deadline; it was cancelled") from None
+    except BaseException:
+        _stop(self, gen)
+        raise
 
-    @functools.wraps(wait)
-    def wait_until(self: Any, gen: Any, *args: Any, **options: Any) -> Any:
-        try:
-            return _by_the_deadline(lambda: wait(self, gen, *args, **options))
-        except (gevent.GreenletExit, gevent.Timeout, _Timeout):
-            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-                grace = Deadline.after(2 * _farewell.GRACE)
-                _farewell.shielded(lambda: _end_query(self, gen), grace)
-            raise
 
-    return wait_until
+def _wait(gen: Any, fileno: int, interval: float = 0.0, timeout: float | None = None) -> Any:
+    """Be `psycopg.waiting.wait`, for those who call it themselves."""
+    watch = FdWatch(fileno)
+    try:
+        return _drive(gen, watch, Deadline.after(timeout))
+    except WaitTimeout:
+        raise _PsycopgTimeout("wait timeout expired") from None
+    finally:
+        watch.close()
+
+
+def _drive(gen: Generator[int, int, Any], watch: FdWatch, until: Deadline) -> Any:
+    try:
+        wanted = next(gen)
+        while True:
+            if wanted == _READ:
+                watch.wait_read(until.timeout())
+                ready = _READ
+            else:
+                ready = _ready_now(watch.fd, wanted) or _wait_to_write(watch, wanted, until)
+            wanted = gen.send(ready)
+    except StopIteration as done:
+        return done.value
+
+
+def _ready_now(fd: int, wanted: int) -> int:
+    # A socket can nearly always be written to: one look is cheaper than a turn of the hub.
+    native = monkey.get_original("select", "poll")()
+    native.register(fd, select.POLLOUT | (select.POLLIN if wanted & _READ else 0))
+    found = native.poll(0)
+    seen = found[0][1] if found else 0
+    # What is broken counts as ready: psycopg asks libpq, which says why.
+    broken = seen & ~(select.POLLIN | select.POLLOUT)
+    return (_READ if seen & select.POLLIN else 0) | (_WRITE if seen & select.POLLOUT or broken else 0)
+
+
+def _wait_to_write(watch: FdWatch, wanted: int, until: Deadline) -> int:
+    if wanted == _WRITE:
+        watch.wait_write(until.timeout())
+        return _WRITE
+    reads, writes, _ = green_select.select([watch.fd], [watch.fd], [], until.timeout())
+    if not (reads or writes):
+        msg = f"file descriptor {watch.fd} was neither readable nor writable in time"
+        raise WaitTimeout(msg)
+    return (_READ if reads else 0) | (_WRITE if writes else 0)
+
+
+def _watch(conn: Any) -> FdWatch:
+    """Return the connection's own watch; a new one in another thread or a forked child."""
+    watch: FdWatch | None = conn.__dict__.get("gk_watch")
+    fd = conn.pgconn.socket
+    if watch is None or watch.fd != fd or watch.hub is not get_hub():
+        watch = conn.gk_watch = FdWatch(fd)
+    return watch
+
+
+def _stop(conn: Any, gen: Any) -> None:
+    """Cancel in the server and take its answer; close the connection when there is none."""
+    if conn.pgconn.status == ConnStatus.OK and conn.pgconn.transaction_status == _ACTIVE:
+        grace = Deadline.after(2 * _farewell.GRACE)
+        with suppress(gevent.Timeout):  # the first interrupt counts, unless a kill follows
+            _farewell.shielded(lambda: _end_query(conn, gen), grace)
+
+
+def _end_query(conn: Any, gen: Any) -> None:
+    try:
+        with lifted(), suppress(psycopg.Error):
+            conn.cancel_safe(timeout=_farewell.GRACE)
+        with suppress(psycopg.Error):
+            _drive(gen, _watch(conn), Deadline.after(_farewell.GRACE))
+        # Answered; what a stream or a pipeline has still to fetch, psycopg fetches on its way out.
+        return
+    except WaitTimeout:
+        pass
+    if conn.pgconn.status != ConnStatus.OK:
+        return
+    line = os.dup(conn.pgconn.socket)
+    try:
+        conn.pgconn.finish()
+        _farewell.see_off(line, Deadline.after(_farewell.GRACE), say_goodbye=False)
+    finally:
+        os.close(line)
 
 
 def _careful_connect(wait_conn: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,46 +206,50 @@ def _careful_connect(wait_conn: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(wait_conn)
     def wait_until(gen: Any, *args: Any, **options: Any) -> Any:
         seen: list[int] = []
+        # Not `with gevent.Timeout(...)`: psycopg's own time-outs are its callers' business.
+        timer = gevent.Timeout.start_new(current().timeout())
         try:
-            return _by_the_deadline(lambda: wait_conn(_noting(gen, seen), *args, **options))
-        except (gevent.GreenletExit, gevent.Timeout, _Timeout):
-            # psycopg closes the socket when the last traceback is forgotten: too late for a bound.
-            # Only here: after psycopg's own errors the number may be another file's already.
-            if seen:
-                _farewell.hang_up(seen[-1], say_goodbye=False, cooperative=True)
+            return wait_conn(_noting(gen, seen), *args, **options)
+        except (psycopg.Error, OSError):
             raise
+        except BaseException as interrupt:
+            # psycopg closes the socket when the last traceback is forgotten: too late for a bound.
+            _hang_up(seen)
+            if interrupt is timer:
+                raise _Timeout("the connect passed its deadline") from None
+            raise
+        finally:
+            timer.close()
 
     return wait_until
 
 
-def _by_the_deadline(wait: Callable[[], Any]) -> Any:
-    # Not `with gevent.Timeout(...)`: psycopg's own time-outs are its callers' business.
-    timer = gevent.Timeout.start_new(current().timeout())
-    try:
-        # Lifted: what cleans up after the deadline waits as well, within bounds of its own.
-        with lifted():
-            return wait()
-    except gevent.Timeout as ended:
-        if ended is not timer:
-            raise
-        raise _Timeout("the query or connect passed its deadline; it was cancelled") from None
-    finally:
-        timer.close()
+def _timely(resolve: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return psycopg's look-up of one host with an end: a name server's patience is not ours."""
+
+    @functools.wraps(resolve)
+    def resolve_until(params: Any) -> Any:
+        until = Deadline.earliest(current(), Deadline.after(timeout_from_conninfo(params)))
+        timer = gevent.Timeout.start_new(until.timeout())
+        try:
+            return resolve(params)
+        except gevent.Timeout as ended:
+            if ended is not timer:
+                raise
+            msg = f"the name of host {params.get('host')!r} was not resolved within the deadline"
+            if current().expired:
+                raise _Timeout(msg) from None
+            raise OSError(msg) from None  # psycopg goes on to the next host
+        finally:
+            timer.close()
+
+    return resolve_until
 
 
-def _end_query(conn: Any, gen: Any) -> None:
-    """Cancel in the server and take its answer; close the connection when there is none."""
-    with lifted(), gevent.Timeout(_farewell.GRACE, False), suppress(psycopg.Error):
-        conn.cancel_safe(timeout=_farewell.GRACE)
-        psycopg.waiting.wait(gen, conn.pgconn.socket, interval=_farewell.GRACE)
-    if conn.pgconn.transaction_status != TransactionStatus.ACTIVE:
-        return
-    line = os.dup(conn.pgconn.socket)
-    try:
-        conn.pgconn.finish()
-        _farewell.see_off(line, Deadline.after(_farewell.GRACE), say_goodbye=False)
-    finally:
-        os.close(line)
+def _hang_up(seen: list[int]) -> None:
+    # Only after an interrupt: after psycopg's own errors the number may be another file's already.
+    if seen:
+        _farewell.hang_up(seen[-1], say_goodbye=False, cooperative=True)
 
 
 def _noting(gen: Generator[Any, Any, Any], seen: list[int]) -> Generator[Any, Any, Any]:

@@ -58,7 +58,9 @@ def concurrent(conn):
     other, one = conn.cursor(), conn.cursor()
     worker = gevent.spawn(one.execute, "select pg_sleep(0.5), 7")
     gevent.sleep(0.05)
+    print("touching")
     said = {name: attempt(touch, conn, (other, named)) for name, touch in TOUCHES.items()}
+    print("touched")
     in_flight = not worker.dead
     worker.get()
     unharmed = [one.fetchone()[1], named.fetchone()[0]]

@@ -1,0 +1,108 @@
+"""COPY as Python iterates: chunks in, rows out, with either driver."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from greenlet import getcurrent
+
+from greenkit.errors import ConfigError
+from greenkit.postgres import _driver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["copy_in", "copy_out"]
+
+_TURN = 0.002  # seconds of copying before others get the hub; psycopg 3 sends without waiting
+
+
+def copy_in(cursor: Any, sql: Any, *, source: Any) -> int:
+    """Run `COPY … FROM STDIN` with what `source` gives; return the rows copied.
+
+    Others run meanwhile. When it ends early, whatever the reason, nothing is copied, the
+    connection can be used again, and the reason is raised.
+
+    Args:
+        cursor: Of psycopg2 or psycopg 3.
+        sql: The statement, as the driver takes it.
+        source: A file (anything with `read(size)`), or an iterable of str or bytes.
+
+    Switches: may.
+    """
+    if _driver.is_psycopg2(cursor):
+        cursor.copy_expert(sql, source if hasattr(source, "read") else _Reader(source))
+    else:
+        with cursor.copy(sql) as copy:
+            turn = time.monotonic()
+            for piece in _pieces(source):
+                copy.write(piece)
+                if time.monotonic() - turn > _TURN:
+                    gevent.sleep(0)
+                    turn = time.monotonic()
+    return int(cursor.rowcount)
+
+
+def copy_out(cursor: Any, sql: Any) -> Iterator[bytes]:
+    """Run `COPY … TO STDOUT`; yield its output row by row (in pieces, for `FORMAT binary`).
+
+    Others run meanwhile. Until the iterator is exhausted or closed, the connection belongs to the
+    greenlet that iterates; closed early, the query is cancelled in the server.
+
+    Raises:
+        ConfigError: psycopg2 is not green here: `install()` is missing.
+
+    Switches: may.
+    """
+    return _rows_of_psycopg2(cursor, sql) if _driver.is_psycopg2(cursor) else _rows_of_psycopg3(cursor, sql)
+
+
+class _Reader:
+    """Be a file to read from for what iterates."""
+
+    def __init__(self, pieces: Iterable[str | bytes]) -> None:
+        self._pieces = iter(pieces)
+
+    def read(self, _size: int) -> str | bytes:
+        # An empty piece is no end of file: `next` skips to the one after.
+        return next((piece for piece in self._pieces if piece), b"")
+
+
+def _pieces(source: Any) -> Iterator[Any]:
+    if not hasattr(source, "read"):
+        yield from source
+        return
+    while piece := source.read(1 << 16):
+        yield piece
+
+
+def _rows_of_psycopg3(cursor: Any, sql: Any) -> Iterator[bytes]:
+    with cursor.copy(sql) as copy:
+        for row in copy:
+            yield bytes(row)
+
+
+def _rows_of_psycopg2(cursor: Any, sql: Any) -> Iterator[bytes]:
+    # Late: the file imports psycopg2.
+    from greenkit.postgres._copy import Copy, is_green
+    from greenkit.postgres._guard import GuardedConnection, use
+
+    conn = cursor.connection
+    if not is_green(cursor) or not isinstance(conn, GuardedConnection):
+        msg = (
+            f"copy_out() needs a psycopg2 connection made after greenkit.postgres.install(), which {conn!r} "
+            "is not. Call it first, or use cursor.copy_expert() with a file."
+        )
+        raise ConfigError(msg)
+    copy = use(conn, "copy_out", Copy, cursor, sql)
+    if copy.state is None:
+        msg = f"copy_out() runs COPY … TO STDOUT; it was given {sql!r}, which has been executed"
+        raise ValueError(msg)
+    conn.gk_user = getcurrent()
+    try:
+        with copy:
+            yield from copy.rows()
+    finally:
+        conn.gk_user = None

@@ -1,0 +1,110 @@
+"""Connect where nobody answers, where the name takes its time, and past dead hosts."""
+
+import contextlib
+import socket
+
+from pg_world import DRIVER, DSN, answer, driver, gevent, postgres, time
+
+said = {}
+silent = socket.socket()
+silent.bind(("127.0.0.1", 0))
+silent.listen(50)
+SILENT = silent.getsockname()[1]
+refused = socket.socket()
+refused.bind(("127.0.0.1", 0))
+REFUSED = refused.getsockname()[1]
+
+
+def proxy():
+    """Bring TCP to a server that listens on a unix socket."""
+    path = driver_parts()
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(50)
+
+    def pump(a, b):
+        with contextlib.suppress(OSError):
+            while data := a.recv(65536):
+                b.sendall(data)
+        with contextlib.suppress(OSError):
+            b.shutdown(socket.SHUT_WR)
+
+    def serve():
+        while True:
+            ours, _ = listener.accept()
+            theirs = socket.socket(socket.AF_UNIX)
+            theirs.connect(path)
+            gevent.spawn(pump, ours, theirs)
+            gevent.spawn(pump, theirs, ours)
+
+    gevent.spawn(serve)
+    return listener.getsockname()[1]
+
+
+def driver_parts():
+    if DRIVER == "psycopg2":
+        parts = driver.extensions.parse_dsn(DSN)
+    else:
+        parts = driver.conninfo.conninfo_to_dict(DSN)
+    return f"{parts['host']}/.s.PGSQL.{parts['port']}"
+
+
+def attempt(name, connecting, **options):
+    started = time.monotonic()
+    turns = 0
+
+    def tick():
+        nonlocal turns
+        while True:
+            gevent.sleep(0.01)
+            turns += 1
+
+    bystander = gevent.spawn(tick)
+    try:
+        with connecting:
+            conn = driver.connect(user="postgres", dbname="postgres", **options)
+            cursor = conn.cursor()
+            cursor.execute("select 1")
+            outcome = cursor.fetchone()[0]
+            conn.close()
+    except driver.OperationalError as error:
+        outcome = "deadline" if isinstance(error, postgres.QueryTimeout) else "OperationalError"
+    finally:
+        bystander.kill()
+    said[name] = [outcome, time.monotonic() - started < 10, turns > 5]
+
+
+PORT = proxy()
+nothing = contextlib.nullcontext()
+attempt("silent", nothing, host="127.0.0.1", port=SILENT, connect_timeout=2)
+attempt("deadline", postgres.deadline(0.5), host="127.0.0.1", port=SILENT)
+attempt("second host", nothing, host="127.0.0.1,127.0.0.1", port=f"{SILENT},{PORT}", connect_timeout=2)
+attempt("refused host", nothing, host="127.0.0.1,127.0.0.1", port=f"{REFUSED},{PORT}", connect_timeout=2)
+attempt(
+    "standby first",
+    nothing,
+    host="127.0.0.1,127.0.0.1",
+    port=f"{PORT},{PORT}",
+    target_session_attrs="prefer-standby",
+)
+
+names = {"slow.test": 0.5, "never.test": 3600}
+resolve = socket.getaddrinfo
+asked = []
+
+
+def getaddrinfo(host, *args, **options):
+    asked.append(host)
+    if host in names:
+        gevent.sleep(names[host])
+        host = "127.0.0.1"
+    return resolve(host, *args, **options)
+
+
+# The one door both look names up through; the resolver behind it is the hub's.
+socket.getaddrinfo = gevent.socket.getaddrinfo = getaddrinfo
+attempt("slow name", nothing, host="slow.test", port=PORT)
+attempt("endless name", postgres.deadline(0.5), host="never.test", port=PORT)
+attempt("endless name first", nothing, host="never.test,127.0.0.1", port=f"{PORT},{PORT}", connect_timeout=1)
+attempt("no such name", nothing, host="nowhere.invalid", port=PORT)
+answer(said=said, asked=sorted(set(asked)))

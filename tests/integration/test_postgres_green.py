@@ -1,0 +1,104 @@
+"""What a green driver can do: be refused to a second greenlet, be interrupted, move bulk, listen, connect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from greenkit.errors import WaitTimeout
+from greenkit.testing import run_clean
+
+PROGRAMS = Path(__file__).parent / "programs"
+DRIVERS = ("psycopg2", "psycopg")
+
+
+def run(program: str, *arguments: str):
+    run = run_clean([str(PROGRAMS / program), *arguments], timeout=90)
+    assert run.returncode == 0, str(run)
+    return run.json
+
+
+def test_a_second_greenlet_is_refused_and_the_first_is_unharmed(greenkit_database: str) -> None:
+    """Each call that touches a busy psycopg2 connection raises; the query in flight ends well."""
+    seen = run("pg_guard.py", greenkit_database, "psycopg2")
+    for kind in ("plain", "mine"):
+        assert seen[kind]["in_flight"], "the query was over before the last call: nothing was shown"
+        assert set(seen[kind]["said"].values()) == {"refused"}, seen[kind]["said"]
+        assert len(seen[kind]["said"]) == 23
+        assert seen[kind]["unharmed"] == [7, 1]
+    assert seen["kinds"] == [True, True], "an application's own classes are gone"
+    assert seen["cancelled"] == ["QueryCanceled", True]
+
+
+def test_the_same_calls_stop_a_process_without_the_guard(greenkit_database: str) -> None:
+    """With psycopg2's own classes the program is still in its first call when it is ended."""
+    with pytest.raises(WaitTimeout, match="(?s)was killed.*touching") as caught:
+        run_clean([str(PROGRAMS / "pg_guard.py"), greenkit_database, "psycopg2", "twin"], timeout=5)
+    assert "touched" not in str(caught.value)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_an_interrupted_connection_is_used_again(greenkit_database: str, driver: str) -> None:
+    """In each construct the caller sees what was thrown, nothing runs on, the backend is the same."""
+    seen = run("pg_same_connection.py", greenkit_database, driver)["said"]
+    assert len(seen) == 21
+    wrong = {name: what for name, what in seen.items() if what != [True, True, True, 0]}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_bulk_moves_while_others_run(greenkit_database: str, driver: str) -> None:
+    """COPY both ways, many rows, named cursors, large objects: others get turns, endings are clean."""
+    seen = run("pg_bulk.py", greenkit_database, driver)
+    said = {
+        "in": [200_000, 200_000],
+        "out": [200_000, True],
+        "file": [1, 1],
+        "failing source": ["LookupError", 0],
+        "bad data": ["InvalidTextRepresentation", 0],
+        "killed in": ["GreenletExit", 0],
+        "killed out": ["GreenletExit", 1, 0],
+        "error out": ["LookupError", 1, 0],
+        "left early": ["NoneType", 1, 0],
+        "rows": 10_000,
+    }
+    if driver == "psycopg2":
+        said |= {"execute copy": [True, 1, 1], "large object": "x" * 10, "copy_to": True}
+    assert seen["said"] == said
+    assert min(seen["turns"].values()) > 0, seen["turns"]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_connect_has_an_end_and_tries_every_host(greenkit_database: str, driver: str) -> None:
+    """Silence, refusal and slow names end in time, the next host of a list is tried, others run on."""
+    seen = run("pg_connect.py", greenkit_database, driver)
+    outcomes = {name: (outcome, in_time) for name, (outcome, in_time, _) in seen["said"].items()}
+    own = "deadline" if driver == "psycopg2" else "OperationalError"
+    assert outcomes == {
+        "silent": (own, True),
+        "deadline": ("deadline", True),
+        "second host": (1, True),
+        "refused host": (1, True),
+        "standby first": (1, True),
+        "slow name": (1, True),
+        "endless name": ("deadline", True),
+        "endless name first": (1, True),
+        "no such name": ("OperationalError", True),
+    }
+    waited = ("silent", "deadline", "second host", "slow name", "endless name", "endless name first")
+    assert all(seen["said"][name][2] for name in waited), "the hub stood still"
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_listening_goes_on_after_a_lost_connection(greenkit_database: str, driver: str) -> None:
+    """Notes arrive before and after the loss, the loss is told, a kill leaves nothing, a timeout ends it."""
+    seen = run("pg_listen.py", greenkit_database, driver)
+    assert seen == {
+        "heard": [["jobs", "one"], ['odd "name"', ""], ["jobs", "two"]],
+        "again": 1,
+        "left": True,
+        "timeout": [[], True],
+        "ping": [[], True],
+        "never": "nothing",
+    }
