@@ -99,36 +99,40 @@ def attempts(dsn: str) -> Iterator[str]:
     Switches: may.
     """
     parts: dict[str, str] = extensions.parse_dsn(dsn)
-    hosts = _list(parts, "host")
-    addresses = _list(parts, "hostaddr")
-    count = max(len(hosts), len(addresses))
-    single = count <= 1 and (bool(addresses) or not _is_name(hosts[0] if hosts else ""))
+    hosts, addresses = _list(parts, "host"), _list(parts, "hostaddr")
+    single = max(len(hosts), len(addresses)) <= 1 and (addresses or not _is_name(_at(hosts, 0)))
     # A service file's hosts are libpq's secret.
     if single or "service" in parts or os.environ.get("PGSERVICE"):
         yield dsn
         return
+    limit, failures, found_any = connect_timeout(dsn), [], False
+    for one in _in_turn(parts, hosts, addresses):
+        try:
+            found = [one["hostaddr"]] if one["hostaddr"] else _resolve(one["host"], one["port"], limit)
+        except OSError as error:
+            failures.append(f'could not translate host name "{one["host"]}" to address: {error}')
+            continue
+        for address in found:
+            found_any = True
+            named = {**one, "hostaddr": address}
+            yield extensions.make_dsn(**{key: value for key, value in named.items() if value})
+    if not found_any:
+        raise psycopg2.OperationalError("\n".join(failures))
+
+
+def _in_turn(parts: dict[str, str], hosts: list[str], addresses: list[str]) -> Iterator[dict[str, str]]:
     ports = _list(parts, "port") or [""]
-    order = list(range(count))
+    order = list(range(max(len(hosts), len(addresses))))
     if parts.get("load_balance_hosts") == "random":
         random.shuffle(order)
     wants = [parts.get("target_session_attrs", "")]
     if wants == ["prefer-standby"]:
         wants = ["standby", "any"]
-    limit, failures = connect_timeout(dsn), []
     for want in wants:
         for at in order:
-            host, port = _at(hosts, at), ports[at] if len(ports) > 1 else ports[0]
-            one = {**parts, "host": host, "port": port, "target_session_attrs": want}
-            try:
-                found = [_at(addresses, at)] if addresses else _resolve(host, port, limit)
-            except OSError as error:
-                failures.append(f'could not translate host name "{host}" to address: {error}')
-                continue
-            for address in found:
-                one["hostaddr"] = address
-                yield extensions.make_dsn(**{key: value for key, value in one.items() if value})
-    if len(failures) == len(wants) * count:
-        raise psycopg2.OperationalError("\n".join(failures))
+            here = {"host": _at(hosts, at), "hostaddr": _at(addresses, at)}
+            port = ports[at] if len(ports) > 1 else ports[0]
+            yield {**parts, **here, "port": port, "target_session_attrs": want}
 
 
 def _list(parts: dict[str, str], name: str) -> list[str]:

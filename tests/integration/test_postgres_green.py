@@ -33,7 +33,7 @@ def test_a_second_greenlet_is_refused_and_the_first_is_unharmed(greenkit_databas
 
 def test_the_same_calls_stop_a_process_without_the_guard(greenkit_database: str) -> None:
     """With psycopg2's own classes the program is still in its first call when it is ended."""
-    with pytest.raises(WaitTimeout, match="(?s)was killed.*touching") as caught:
+    with pytest.raises(WaitTimeout, match=r"(?s)was killed.*touching") as caught:
         run_clean([str(PROGRAMS / "pg_guard.py"), greenkit_database, "psycopg2", "twin"], timeout=5)
     assert "touched" not in str(caught.value)
 
