@@ -130,12 +130,15 @@ class _Ear:
                     yield self._heard.popleft()
                 if until.expired:
                     return
-                try:
+                with suppress(WaitTimeout):
                     watch.wait_read(Deadline.earliest(until, Deadline.after(ping)).timeout())
-                except WaitTimeout:
-                    if not until.expired:
-                        with deadline(_PING_TIMEOUT):
-                            self._conn.cursor().execute("SELECT 1")
+                    continue
+                if not until.expired:
+                    self._ping()
+
+    def _ping(self) -> None:
+        with deadline(_PING_TIMEOUT):
+            self._conn.cursor().execute("SELECT 1")
 
     def close(self) -> None:
         with suppress(self.lost):

@@ -30,11 +30,22 @@ class OwnerEnd(Protocol):
 class Member:
     """A connection of the pool, idle or lent."""
 
-    __slots__ = ("_poller", "_trail", "conn", "expires_at", "fd", "idle_since", "on_owner_end", "owner")
+    __slots__ = (
+        "_poller",
+        "_trail",
+        "conn",
+        "expires_at",
+        "fd",
+        "generation",
+        "idle_since",
+        "on_owner_end",
+        "owner",
+    )
 
-    def __init__(self, conn: Any, *, expires_at: float) -> None:
+    def __init__(self, conn: Any, *, expires_at: float, generation: int) -> None:
         self.conn = conn
         self.expires_at = expires_at
+        self.generation = generation
         self.idle_since = 0.0
         self.owner: Any = None
         self.on_owner_end: OwnerEnd | None = None

@@ -11,6 +11,7 @@ import logging
 import os
 import weakref
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import gevent
@@ -18,9 +19,12 @@ import gevent
 from greenkit import facts
 from greenkit._clock import MONOTONIC, Clock
 from greenkit.errors import PoolClosedError, WaitTimeout
-from greenkit.postgres._errors import PoolTimeout, for_driver
+from greenkit.postgres._deadline import deadline
+from greenkit.postgres._errors import PoolTimeout, TooManyRequests, for_driver
+from greenkit.postgres._settings import Settings
 from greenkit.postgres._shelf import Shelf
 from greenkit.postgres._statistics import ConnectionPoolStatistics
+from greenkit.postgres._upkeep import Upkeep, examine, fill, tend
 from greenkit.wait import Deadline, WaitLine
 
 if TYPE_CHECKING:
@@ -41,21 +45,35 @@ class ConnectionPool(Generic[_Conn]):
     belongs to the greenlet that borrowed it: when that ends without giving it back, the pool
     takes it back and says where it was borrowed.
 
+    Nothing is opened when it is made. From its first use on it keeps `min_size` connections open
+    and closes what is too old, in a greenlet of its own (in an unpatched process, when connections
+    are given back). When a server that was there refuses, one caller at a time tries again and
+    the others wait for it, each to its own deadline.
+
     Args:
         connect: Opens one connection; called without arguments. It may wait.
-        min_size: Idle connections up to this many are kept however long they idle.
+        min_size: Connections kept open however long they idle.
         max_size: Connections there may be at any instant, connecting ones included.
         timeout: Seconds `getconn()` waits for a connection, connecting included.
+        max_waiting: How many may wait for one; who comes then is refused. 0: any number.
         max_lifetime: Seconds after which a connection is replaced (shortened by up to a tenth at
             random, so that they do not all go at once).
-        max_idle: Seconds after which an idle connection is closed.
+        max_idle: Seconds after which an idle connection beyond `min_size` is closed.
+        reconnect_timeout: Seconds of an outage that callers wait out. After that, and always with
+            0, they get the server's error at once.
+        configure: Called with a new connection; what it leaves open is committed.
         check: Called with a connection before it is lent; raise to have it replaced. The pool
             already sees, without a round trip, when the server has hung up.
         reset: Called with a connection when it comes back, after the rollback; raise to have it
             thrown away.
+        pgbouncer: The server is PgBouncer in transaction mode: statements are not prepared, and
+            `configure`, whose settings others would get, is refused.
         reuse_taken_back: Lend a connection again whose borrower ended without giving it back.
             Only where nobody else can have kept a reference; otherwise it is closed.
         name: Shown in statistics, errors and the repr.
+
+    Raises:
+        ValueError: Sizes that contradict each other, negative times, `configure` with `pgbouncer`.
     """
 
     def __init__(
@@ -65,44 +83,44 @@ class ConnectionPool(Generic[_Conn]):
         min_size: int = 0,
         max_size: int,
         timeout: float = 30.0,
+        max_waiting: int = 0,
         max_lifetime: float = 3600.0,
         max_idle: float = 600.0,
+        reconnect_timeout: float = 300.0,
+        configure: Callable[[_Conn], object] | None = None,
         check: Callable[[_Conn], object] | None = None,
         reset: Callable[[_Conn], object] | None = None,
+        pgbouncer: bool = False,
         reuse_taken_back: bool = False,
         name: str = "postgres",
         clock: Clock = MONOTONIC,
     ) -> None:
-        if max_size < 1 or not 0 <= min_size <= max_size:
-            msg = f"a pool needs 0 <= min_size <= max_size and 1 <= max_size, not {min_size} and {max_size}"
-            raise ValueError(msg)
-        self.name = name
-        self._max_size, self._timeout = max_size, timeout
-        self._reuse_taken_back = reuse_taken_back
-        self._shelf = Shelf(
-            connect,
-            min_size=min_size,
-            max_lifetime=max_lifetime,
-            max_idle=max_idle,
-            check=check,
-            reset=reset,
-            clock=clock,
-            name=name,
-        )
+        told = {key: value for key, value in locals().items() if key not in {"self", "connect"}}
+        self._settings = Settings(**told)
+        self._shelf = Shelf(connect, self._settings)
         self._line = WaitLine(max_size, name=name)
+        self._upkeep = Upkeep()
         self._lent: dict[int, Member] = {}
         self._stale: dict[int, Any] = {}
         self._taken_back = self._timeouts = 0
+        self._borrowed_at = ""
+        self.name = name
         facts.register("connections", self)
         _pools.add(self)
 
     def __repr__(self) -> str:
         seen = self.statistics()
         state = "closed, " if self._shelf.closed else ""
+        away = f", server away for {seen.away:.1f} s" if seen.away else ""
         return (
             f"<ConnectionPool {self.name!r} {state}{seen.in_use}/{seen.max_size} in use, "
-            f"{seen.idle} idle, {seen.waiting} waiting>"
+            f"{seen.idle} idle, {seen.waiting} waiting{away}>"
         )
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether it lends no more."""
+        return self._shelf.closed
 
     @contextmanager
     def connection(self, *, timeout: float | None = None) -> Iterator[_Conn]:
@@ -128,16 +146,20 @@ class ConnectionPool(Generic[_Conn]):
             timeout: Seconds to wait, connecting included; None takes the pool's.
 
         Raises:
-            PoolTimeout: None came free in time. PoolClosedError: The pool is closed.
+            PoolTimeout: None came free, or the server stayed away, for too long.
+            TooManyRequests: `max_waiting` wait already. PoolClosedError: The pool is closed.
 
         Switches: may.
         """
-        until = Deadline.after(self._timeout if timeout is None else timeout)
+        until = Deadline.after(self._settings.timeout if timeout is None else timeout)
         line = self._enter(until)
         try:
             member = self._shelf.find(until)
             member.lend(self._owner_ended)
             self._lent[id(member.conn)] = member
+        except WaitTimeout as late:
+            line.release()
+            raise self._timed_out(late) from late
         except BaseException:
             line.release()
             raise
@@ -164,7 +186,55 @@ class ConnectionPool(Generic[_Conn]):
             self._shelf.receive(member)
         finally:
             line.release()
-        self._shelf.evict(line)
+        if not self._upkeep.runs:
+            tend(self._shelf, line)
+
+    def wait(self, *, timeout: float = 30.0) -> None:
+        """Open connections up to `min_size`, all at the same time, and return when they are there.
+
+        Raises:
+            PoolTimeout: It took longer. OperationalError: The driver's, when the server refuses.
+
+        Switches: may.
+        """
+        self._must_be_open()
+        self._upkeep.start(self, self._settings)
+        try:
+            with deadline(timeout):
+                fill(self._shelf, self._line)
+        except WaitTimeout as late:
+            raise self._timed_out(late) from late
+
+    def check(self) -> None:
+        """Ask the server on each idle connection, replace those that are broken. Switches: may."""
+        examine(self._shelf, self._line, ask=True)
+        fill(self._shelf, self._line)
+
+    def drain(self) -> None:
+        """Replace every connection: idle ones now, lent ones when they come back.
+
+        After a failover, or when `connect` would now make them otherwise.
+
+        Switches: may.
+        """
+        self._shelf.outdate()
+        tend(self._shelf, self._line)
+
+    def resize(self, *, min_size: int | None = None, max_size: int) -> None:
+        """Change the bounds. Growing lets waiters in now; when shrinking, what is lent is closed later.
+
+        Raises:
+            ValueError: The sizes contradict each other.
+
+        Switches: may.
+        """
+        least = min(self._shelf.min_size, max_size) if min_size is None else min_size
+        self._settings = replace(self._settings, min_size=least, max_size=max_size)
+        shelf = self._shelf
+        shelf.min_size, shelf.max_size = least, max_size
+        self._line.resize(max_size)
+        while shelf.idle and shelf.size > max_size:
+            shelf.close_oldest()  # in nobody's slot: it is one too many
 
     def close(self, *, timeout: float = 5.0) -> None:
         """Lend no more, close what is idle, and wait up to `timeout` seconds for what is lent.
@@ -177,9 +247,10 @@ class ConnectionPool(Generic[_Conn]):
         if self._shelf.closed:
             return
         line = self._line
+        self._upkeep.stop()
         self._shelf.close()
         # More slots than waiters: each of them wakes, sees that it is over, and leaves.
-        slots = self._max_size + line.statistics().waiting
+        slots = self._settings.max_size + line.statistics().waiting
         line.resize(slots)
         until = Deadline.after(timeout)
         try:
@@ -196,7 +267,7 @@ class ConnectionPool(Generic[_Conn]):
         shelf = self._shelf
         with shelf.lock:
             return ConnectionPoolStatistics(
-                max_size=self._max_size,
+                max_size=self._settings.max_size,
                 size=shelf.size,
                 idle=len(shelf.idle),
                 in_use=len(self._lent),
@@ -206,11 +277,24 @@ class ConnectionPool(Generic[_Conn]):
                 thrown_away=shelf.thrown_away,
                 taken_back=self._taken_back,
                 timeouts=self._timeouts,
+                connect_errors=shelf.outage.errors,
+                away=shelf.outage.seconds,
             )
 
     def _enter(self, until: Deadline) -> WaitLine:
         line = self._line
         self._must_be_open()
+        self._upkeep.start(self, self._settings)
+        if not line.acquire_nowait():
+            self._queue_up(line, until)
+        return line
+
+    def _queue_up(self, line: WaitLine, until: Deadline) -> None:
+        most, waiting = self._settings.max_waiting, line.statistics().waiting
+        if most and waiting >= most:
+            kind = for_driver(TooManyRequests, self._shelf.operational_error)
+            msg = f"{waiting} wait for a connection of {self.name!r} already, and max_waiting is {most}"
+            raise kind(msg)
         try:
             line.acquire(timeout=until.timeout())
         except WaitTimeout:
@@ -220,17 +304,25 @@ class ConnectionPool(Generic[_Conn]):
         except BaseException:
             line.release()
             raise
-        return line
+
+    def _tend(self) -> None:
+        examine(self._shelf, self._line, ask=False)
+        tend(self._shelf, self._line)
 
     def _must_be_open(self) -> None:
         if self._shelf.closed:
             msg = f"{self!r} lends no more"
             raise PoolClosedError(msg)
 
-    def _timed_out(self) -> PoolTimeout:
+    def _timed_out(self, late: Exception | None = None) -> PoolTimeout:
         with self._shelf.lock:
             self._timeouts += 1
         kind = for_driver(PoolTimeout, self._shelf.operational_error)
+        if late is not None:
+            return kind(
+                f"no connection of {self.name!r} could be opened in time: {str(late).strip()} "
+                "Look at the server and at what connect() connects to."
+            )
         seen = self.statistics()
         return kind(
             f"no connection of {self.name!r} came free in time: {seen.in_use} of {seen.max_size} in use, "
@@ -244,8 +336,8 @@ class ConnectionPool(Generic[_Conn]):
             return
         with self._shelf.lock:
             self._taken_back += 1
-        if not self._reuse_taken_back:
-            where = member.borrowed_at()
+        if not self._settings.reuse_taken_back:
+            where = self._borrowed_at = member.borrowed_at()
             facts.emit(facts.ConnectionLeaked(self.name, where))
             _log.warning("%s: a borrower ended without giving its connection back:\n%s", self.name, where)
         if in_hub:
@@ -255,7 +347,7 @@ class ConnectionPool(Generic[_Conn]):
 
     def _bring_home(self, member: Member, line: WaitLine) -> None:
         try:
-            if self._reuse_taken_back:
+            if self._settings.reuse_taken_back:
                 self._shelf.receive(member)
             else:
                 # Somebody may still hold a reference: lent to two, it would freeze the process.
@@ -274,7 +366,7 @@ class ConnectionPool(Generic[_Conn]):
             os.dup2(nowhere, member.fd)
         os.close(nowhere)
         self._lent = {}
-        self._line = WaitLine(self._max_size, name=self.name)
+        self._line = WaitLine(self._settings.max_size, name=self.name)
 
 
 def _reset_pools_after_fork() -> None:

@@ -12,15 +12,17 @@ from _thread import RLock  # native also after patching (gevent 26 leaves this n
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from greenkit.errors import PoolClosedError
 from greenkit.postgres import _driver
 from greenkit.postgres._deadline import deadline as deadline_of_queries
 from greenkit.postgres._loan import Member
+from greenkit.postgres._outage import Outage
+from greenkit.wait import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from greenkit._clock import Clock
-    from greenkit.wait import Deadline, WaitLine
+    from greenkit.postgres._settings import Settings
 
 __all__ = ["Shelf"]
 
@@ -28,26 +30,15 @@ _log = logging.getLogger("greenkit.postgres")
 
 
 class Shelf:
-    """Open, keep, examine and close connections; the arguments are `ConnectionPool`'s."""
+    """Open, keep, examine and close connections, as `settings` say; `min_size` and `max_size` may change."""
 
-    def __init__(
-        self,
-        connect: Callable[[], Any],
-        *,
-        min_size: int,
-        max_lifetime: float,
-        max_idle: float,
-        check: Callable[[Any], object] | None,
-        reset: Callable[[Any], object] | None,
-        clock: Clock,
-        name: str,
-    ) -> None:
-        self._connect = connect
-        self._min_size, self._max_lifetime, self._max_idle = min_size, max_lifetime, max_idle
-        self._check, self._reset = check, reset
-        self._clock, self._name = clock, name
+    def __init__(self, connect: Callable[[], Any], settings: Settings) -> None:
+        self._connect, self.settings = connect, settings
+        self.min_size, self.max_size = settings.min_size, settings.max_size
         self._random = random.Random()
         self._driver: _driver.Driver | None = None
+        self._generation = 0
+        self.outage = Outage(patience=settings.reconnect_timeout, clock=settings.clock)
         self.idle: deque[Member] = deque()
         self.size = self.peak = self.created = self.thrown_away = 0
         self.closed = False
@@ -69,9 +60,18 @@ class Shelf:
                 member = self.idle.pop()
             except IndexError:  # another native thread was faster
                 break
-            if self._passes(member):
+            if self._passes(member, self.settings.check):
                 return member
-        return self._open(until)
+        return self._connect_in_turn(until)
+
+    def add(self) -> None:
+        """Open a connection and make it idle. Switches: may."""
+        member = self._open(Deadline.after(self.settings.timeout))
+        self._make_idle(member)
+
+    def missing(self) -> int:
+        """Return how many connections `min_size` lacks. Switches: never."""
+        return 0 if self.closed else max(0, self.min_size - self.size)
 
     def receive(self, member: Member) -> None:
         """Make `member` idle, or close it when it is not fit to be lent again.
@@ -80,16 +80,15 @@ class Shelf:
         """
         sound = False
         try:
-            sound = not self.closed and self._wipe(member.conn)
+            sound = not self.closed and self._is_wanted(member) and self._wipe(member.conn)
         except Exception:
             # A failed rollback or reset: it is not sound.
-            _log.debug("%s: a connection could not be reset", self._name, exc_info=True)
+            _log.debug("%s: a connection could not be reset", self.settings.name, exc_info=True)
         finally:
             if not sound:
                 self.throw_away(member)
         if sound:
-            member.idle_since = self._clock.now()
-            self.idle.append(member)
+            self._make_idle(member)
 
     def throw_away(self, member: Member) -> None:
         """Close `member` and see its backend off; it counts until that is done.
@@ -103,29 +102,45 @@ class Shelf:
                 (driver.abandon if busy else driver.close)(conn)
         except Exception:
             # It is going either way.
-            _log.debug("%s: closing a connection failed", self._name, exc_info=True)
+            _log.debug("%s: closing a connection failed", self.settings.name, exc_info=True)
         finally:
             with self.lock:
                 self.size -= 1
                 self.thrown_away += 1
 
-    def evict(self, line: WaitLine) -> None:
-        """Close the longest idle connection when it has idled too long.
+    def has_expired(self) -> bool:
+        """Tell whether the longest idle connection has to go. Switches: never."""
+        try:
+            oldest = self.idle[0]
+        except IndexError:
+            return False
+        idled = self.settings.clock.now() - oldest.idle_since
+        surplus = len(self.idle) > self.min_size and idled >= self.settings.max_idle
+        return surplus or not self._is_wanted(oldest)
+
+    def close_expired(self) -> None:
+        """Close the longest idle connection if it still has to go; in a slot of the caller's.
+
+        Switches: may.
+        """
+        if self.has_expired():
+            self.close_oldest()
+
+    def examine(self, *, ask: bool) -> None:
+        """Keep the longest idle connection if it is sound; `ask` the server, or only look.
 
         Switches: may.
         """
         try:
-            oldest = self.idle[0]
+            member = self.idle.popleft()  # taken: two threads may not look at one at the same time
         except IndexError:
-            return
-        if self._clock.now() - oldest.idle_since < self._max_idle or len(self.idle) <= self._min_size:
-            return
-        # A slot of its own, or there is no room for a connection that is neither idle nor lent.
-        if line.acquire_nowait():
-            try:
-                self._close_oldest()
-            finally:
-                line.release()
+            return  # lent in the meantime
+        if self._passes(member, (self.settings.check or _ping) if ask else None):
+            self.idle.append(member)
+
+    def outdate(self) -> None:
+        """Have every connection there is now replaced: idle ones when next looked at. Switches: never."""
+        self._generation += 1
 
     def close(self) -> None:
         """Close what is idle, and from now on whatever comes back.
@@ -134,7 +149,7 @@ class Shelf:
         """
         self.closed = True
         while self.idle:
-            self._close_oldest()
+            self.close_oldest()
 
     def forget(self) -> list[Member]:
         """Return what is idle and keep nothing: after a fork it belongs to the parent.
@@ -147,33 +162,44 @@ class Shelf:
         self.size = 0
         return forgotten
 
-    def _passes(self, member: Member) -> bool:
+    def _passes(self, member: Member, check: Callable[[Any], object] | None) -> bool:
         """Tell whether `member` may be lent; it is closed otherwise."""
         sound = False
         try:
-            if self._clock.now() < member.expires_at and member.looks_alive():
-                if self._check is not None:
-                    self._check(member.conn)
+            if self._is_wanted(member) and member.looks_alive():
+                if check is not None:
+                    check(member.conn)
                 sound = True
         except Exception:
             # Whatever the check raises is its way of saying no.
-            _log.debug("%s: a connection failed its check", self._name, exc_info=True)
+            _log.debug("%s: a connection failed its check", self.settings.name, exc_info=True)
         finally:
             if not sound:
                 self.throw_away(member)
         return sound
 
+    def _is_wanted(self, member: Member) -> bool:
+        young = self.settings.clock.now() < member.expires_at and member.generation == self._generation
+        return young and self.size <= self.max_size
+
+    def _make_idle(self, member: Member) -> None:
+        member.idle_since = self.settings.clock.now()
+        self.idle.append(member)
+
+    def _connect_in_turn(self, until: Deadline) -> Member:
+        refused = self.operational_error or _NoDriverError
+        return self.outage.connect(lambda: self._open(until), refused=refused, until=until)
+
     def _open(self, until: Deadline) -> Member:
+        if self.closed:
+            msg = f"the pool {self.settings.name!r} was closed while a connection was wanted"
+            raise PoolClosedError(msg)
         with self.lock:
             self.size += 1  # reserve first: connecting switches, and it counts
             self.peak = max(self.peak, self.size)
         try:
             with deadline_of_queries(until.timeout()):
-                conn: Any = self._connect()
-            if self._driver is None:
-                self._driver = _driver.driver_of(conn)
-            lifetime = self._max_lifetime * self._random.uniform(0.9, 1.0)
-            member = Member(conn, expires_at=self._clock.now() + lifetime)
+                member = self._member_of(self._connect())
         except BaseException:
             with self.lock:
                 self.size -= 1
@@ -181,6 +207,23 @@ class Shelf:
         with self.lock:
             self.created += 1
         return member
+
+    def _member_of(self, conn: Any) -> Member:
+        if self._driver is None:
+            self._driver = _driver.driver_of(conn)
+        try:
+            if self.settings.pgbouncer and hasattr(conn, "prepare_threshold"):
+                conn.prepare_threshold = None  # another server process would not know the statement
+            if self.settings.configure is not None:
+                self.settings.configure(conn)
+                if _driver.status(conn) != _driver.IDLE:
+                    conn.commit()
+        except BaseException:
+            self._driver.close(conn)
+            raise
+        lifetime = self.settings.max_lifetime * self._random.uniform(0.9, 1.0)
+        expires_at = self.settings.clock.now() + lifetime
+        return Member(conn, expires_at=expires_at, generation=self._generation)
 
     def _wipe(self, conn: Any) -> bool:
         """Roll back and reset `conn`; tell whether it is fit to be lent again."""
@@ -191,13 +234,25 @@ class Shelf:
             return False
         if status != _driver.IDLE:
             conn.rollback()
-        if self._reset is not None:
-            self._reset(conn)
+        if self.settings.reset is not None:
+            self.settings.reset(conn)
         return not conn.closed and _driver.status(conn) == _driver.IDLE
 
-    def _close_oldest(self) -> None:
+    def close_oldest(self) -> None:
+        """Close the longest idle connection. Switches: may."""
         try:
             member = self.idle.popleft()
         except IndexError:
             return  # lent in the meantime
         self.throw_away(member)
+
+
+class _NoDriverError(Exception):
+    """Be what nobody raises, where no driver is loaded whose error could be caught."""
+
+
+def _ping(conn: Any) -> None:
+    with conn.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    if not conn.autocommit:
+        conn.rollback()

@@ -22,6 +22,8 @@ class ConnectionPoolStatistics:
         thrown_away: Connections closed so far: broken, too old, idle for too long.
         taken_back: Connections whose borrower ended without giving them back.
         timeouts: Waits that ended with `PoolTimeout`.
+        connect_errors: Attempts to connect that failed so far.
+        away: Seconds since the server began to refuse; 0.0 while it lets us in.
     """
 
     max_size: int
@@ -34,3 +36,5 @@ class ConnectionPoolStatistics:
     thrown_away: int
     taken_back: int
     timeouts: int
+    connect_errors: int
+    away: float
