@@ -8,9 +8,10 @@ imported until it is used. Called by applications, `greenkit.django` and `greenk
 from __future__ import annotations
 
 from greenkit.errors import ConcurrentUseError
+from greenkit.postgres._checks import check
 from greenkit.postgres._deadline import deadline
 from greenkit.postgres._errors import PoolTimeout, QueryTimeout, TooManyRequests
-from greenkit.postgres._install import check, install, installed, uninstall
+from greenkit.postgres._install import install, installed, uninstall
 from greenkit.postgres._listen import Notification, listen
 from greenkit.postgres._pool import ConnectionPool
 from greenkit.postgres._statistics import ConnectionPoolStatistics

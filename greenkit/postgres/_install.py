@@ -1,4 +1,4 @@
-"""Make the drivers cooperative, undo it, and say how things stand."""
+"""Make the drivers cooperative, undo it, and say whether they are."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from gevent import monkey
 
 from greenkit.boot import on_import
 from greenkit.errors import ConfigError
-from greenkit.findings import Finding, Severity
 
-__all__ = ["check", "install", "installed", "uninstall"]
+__all__ = ["callback", "install", "installed", "uninstall"]
 
 
 _hooked: set[str] = set()
@@ -58,12 +57,12 @@ def installed() -> bool:
     """
     if "psycopg2" not in sys.modules:
         return _wanted
-    callback = _callback()
-    if callback is None:
+    current = callback()
+    if current is None:
         return False
     from greenkit.postgres._psycopg2 import wait_callback  # optional driver
 
-    return callback is wait_callback
+    return current is wait_callback
 
 
 def uninstall() -> None:
@@ -112,58 +111,10 @@ def _install_psycopg3() -> None:
         _psycopg3.install()
 
 
-def check() -> tuple[Finding, ...]:
-    """Return what is wrong with the loaded drivers in this process; nothing when not patched.
-
-    Switches: never.
-    """
-    if not monkey.is_module_patched("socket"):
-        return ()
-    return (*_check_psycopg2(), *_check_psycopg3())
-
-
-def _callback() -> Any:
+def callback() -> Any:
+    """Return psycopg2's wait callback, whoever set it. Switches: never."""
     if "psycopg2" not in sys.modules:
         return None
     from psycopg2 import extensions
 
     return extensions.get_wait_callback()
-
-
-def _check_psycopg2() -> tuple[Finding, ...]:
-    if "psycopg2" not in sys.modules or installed():
-        return ()
-    callback = _callback()
-    if callback is None:
-        return (
-            Finding(
-                "GK301",
-                Severity.ERROR,
-                "psycopg2 has no wait callback: every query stops every greenlet of the process.",
-                hint="Call greenkit.postgres.install() right after the patch.",
-            ),
-        )
-    name = f"{callback.__module__}.{getattr(callback, '__qualname__', callback)}"
-    return (
-        Finding(
-            "GK302",
-            Severity.WARNING,
-            f"psycopg2's wait callback is {name}, not greenkit's: queries know no deadline, and "
-            "the queries of killed greenlets run on in the server.",
-            hint="Call greenkit.postgres.install() after whatever sets the other one.",
-        ),
-    )
-
-
-def _check_psycopg3() -> tuple[Finding, ...]:
-    waiting = sys.modules.get("psycopg.waiting")
-    if waiting is None or waiting.wait is not getattr(waiting, "wait_c", None):
-        return ()
-    return (
-        Finding(
-            "GK303",
-            Severity.ERROR,
-            "psycopg was imported before the patch and waits in C: every query stops every greenlet.",
-            hint='Make "import greenkit.auto" the first line, or call greenkit.postgres.install().',
-        ),
-    )

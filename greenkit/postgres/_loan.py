@@ -129,7 +129,8 @@ def _borrower() -> Any:
 def _trail() -> tuple[tuple[CodeType, int], ...]:
     # Code and offset only: a frame would keep the borrower's variables alive, and line numbers
     # cost a search each that almost nobody will ever read.
-    frame: FrameType | None = sys._getframe(3)
+    # Past lend() and getconn(), beneath which there is nothing in `gevent.spawn(pool.getconn)`.
+    frame: FrameType | None = sys._getframe(2).f_back
     trail: list[tuple[CodeType, int]] = []
     while frame is not None and len(trail) < _TRAIL:
         trail.append((frame.f_code, frame.f_lasti))

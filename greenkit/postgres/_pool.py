@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from greenkit.postgres._loan import Member
 
-__all__ = ["ConnectionPool"]
+__all__ = ["ConnectionPool", "pools"]
 
 _Conn = TypeVar("_Conn")
 _log = logging.getLogger("greenkit.postgres")
@@ -103,7 +103,7 @@ class ConnectionPool(Generic[_Conn]):
         self._lent: dict[int, Member] = {}
         self._stale: dict[int, Any] = {}
         self._taken_back = self._timeouts = 0
-        self._borrowed_at = ""
+        self._leaked, self._leaked_at = 0, ""
         self.name = name
         facts.register("connections", self)
         _pools.add(self)
@@ -121,6 +121,11 @@ class ConnectionPool(Generic[_Conn]):
     def closed(self) -> bool:
         """Tell whether it lends no more."""
         return self._shelf.closed
+
+    @property
+    def leaks(self) -> tuple[int, str]:
+        """Return how many borrowers' ends cost a connection, and where the last of them borrowed."""
+        return self._leaked, self._leaked_at
 
     @contextmanager
     def connection(self, *, timeout: float | None = None) -> Iterator[_Conn]:
@@ -198,12 +203,12 @@ class ConnectionPool(Generic[_Conn]):
         Switches: may.
         """
         self._must_be_open()
-        self._upkeep.start(self, self._settings)
         try:
             with deadline(timeout):
                 fill(self._shelf, self._line)
         except WaitTimeout as late:
             raise self._timed_out(late) from late
+        self._upkeep.start(self, self._settings)
 
     def check(self) -> None:
         """Ask the server on each idle connection, replace those that are broken. Switches: may."""
@@ -318,6 +323,8 @@ class ConnectionPool(Generic[_Conn]):
         with self._shelf.lock:
             self._timeouts += 1
         kind = for_driver(PoolTimeout, self._shelf.operational_error)
+        if late is None and self._shelf.outage.seconds:
+            late = self._shelf.outage.last
         if late is not None:
             return kind(
                 f"no connection of {self.name!r} could be opened in time: {str(late).strip()} "
@@ -337,7 +344,8 @@ class ConnectionPool(Generic[_Conn]):
         with self._shelf.lock:
             self._taken_back += 1
         if not self._settings.reuse_taken_back:
-            where = self._borrowed_at = member.borrowed_at()
+            where = self._leaked_at = member.borrowed_at()
+            self._leaked += 1
             facts.emit(facts.ConnectionLeaked(self.name, where))
             _log.warning("%s: a borrower ended without giving its connection back:\n%s", self.name, where)
         if in_hub:
@@ -367,6 +375,11 @@ class ConnectionPool(Generic[_Conn]):
         os.close(nowhere)
         self._lent = {}
         self._line = WaitLine(self._settings.max_size, name=self.name)
+
+
+def pools() -> list[ConnectionPool[Any]]:
+    """Return the pools of this process that are alive. Switches: never."""
+    return sorted(_pools, key=lambda pool: pool.name)
 
 
 def _reset_pools_after_fork() -> None:

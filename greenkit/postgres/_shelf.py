@@ -70,8 +70,8 @@ class Shelf:
         self._make_idle(member)
 
     def missing(self) -> int:
-        """Return how many connections `min_size` lacks. Switches: never."""
-        return 0 if self.closed else max(0, self.min_size - self.size)
+        """Return how many connections `min_size` lacks; none while the server is away. Switches: never."""
+        return 0 if self.closed or self.outage.seconds else max(0, self.min_size - self.size)
 
     def receive(self, member: Member) -> None:
         """Make `member` idle, or close it when it is not fit to be lent again.

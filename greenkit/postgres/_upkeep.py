@@ -113,7 +113,8 @@ def fill(shelf: Shelf, line: WaitLine) -> None:
 
 
 def _open_one(shelf: Shelf, line: WaitLine) -> None:
-    if line.acquire_nowait():  # else it is wanted, and whoever wants it opens it
+    # Without a slot it is wanted, and whoever wants it opens it.
+    if shelf.missing() and line.acquire_nowait():
         try:
             shelf.add()
         finally:

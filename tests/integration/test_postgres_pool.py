@@ -88,3 +88,63 @@ def test_native_threads_share_a_pool(greenkit_database: str, driver) -> None:
     assert (seen.taken_back, seen.in_use) == (1, 0)
     pool.close()
     assert pool.statistics().size == 0
+
+
+@pytest.fixture(scope="module", params=["psycopg2", "psycopg"])
+def kept(greenkit_postgres, request):
+    """What a few pools did by themselves in one patched process."""
+    run = run_clean([str(PROGRAMS / "pg_upkeep.py"), greenkit_postgres.dsn, request.param], timeout=90)
+    assert run.returncode == 0, str(run)
+    return run.json
+
+
+def test_the_floor_is_opened_at_once_and_kept(kept) -> None:
+    """`wait()` opens `min_size` connections side by side; when they die, upkeep replaces them."""
+    assert kept["warm"] == [0, 4, 4]
+    assert kept["refilled"] == [4, 4]
+
+
+def test_idle_and_old_connections_go_by_themselves(kept) -> None:
+    """Nobody uses the pool: what idles beyond `min_size` is closed, and so is what is too old."""
+    assert kept["idle"] == [3, True]
+    assert kept["lifetime"]
+
+
+def test_waiters_ride_out_an_outage_behind_one_who_knocks(kept) -> None:
+    """A hundred users and a server that is away: few attempts, no error, all served when it is back."""
+    served, attempts, away = kept["rode out"]
+    assert (served, away) == (100, 0.0)
+    assert 8 <= attempts <= 20, "each of the 8 slots tries once, then one at a time"
+    assert kept["while away"] == [True, True]
+    kind, _, message = kept["late"]
+    assert kind == "PoolTimeout"
+    assert "connection refused" in message
+
+
+def test_a_server_never_reached_and_fail_fast_are_errors_at_once(kept) -> None:
+    """A wrong setting is no outage, and `reconnect_timeout=0` waits for none."""
+    assert kept["never reached"] == ["OperationalError", True, "connection refused"]
+    assert kept["fail fast"] == [["OperationalError", True]] * 2
+    assert kept["back"]
+
+
+def test_the_bounds_can_be_changed_and_everything_replaced(kept) -> None:
+    """`resize()` lets waiters in and closes what is too many; `drain()` and `check()` replace."""
+    assert kept["too many"][:2] == ["TooManyRequests", True]
+    assert kept["let in"]
+    assert kept["resized"] == [1, True, 3]
+    assert kept["drained"]
+    assert kept["lent and drained"] == 0
+    assert kept["checked"] == 0
+
+
+def test_hooks_run_and_pgbouncer_is_spared_sessions(kept) -> None:
+    """`configure` sets up a connection; with `pgbouncer` it is refused, and nothing is prepared."""
+    assert kept["configured"] == "configured"
+    assert kept["prepares"] is None
+    assert kept["refused"]
+
+
+def test_a_leak_is_a_finding(kept) -> None:
+    """GK304 names the pool whose borrower ended without giving back."""
+    assert kept["finding"] == [["GK304", True]]
