@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from greenkit.testing import run_clean
+from tests.integration.bouncer import pgbouncer
 
 PROGRAMS = Path(__file__).parent / "programs"
 DRIVERS = ("psycopg2", "psycopg")
@@ -18,12 +20,15 @@ def run(program: str, *arguments: str):
     return run.json
 
 
+@pytest.mark.parametrize("way", ["direct", "pgbouncer"])
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_kills_and_timeouts_cost_no_connection_and_exceed_no_bound(
-    greenkit_database: str, driver: str
+    greenkit_database: str, driver: str, way: str
 ) -> None:
     """After a storm of kills every connection is usable, and the server never saw one too many."""
-    seen = run("pg_storm.py", greenkit_database, driver, "7", "2")
+    with pgbouncer(greenkit_database, 8) if way == "pgbouncer" else nullcontext() as through:
+        more = [f"through={through}"] if through else []
+        seen = run("pg_storm.py", greenkit_database, driver, "7", "2", "200", *more)
     assert min(seen["killed"]["in_flight"], seen["killed"]["waiting"]) > 10, "too few kills hit: no storm"
     assert seen["done"]["timed out"] > 100
     assert seen["usable"] == seen["size"], seen
@@ -34,7 +39,7 @@ def test_kills_and_timeouts_cost_no_connection_and_exceed_no_bound(
 
 def test_the_storm_sees_a_pool_that_forgets_base_exceptions(greenkit_database: str) -> None:
     """The same storm leaves a pool that undoes on `Exception` only with dead slots."""
-    seen = run("pg_storm.py", greenkit_database, "psycopg2", "7", "2", "twin")
+    seen = run("pg_storm.py", greenkit_database, "psycopg2", "7", "2", "40", "twin")
     assert seen["usable"] < seen["size"], seen
 
 

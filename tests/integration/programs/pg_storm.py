@@ -1,15 +1,16 @@
 """Kill and time out greenlets at every point of borrowing and using, then look what is left.
 
-`MORE`: seed, seconds, and "twin" for a pool that undoes its reservation on `Exception` only.
+`MORE`: seed, seconds, greenlets, and "twin" for a pool that undoes its reservation on `Exception` only.
 """
 
 import random
 from collections import Counter
 
-from pg_world import DRIVER, MORE, Eye, answer, connect, driver, gevent, postgres, time
+from pg_world import DRIVER, DSN, MORE, THROUGH, Eye, answer, connect, driver, gevent, postgres, time
 
-SIZE, GREENLETS = 8, 40
-seed, seconds, twin = int(MORE[0]), float(MORE[1]), "twin" in MORE
+SIZE = 8
+seed, seconds, GREENLETS, twin = int(MORE[0]), float(MORE[1]), int(MORE[2]), "twin" in MORE
+bouncer = THROUGH != DSN
 dice = random.Random(seed)
 
 
@@ -30,7 +31,9 @@ class Twin(postgres.ConnectionPool):
         return member.conn
 
 
-pool = (Twin if twin else postgres.ConnectionPool)(connect, max_size=SIZE, timeout=1.0 if twin else 5.0)
+pool = (Twin if twin else postgres.ConnectionPool)(
+    connect, max_size=SIZE, timeout=1.0 if twin else 5.0, pgbouncer=bouncer
+)
 where, killed, errors, done = {}, Counter(), Counter(), Counter()
 
 
@@ -67,7 +70,7 @@ with Eye() as eye:
         live = [one for one in live if not one.dead]
         live += [gevent.spawn(job) for _ in range(GREENLETS - len(live))]
         gevent.sleep(0.003)
-        if dice.random() < 0.3:
+        for _ in range(sum(dice.random() < 0.3 for _ in range(GREENLETS // 40))):
             victim = dice.choice(live)
             killed[where.get(victim, "elsewhere")] += 1
             victim.kill(block=False)
@@ -90,5 +93,6 @@ with Eye() as eye:
         errors=errors,
         hung=hung,
         orphans=eye.count("state = 'active'"),
+        created=pool.statistics().created,
         statistics=repr(pool.statistics()),
     )

@@ -1,6 +1,6 @@
 """What every program here starts with: a patched process, a driver by name, an eye on the server.
 
-Usage: `python program.py DSN psycopg2|psycopg [more]`; the last line printed is JSON.
+Usage: `python program.py DSN psycopg2|psycopg [more] [through=DSN]`; the last line printed is JSON.
 """
 
 from gevent import monkey
@@ -17,6 +17,8 @@ import gevent
 from greenkit import postgres
 
 DSN, DRIVER, *MORE = sys.argv[1:]
+# Where connections go; the eye looks at the server itself.
+THROUGH = next((one.partition("through=")[2] for one in MORE if one.startswith("through=")), DSN)
 driver = importlib.import_module(DRIVER)
 APPLICATION = "greenkit_under_test"
 THEIRS = f"from pg_stat_activity where application_name = '{APPLICATION}'"
@@ -24,7 +26,7 @@ postgres.install()
 
 
 def connect(**options):
-    return driver.connect(DSN, application_name=APPLICATION, **options)
+    return driver.connect(THROUGH, application_name=APPLICATION, **options)
 
 
 class Eye:
