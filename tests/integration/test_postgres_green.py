@@ -102,3 +102,21 @@ def test_listening_goes_on_after_a_lost_connection(greenkit_database: str, drive
         "ping": [[], True],
         "never": "nothing",
     }
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_sqlalchemy_borrows_and_is_cancelled(greenkit_database: str, driver: str) -> None:
+    """Its engine keeps to our bound, sets a connection up once, and loses neither slot nor query."""
+    seen = run("pg_sqlalchemy.py", greenkit_database, driver)
+    assert 0 < seen.pop("peak") <= 3
+    assert seen == {
+        "done": 60,
+        "set up": 3,
+        "killed": [0, 0, "GreenletExit"],
+        "deadline": True,
+        "after terminate": 1,
+        "lost": True,
+        "left": [0, 0],
+        "disposed": 1,
+        "own pool": 0,
+    }
