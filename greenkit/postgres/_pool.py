@@ -286,6 +286,10 @@ class ConnectionPool(Generic[_Conn]):
                 away=shelf.outage.seconds,
             )
 
+    def is_lent_for_good(self, conn: _Conn) -> bool:
+        """Tell whether the end of its borrower does not end the loan; to be overridden. Switches: never."""
+        return False
+
     def _enter(self, until: Deadline) -> WaitLine:
         line = self._line
         self._must_be_open()
@@ -297,7 +301,7 @@ class ConnectionPool(Generic[_Conn]):
     def _queue_up(self, line: WaitLine, until: Deadline) -> None:
         most, waiting = self._settings.max_waiting, line.statistics().waiting
         if most and waiting >= most:
-            kind = for_driver(TooManyRequests, self._shelf.operational_error)
+            kind = for_driver(TooManyRequests, self._shelf.error_named("TooManyRequests"))
             msg = f"{waiting} wait for a connection of {self.name!r} already, and max_waiting is {most}"
             raise kind(msg)
         try:
@@ -322,7 +326,7 @@ class ConnectionPool(Generic[_Conn]):
     def _timed_out(self, late: Exception | None = None) -> PoolTimeout:
         with self._shelf.lock:
             self._timeouts += 1
-        kind = for_driver(PoolTimeout, self._shelf.operational_error)
+        kind = for_driver(PoolTimeout, self._shelf.error_named("PoolTimeout"))
         if late is None and self._shelf.outage.seconds:
             late = self._shelf.outage.last
         if late is not None:
@@ -339,7 +343,7 @@ class ConnectionPool(Generic[_Conn]):
     def _owner_ended(self, member: Member, /, *, in_hub: bool) -> None:
         """Take back what a finished greenlet or thread still had."""
         line = self._line
-        if self._lent.pop(id(member.conn), None) is None:
+        if self.is_lent_for_good(member.conn) or self._lent.pop(id(member.conn), None) is None:
             return
         with self._shelf.lock:
             self._taken_back += 1

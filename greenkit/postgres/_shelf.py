@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 from _thread import RLock  # native also after patching (gevent 26 leaves this name alone)
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,15 @@ class Shelf:
         """Return the driver's error; guessed from what is loaded before the first connection."""
         driver = self._driver or _driver.guess()
         return driver.operational_error if driver else None
+
+    def error_named(self, name: str) -> type[Exception] | None:
+        """Return psycopg_pool's error of that name where it is loaded, else the driver's.
+
+        So that code written for psycopg_pool, or for Django's own pool, goes on catching it.
+        """
+        own = self.operational_error
+        theirs = getattr(sys.modules.get("psycopg_pool"), name, None)
+        return theirs if theirs is not None and own is not None and issubclass(theirs, own) else own
 
     def find(self, until: Deadline) -> Member:
         """Return an idle connection that works, the last one used first, or a new one.

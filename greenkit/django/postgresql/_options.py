@@ -9,7 +9,11 @@ from django.core.exceptions import ImproperlyConfigured
 __all__ = ["DEFAULT_MAX_SIZE", "pool_options"]
 
 DEFAULT_MAX_SIZE = 10
-_NAMES = ("min_size", "max_size", "timeout", "max_lifetime", "max_idle", "name")
+_NAMES = (
+    "min_size", "max_size", "timeout", "max_waiting", "max_lifetime", "max_idle", "reconnect_timeout",
+    "pgbouncer", "name",
+)  # fmt: skip
+_NEEDLESS = ("num_workers", "open")  # psycopg_pool's, for what ours does by itself
 
 
 def pool_options(value: Any) -> dict[str, Any] | None:
@@ -31,10 +35,10 @@ def pool_options(value: Any) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         msg = f"OPTIONS['pool'] is {value!r}; it may be True, False or a dict with {', '.join(_NAMES)}"
         raise ImproperlyConfigured(msg)
-    unknown = sorted(set(value) - set(_NAMES))
+    unknown = sorted(set(value) - {*_NAMES, *_NEEDLESS})
     if unknown:
         msg = f"OPTIONS['pool'] has {', '.join(unknown)}; greenkit's pool knows {', '.join(_NAMES)}"
         raise ImproperlyConfigured(msg)
-    options = dict(value)
+    options = {name: setting for name, setting in value.items() if name in _NAMES}
     options.setdefault("max_size", max(DEFAULT_MAX_SIZE, options.get("min_size", 0)))
     return options

@@ -1,10 +1,14 @@
-"""One alias's pool, with the verb Django's wrapper expects beside psycopg_pool's."""
+"""One alias's pool, with the verbs Django's wrapper expects beside psycopg_pool's."""
 
 from __future__ import annotations
 
-from typing import Any
+import weakref
+from typing import TYPE_CHECKING, Any
 
 from greenkit.postgres import ConnectionPool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["AliasPool"]
 
@@ -13,14 +17,28 @@ class AliasPool(ConnectionPool[Any]):
     """Lend the connections of one database alias.
 
     Django's wrappers live and die with their greenlet, so a connection that comes back because
-    its greenlet ended has no other user: it is lent again instead of closed.
+    its greenlet ended has no other user: it is lent again instead of closed. Unless the wrapper
+    was told that other greenlets may use it (`inc_thread_sharing()`, as live server tests do).
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, reuse_taken_back=True, **options)
+    def __init__(
+        self, connect: Callable[[], Any], *, check: Callable[[Any], object] | None, **options: Any
+    ) -> None:
+        super().__init__(connect, check=check, reuse_taken_back=True, **options)
+        self._check = check  # where psycopg_pool has it, and Django looks
+        self._wrappers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
     def open(self) -> None:
         """Do nothing: Django opens pools, ours opens connections when they are needed.
 
         Switches: never.
         """
+
+    def lend_to(self, wrapper: Any, conn: Any) -> None:
+        """Note whose connection `conn` is now. Switches: never."""
+        self._wrappers[id(conn)] = wrapper
+
+    def is_lent_for_good(self, conn: Any) -> bool:
+        """Tell whether `conn` outlives its borrower: others were given its wrapper. Switches: never."""
+        wrapper = self._wrappers.get(id(conn))
+        return wrapper is not None and wrapper.connection is conn and wrapper.allow_thread_sharing

@@ -45,18 +45,39 @@ class DatabaseWrapper(django_base.DatabaseWrapper):  # type: ignore[misc]
         key = (self.alias, str(self.settings_dict["NAME"]))
         found = self._connection_pools.get(key)
         if found is None:
-            if self.settings_dict.get("CONN_MAX_AGE", 0) != 0:
-                msg = (
-                    f"DATABASES[{self.alias!r}]: OPTIONS['pool'] keeps connections open, so CONN_MAX_AGE "
-                    f"must be 0, not {self.settings_dict['CONN_MAX_AGE']!r}. Use the pool's max_lifetime."
-                )
-                raise ImproperlyConfigured(msg)
+            self._check_settings(options)
             options.setdefault("name", self.alias)
             check = self._ping if self.settings_dict["CONN_HEALTH_CHECKS"] else None
-            made = AliasPool(self._open_for_pool, check=check, reset=_to_autocommit, **options)
+            try:
+                made = AliasPool(self._open_for_pool, check=check, reset=_to_autocommit, **options)
+            except (TypeError, ValueError) as error:
+                msg = f"DATABASES[{self.alias!r}]['OPTIONS']['pool']: {error}"
+                raise ImproperlyConfigured(msg) from error
             # Of two threads that came together the first wins; a pool opens nothing when made.
             found = self._connection_pools.setdefault(key, made)
         return found
+
+    def _check_settings(self, options: dict[str, Any]) -> None:
+        where, settings = f"DATABASES[{self.alias!r}]", self.settings_dict
+        if settings.get("CONN_MAX_AGE", 0) != 0:
+            msg = (
+                f"Pooling doesn't support persistent connections. {where} has OPTIONS['pool'], which keeps "
+                f"connections open, so CONN_MAX_AGE must be 0, not {settings['CONN_MAX_AGE']!r}. Use the "
+                "pool's max_lifetime."
+            )
+            raise ImproperlyConfigured(msg)
+        if not options.get("pgbouncer"):
+            return
+        for name in ("assume_role", "isolation_level"):
+            if settings["OPTIONS"].get(name) is not None:
+                msg = (
+                    f"{where} has OPTIONS['pool']['pgbouncer'] and OPTIONS[{name!r}], which is a session's "
+                    "setting: PgBouncer would give it to whoever comes next. Set it for the role instead "
+                    "(ALTER ROLE … SET), or connect without PgBouncer."
+                )
+                raise ImproperlyConfigured(msg)
+        # A cursor outside a transaction would be another server process's.
+        settings["DISABLE_SERVER_SIDE_CURSORS"] = True
 
     def close_pool(self) -> None:
         """Close this alias's pools; connections still lent are closed when they come back.
@@ -81,8 +102,11 @@ class DatabaseWrapper(django_base.DatabaseWrapper):  # type: ignore[misc]
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Borrow a connection from the pool, or open one. Switches: may."""
         make_cooperative()
-        self._lender = self.pool
-        return super().get_new_connection(conn_params)
+        lender = self._lender = self.pool
+        conn = super().get_new_connection(conn_params)
+        if lender is not None:
+            lender.lend_to(self, conn)
+        return conn
 
     def _close(self) -> None:
         conn, lender = self.connection, self._lender
