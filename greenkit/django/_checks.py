@@ -53,10 +53,7 @@ def check_databases(**_options: Any) -> list[checks.CheckMessage]:
 
 def check_room(*, databases: Iterable[str] | None = None, **_options: Any) -> list[checks.CheckMessage]:
     """Check with the server that it has room for the pools (GK605); runs with `--database` only."""
-    found: list[Finding] = []
-    for alias in databases or ():
-        found.extend(find_room(alias))
-    return _as_messages(found)
+    return _as_messages(find_room(databases or ()))
 
 
 def find_in_database(alias: str, database: dict[str, Any], *, patched: bool) -> Iterator[Finding]:
@@ -72,10 +69,12 @@ def find_in_database(alias: str, database: dict[str, Any], *, patched: bool) -> 
     wanted = database.get("OPTIONS", {}).get("pool")
     if engine == _OURS:
         try:
-            pool_options(wanted)
+            options = pool_options(wanted) or {}
         except ImproperlyConfigured as error:
             yield Finding("GK602", Severity.ERROR, f"{where}: {error}", hint='Use "pool": {"max_size": 10}.')
             return
+        if options.get("pgbouncer"):
+            yield from _find_session_settings(where, database["OPTIONS"])
     if wanted and age != 0:
         yield Finding(
             "GK603",
@@ -96,30 +95,51 @@ def find_in_database(alias: str, database: dict[str, Any], *, patched: bool) -> 
         )
 
 
-def find_room(alias: str) -> Iterator[Finding]:
-    """Ask the server of `alias` how many connections it allows.
+def _find_session_settings(where: str, options: dict[str, Any]) -> Iterator[Finding]:
+    for name in ("assume_role", "isolation_level"):
+        if name in options:
+            yield Finding(
+                "GK606",
+                Severity.ERROR,
+                f"{where} goes through PgBouncer and sets {name} for a session, which PgBouncer gives to "
+                "whoever comes next.",
+                hint="ALTER ROLE … SET does it for every session of a role.",
+            )
+
+
+def find_room(aliases: Iterable[str]) -> Iterator[Finding]:
+    """Ask each server that `aliases` live on how many connections it allows, and add up their pools.
 
     Switches: may.
     """
-    connection = connections[alias]
-    pool = getattr(connection, "pool", None)
-    if connection.settings_dict["ENGINE"] != _OURS or pool is None:
-        return
-    with connection.cursor() as cursor:
+    servers: dict[tuple[str, str], list[str]] = {}
+    for alias in aliases:
+        connection = connections[alias]
+        there = connection.settings_dict
+        if there["ENGINE"] == _OURS and getattr(connection, "pool", None) is not None:
+            servers.setdefault((str(there["HOST"]), str(there["PORT"])), []).append(alias)
+    for theirs in servers.values():
+        yield from _room_for(theirs)
+
+
+def _room_for(aliases: list[str]) -> Iterator[Finding]:
+    with connections[aliases[0]].cursor() as cursor:
         cursor.execute(
             "SELECT current_setting('max_connections')::int"
             " - current_setting('superuser_reserved_connections')::int"
         )
         (room,) = cursor.fetchone()
     processes = _settings.read(getattr(settings, "GREENKIT", None)).processes
-    wanted = pool.statistics().max_size * processes
+    sizes = {alias: connections[alias].pool.statistics().max_size for alias in aliases}
+    wanted = sum(sizes.values()) * processes
     if wanted > room:
+        each = " + ".join(f"{size} ({alias})" for alias, size in sizes.items())
         yield Finding(
             "GK605",
             Severity.WARNING,
-            f"DATABASES[{alias!r}]: {processes} process(es) with a pool of {wanted // processes} may want "
-            f"{wanted} connections; the server has room for {room}. The rest will be refused.",
-            hint=f'OPTIONS["pool"]["max_size"] = {max(1, room // processes)}',
+            f"{processes} process(es) with pools of {each} may want {wanted} connections of one server, "
+            f"which has room for {room}. The rest will be refused.",
+            hint=f'OPTIONS["pool"]["max_size"] = {max(1, room // processes // len(aliases))}',
         )
 
 

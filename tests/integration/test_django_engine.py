@@ -53,6 +53,11 @@ def test_an_exhausted_pool_is_an_operational_error_to_django(seen) -> None:
     assert seen["exhausted"] == "PoolTimeout"
 
 
+def test_a_wrapper_shared_with_others_keeps_its_connection(seen) -> None:
+    """The end of the greenlet or thread that opened it takes nothing from those it was given to."""
+    assert seen["shared"] == [1, True, 0]
+
+
 def test_a_green_process_gets_the_wait_callback_by_itself(seen) -> None:
     """The engine installs psycopg2's callback when the process is patched, and only then."""
     if seen["driver"] == "psycopg2":
@@ -80,6 +85,7 @@ def test_checks_name_what_is_wrong_and_how_to_mend_it(greenkit_postgres) -> None
         "age": [["GK603", 40, True]],
         "lenient": [["GK603", 30, True]],
         "as_set_up": [],
+        "bouncer": [["GK606", 40, True]],
         "room": [["GK605", 30, True]],
     }
     stock = run("dj_checks.py", greenkit_postgres.dsn, "psycopg2", "green", "stock")

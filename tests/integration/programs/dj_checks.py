@@ -32,5 +32,8 @@ answer(
     options=ids({**DATABASE, "OPTIONS": {"pool": {"size": 4}}}),
     age=ids({**DATABASE, "CONN_MAX_AGE": 60}),
     lenient=ids({**DATABASE, "CONN_MAX_AGE": 60}, greenkit={"strict": False}),
+    bouncer=ids(
+        {**DATABASE, "OPTIONS": {"pool": {"pgbouncer": True}, "assume_role": "someone"}},
+    ),
     room=ids(greenkit={"processes": 5000}, databases=["default"]),
 )

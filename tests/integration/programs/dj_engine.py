@@ -72,6 +72,29 @@ def exhaust():
             pool.putconn(one)
 
 
+def share():
+    """As a live server test does: a thread opens the connection, another closes it."""
+    given = []
+
+    def open_it():
+        connection.inc_thread_sharing()
+        connection.ensure_connection()
+        given.append(connections["default"])
+
+    before = pool.statistics().in_use
+    thread = threading.Thread(target=open_it)
+    thread.start()
+    thread.join()
+    time.sleep(0.1)
+    kept = pool.statistics().in_use - before
+    with given[0].cursor() as cursor:
+        cursor.execute("select 1")
+        works = cursor.fetchone() == (1,)
+    given[0].close()
+    return [kept, works, pool.statistics().in_use - before]
+
+
+shared = share()
 time_zone = fail_and_go_on()
 borrowed = pool.statistics().in_use
 signals.request_finished.send(sender=None)
@@ -84,6 +107,7 @@ answer(
     taken_back=seen.taken_back,
     created=seen.created,
     time_zone=time_zone,
+    shared=shared,
     borrowed=borrowed,
     after_request=pool.statistics().in_use,
     exhausted=exhaust(),
