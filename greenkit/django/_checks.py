@@ -75,6 +75,10 @@ def find_in_database(alias: str, database: dict[str, Any], *, patched: bool) -> 
             return
         if options.get("pgbouncer"):
             yield from _find_session_settings(where, database["OPTIONS"])
+    yield from _find_in_lifetimes(where, wanted=wanted, age=age, patched=patched)
+
+
+def _find_in_lifetimes(where: str, *, wanted: Any, age: Any, patched: bool) -> Iterator[Finding]:
     if wanted and age != 0:
         yield Finding(
             "GK603",

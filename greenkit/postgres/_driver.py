@@ -117,7 +117,8 @@ def status(conn: Any) -> int:
 
     Switches: never.
     """
-    return int(conn.info.transaction_status)
+    of_psycopg2 = getattr(conn, "get_transaction_status", None)  # `info` would make an object first
+    return int(of_psycopg2() if of_psycopg2 is not None else conn.pgconn.transaction_status)
 
 
 _ADAPTERS: dict[str, Any] = {"psycopg2": _Psycopg2, "psycopg": _Psycopg3}

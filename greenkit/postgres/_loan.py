@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Member", "OwnerEnd"]
 
-_TRAIL = 16
+_TRAIL = 8
 
 
 class OwnerEnd(Protocol):

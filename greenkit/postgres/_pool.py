@@ -156,10 +156,14 @@ class ConnectionPool(Generic[_Conn]):
 
         Switches: may.
         """
-        until = Deadline.after(self._settings.timeout if timeout is None else timeout)
-        line = self._enter(until)
+        line, shelf = self._line, self._shelf
+        if not self._upkeep.runs:
+            self._upkeep.start(self, self._settings)
+        until = None
+        if shelf.closed or not line.acquire_nowait():
+            until = self._queue_up(line, timeout)
         try:
-            member = self._shelf.find(until)
+            member = shelf.find_nowait() or shelf.find(until or self._until(timeout))
             member.lend(self._owner_ended)
             self._lent[id(member.conn)] = member
         except WaitTimeout as late:
@@ -290,15 +294,12 @@ class ConnectionPool(Generic[_Conn]):
         """Tell whether the end of its borrower does not end the loan; to be overridden. Switches: never."""
         return False
 
-    def _enter(self, until: Deadline) -> WaitLine:
-        line = self._line
-        self._must_be_open()
-        self._upkeep.start(self, self._settings)
-        if not line.acquire_nowait():
-            self._queue_up(line, until)
-        return line
+    def _until(self, timeout: float | None) -> Deadline:
+        return Deadline.after(self._settings.timeout if timeout is None else timeout)
 
-    def _queue_up(self, line: WaitLine, until: Deadline) -> None:
+    def _queue_up(self, line: WaitLine, timeout: float | None) -> Deadline:
+        self._must_be_open()
+        until = self._until(timeout)
         most, waiting = self._settings.max_waiting, line.statistics().waiting
         if most and waiting >= most:
             kind = for_driver(TooManyRequests, self._shelf.error_named("TooManyRequests"))
@@ -313,6 +314,7 @@ class ConnectionPool(Generic[_Conn]):
         except BaseException:
             line.release()
             raise
+        return until
 
     def _tend(self) -> None:
         examine(self._shelf, self._line, ask=False)

@@ -37,6 +37,7 @@ class Shelf:
         self._connect, self.settings = connect, settings
         self.min_size, self.max_size = settings.min_size, settings.max_size
         self._random = random.Random()
+        self._now = settings.clock.now
         self._driver: _driver.Driver | None = None
         self._generation = 0
         self.outage = Outage(patience=settings.reconnect_timeout, clock=settings.clock)
@@ -65,14 +66,24 @@ class Shelf:
 
         Switches: may.
         """
+        return self.find_nowait() or self._connect_in_turn(until)
+
+    def find_nowait(self) -> Member | None:
+        """Return an idle connection that works, or None; waits only for a `check` of the user's.
+
+        Switches: may.
+        """
+        check = self.settings.check
         while self.idle:
             try:
                 member = self.idle.pop()
             except IndexError:  # another native thread was faster
                 break
-            if self._passes(member, self.settings.check):
+            if check is None and self._is_wanted(member) and member.looks_alive():
                 return member
-        return self._connect_in_turn(until)
+            if self._passes(member, check):
+                return member
+        return None
 
     def add(self) -> None:
         """Open a connection and make it idle. Switches: may."""
@@ -124,7 +135,7 @@ class Shelf:
             oldest = self.idle[0]
         except IndexError:
             return False
-        idled = self.settings.clock.now() - oldest.idle_since
+        idled = self._now() - oldest.idle_since
         surplus = len(self.idle) > self.min_size and idled >= self.settings.max_idle
         return surplus or not self._is_wanted(oldest)
 
@@ -189,11 +200,14 @@ class Shelf:
         return sound
 
     def _is_wanted(self, member: Member) -> bool:
-        young = self.settings.clock.now() < member.expires_at and member.generation == self._generation
-        return young and self.size <= self.max_size
+        return (
+            member.generation == self._generation
+            and self.size <= self.max_size
+            and self._now() < member.expires_at
+        )
 
     def _make_idle(self, member: Member) -> None:
-        member.idle_since = self.settings.clock.now()
+        member.idle_since = self._now()
         self.idle.append(member)
 
     def _connect_in_turn(self, until: Deadline) -> Member:
@@ -232,20 +246,22 @@ class Shelf:
             self._driver.close(conn)
             raise
         lifetime = self.settings.max_lifetime * self._random.uniform(0.9, 1.0)
-        expires_at = self.settings.clock.now() + lifetime
+        expires_at = self._now() + lifetime
         return Member(conn, expires_at=expires_at, generation=self._generation)
 
     def _wipe(self, conn: Any) -> bool:
         """Roll back and reset `conn`; tell whether it is fit to be lent again."""
         if conn.closed:
             return False
-        status = _driver.status(conn)
+        status, reset = _driver.status(conn), self.settings.reset
+        if status == _driver.IDLE and reset is None:
+            return True
         if status == _driver.ACTIVE:
             return False
         if status != _driver.IDLE:
             conn.rollback()
-        if self.settings.reset is not None:
-            self.settings.reset(conn)
+        if reset is not None:
+            reset(conn)
         return not conn.closed and _driver.status(conn) == _driver.IDLE
 
     def close_oldest(self) -> None:

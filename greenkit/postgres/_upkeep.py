@@ -26,15 +26,11 @@ _SHORTEST, _LONGEST = 0.02, 30.0  # seconds between two rounds
 
 
 class Upkeep:
-    """Run `tend()` from time to time for as long as the pool lives and is open."""
+    """Run `tend()` from time to time for as long as the pool lives and is open; `runs` while it does."""
 
     def __init__(self) -> None:
         self._greenlet: Any = None
-
-    @property
-    def runs(self) -> bool:
-        """Tell whether it looks after the pool."""
-        return self._greenlet is not None and not self._greenlet.dead
+        self.runs = False
 
     def start(self, pool: Any, settings: Settings) -> None:
         """See that it runs; where there is no hub, do nothing. Switches: never."""
@@ -45,6 +41,11 @@ class Upkeep:
         span = min(settings.max_idle, settings.max_lifetime) / 10
         interval = min(max(span, _SHORTEST), _LONGEST)
         self._greenlet = gevent.spawn(_run, weakref.ref(pool), interval)
+        self._greenlet.rawlink(self._ended)
+        self.runs = True
+
+    def _ended(self, _greenlet: object) -> None:
+        self.runs = False
 
     def stop(self) -> None:
         """End it. Switches: never."""

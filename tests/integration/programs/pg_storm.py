@@ -18,10 +18,8 @@ class Twin(postgres.ConnectionPool):
     """The usual mistake: GreenletExit and gevent.Timeout are not Exceptions."""
 
     def getconn(self, *, timeout=None):
-        from greenkit.wait import Deadline
-
-        until = Deadline.after(5.0)
-        line = self._enter(until)
+        line = self._line
+        until = self._queue_up(line, 1.0)
         try:
             member = self._shelf.find(until)
             self._lent[id(member.conn)] = member
