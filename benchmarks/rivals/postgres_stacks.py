@@ -70,7 +70,7 @@ def django(engine, pool, driver):
             cursor.execute("select 1")
             cursor.fetchone()
 
-    return lambda: connection.close(), query  # not the main greenlet's `close`
+    return lambda: connection.close(), query  # noqa: PLW0108 - not the `close` of the main greenlet
 
 
 def lender():

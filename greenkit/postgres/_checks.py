@@ -9,7 +9,7 @@ from gevent import monkey
 
 from greenkit.findings import Finding, Severity
 from greenkit.postgres._install import callback, installed
-from greenkit.postgres._pool import pools
+from greenkit.postgres._registry import pools
 
 if TYPE_CHECKING:
     from greenkit.postgres._pool import ConnectionPool

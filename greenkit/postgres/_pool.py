@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import weakref
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -19,7 +18,8 @@ import gevent
 from greenkit import facts
 from greenkit._clock import MONOTONIC, Clock
 from greenkit.errors import PoolClosedError, WaitTimeout
-from greenkit.postgres._deadline import deadline
+from greenkit.postgres import _registry
+from greenkit.postgres._deadline import current, deadline
 from greenkit.postgres._errors import PoolTimeout, TooManyRequests, for_driver
 from greenkit.postgres._settings import Settings
 from greenkit.postgres._shelf import Shelf
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from greenkit.postgres._loan import Member
 
-__all__ = ["ConnectionPool", "pools"]
+__all__ = ["ConnectionPool"]
 
 _Conn = TypeVar("_Conn")
 _log = logging.getLogger("greenkit.postgres")
@@ -106,7 +106,7 @@ class ConnectionPool(Generic[_Conn]):
         self._leaked, self._leaked_at = 0, ""
         self.name = name
         facts.register("connections", self)
-        _pools.add(self)
+        _registry.add(self)
 
     def __repr__(self) -> str:
         seen = self.statistics()
@@ -295,7 +295,8 @@ class ConnectionPool(Generic[_Conn]):
         return False
 
     def _until(self, timeout: float | None) -> Deadline:
-        return Deadline.after(self._settings.timeout if timeout is None else timeout)
+        own = Deadline.after(self._settings.timeout if timeout is None else timeout)
+        return Deadline.earliest(current(), own)
 
     def _queue_up(self, line: WaitLine, timeout: float | None) -> Deadline:
         self._must_be_open()
@@ -381,18 +382,3 @@ class ConnectionPool(Generic[_Conn]):
         os.close(nowhere)
         self._lent = {}
         self._line = WaitLine(self._settings.max_size, name=self.name)
-
-
-def pools() -> list[ConnectionPool[Any]]:
-    """Return the pools of this process that are alive. Switches: never."""
-    return sorted(_pools, key=lambda pool: pool.name)
-
-
-def _reset_pools_after_fork() -> None:
-    for pool in list(_pools):
-        pool._after_fork()
-
-
-_pools: weakref.WeakSet[ConnectionPool[Any]] = weakref.WeakSet()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_pools_after_fork)

@@ -26,12 +26,13 @@ def copy_in(cursor: Any, sql: Any, *, source: Any) -> int:
     connection can be used again, and the reason is raised.
 
     Args:
-        cursor: Of psycopg2 or psycopg 3.
+        cursor: Of psycopg2 or psycopg 3, or Django's around one.
         sql: The statement, as the driver takes it.
         source: A file (anything with `read(size)`), or an iterable of str or bytes.
 
     Switches: may.
     """
+    cursor = _unwrapped(cursor)
     if _driver.is_psycopg2(cursor):
         cursor.copy_expert(sql, source if hasattr(source, "read") else _Reader(source))
     else:
@@ -56,7 +57,12 @@ def copy_out(cursor: Any, sql: Any) -> Iterator[bytes]:
 
     Switches: may.
     """
+    cursor = _unwrapped(cursor)
     return _rows_of_psycopg2(cursor, sql) if _driver.is_psycopg2(cursor) else _rows_of_psycopg3(cursor, sql)
+
+
+def _unwrapped(cursor: Any) -> Any:
+    return getattr(cursor, "cursor", cursor)  # Django's wrapper has the driver's there
 
 
 class _Reader:

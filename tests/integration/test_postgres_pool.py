@@ -119,6 +119,7 @@ def test_waiters_ride_out_an_outage_behind_one_who_knocks(kept) -> None:
     kind, _, message = kept["late"]
     assert kind == "PoolTimeout"
     assert "connection refused" in message
+    assert kept["deadline"] == ["PoolTimeout", True], "the deadline of queries bounds the wait for one too"
 
 
 def test_a_server_never_reached_and_fail_fast_are_errors_at_once(kept) -> None:

@@ -77,6 +77,8 @@ def outage():
     gevent.sleep(0.7)
     said["while away"] = [pool.statistics().away > 0, "server away" in repr(pool)]
     said["late"] = fails(pool.getconn, timeout=0.2)
+    with postgres.deadline(0.2):
+        said["deadline"] = fails(pool.getconn)[:2]
     before = server.attempts
     server.away = False
     gevent.joinall(users, timeout=20)
