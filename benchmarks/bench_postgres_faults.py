@@ -43,12 +43,9 @@ def away(server):
 
 
 def terminate(server):
-    conn = psycopg2.connect(server.dsn)
+    conn = psycopg2.connect(server.dsn_for("template1"))  # its own database: a stack may fill the other
     conn.autocommit = True
-    conn.cursor().execute(
-        "select pg_terminate_backend(pid) from pg_stat_activity "
-        "where backend_type = 'client backend' and pid <> pg_backend_pid()"
-    )
+    conn.cursor().execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = 'postgres'")
     conn.close()
 
 
@@ -68,7 +65,11 @@ def watch(stack, fault, server):
     if child.stdout.readline() != "ready\n":
         return f"left out: {child.communicate()[1].strip().splitlines()[-1][:80]}"
     time.sleep(2)
-    fault(server)
+    try:
+        fault(server)
+    except psycopg2.OperationalError as error:
+        child.kill()
+        return f"not even the operator gets in: {str(error).strip()[-50:]}"
     try:
         return child.communicate(timeout=SECONDS + 20)[0].strip()
     except subprocess.TimeoutExpired:

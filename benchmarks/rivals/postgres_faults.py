@@ -38,7 +38,7 @@ def greenkit(driver):
 
     @contextmanager
     def borrow():
-        with postgres.deadline(DEADLINE), pool.connection() as conn:
+        with pool.connection() as conn, postgres.deadline(DEADLINE):
             yield conn
 
     return borrow

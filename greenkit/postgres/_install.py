@@ -15,11 +15,11 @@ __all__ = ["callback", "install", "installed", "uninstall"]
 
 
 _hooked: set[str] = set()
-"""Drivers whose import we hear of; `_wanted` says whether we still care."""
-_wanted = False
+"""Drivers whose import we hear of; `_wanted` says of which we still care."""
+_wanted: set[str] = set()
 
 
-def install() -> None:
+def install(*drivers: str) -> None:
     """Make psycopg2 and psycopg 3 let other greenlets run while they wait for the server.
 
     A driver that is not imported yet is seen to when it is. psycopg2 gets our wait callback in
@@ -28,24 +28,29 @@ def install() -> None:
     greenlet. Any number of calls does the same as one. Whoever sets psycopg2's callback after us
     replaces us.
 
+    Args:
+        drivers: "psycopg2", "psycopg"; none means both.
+
     Raises:
-        ConfigError: Neither driver can be imported.
+        ConfigError: None of them can be imported.
 
     Switches: never.
     """
-    global _wanted  # noqa: PLW0603 - a process has one set of drivers
-    drivers = {"psycopg2": _install_psycopg2, "psycopg": _install_psycopg3}
-    available = [name for name in drivers if find_spec(name) is not None]
+    ways = {"psycopg2": _install_psycopg2, "psycopg": _install_psycopg3}
+    if unknown := set(drivers) - ways.keys():
+        msg = f"install() knows psycopg2 and psycopg, not {', '.join(sorted(unknown))}"
+        raise ConfigError(msg)
+    available = [name for name in drivers or ways if name in sys.modules or find_spec(name) is not None]
     if not available:
         msg = "there is no PostgreSQL driver to install: pip install 'greenkit[postgres]' (psycopg2)"
         raise ConfigError(msg)
-    _wanted = True
+    _wanted.update(available)
     for name in available:
-        if name in sys.modules:
-            drivers[name]()
+        if sys.modules.get(name) is not None:
+            ways[name]()
         elif name not in _hooked:
             _hooked.add(name)
-            on_import(name, drivers[name])
+            on_import(name, ways[name])
 
 
 def installed() -> bool:
@@ -56,7 +61,7 @@ def installed() -> bool:
     Switches: never.
     """
     if "psycopg2" not in sys.modules:
-        return _wanted
+        return "psycopg2" in _wanted
     current = callback()
     if current is None:
         return False
@@ -70,7 +75,6 @@ def uninstall() -> None:
 
     Switches: never.
     """
-    global _wanted  # noqa: PLW0603 - a process has one set of drivers
     if "psycopg2" in sys.modules and installed():
         from psycopg2 import extensions  # optional driver
 
@@ -78,11 +82,11 @@ def uninstall() -> None:
         _unguard()
     if "greenkit.postgres._psycopg3" in sys.modules:
         sys.modules["greenkit.postgres._psycopg3"].uninstall()
-    _wanted = False
+    _wanted.clear()
 
 
 def _install_psycopg2() -> None:
-    if _wanted:
+    if "psycopg2" in _wanted:
         import psycopg2  # optional driver
         from psycopg2 import extensions
 
@@ -105,7 +109,7 @@ def _unguard() -> None:
 
 def _install_psycopg3() -> None:
     # Unpatched, its waiting is the right one: there is no hub to wait in.
-    if _wanted and monkey.is_module_patched("select"):
+    if "psycopg" in _wanted and monkey.is_module_patched("select"):
         from greenkit.postgres import _psycopg3  # optional driver
 
         _psycopg3.install()

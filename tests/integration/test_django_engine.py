@@ -58,6 +58,11 @@ def test_a_wrapper_shared_with_others_keeps_its_connection(seen) -> None:
     assert seen["shared"] == [1, True, 0]
 
 
+def test_a_killed_unit_of_work_leaves_no_query(seen) -> None:
+    """The engine alone, with nothing else installed, has the query cancelled; with either driver."""
+    assert seen["cancelled"] == 0
+
+
 def test_a_green_process_gets_the_wait_callback_by_itself(seen) -> None:
     """The engine installs psycopg2's callback when the process is patched, and only then."""
     if seen["driver"] == "psycopg2":

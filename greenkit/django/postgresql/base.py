@@ -7,6 +7,7 @@ cooperative when the first connection is opened. Loaded by Django.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
@@ -149,7 +150,7 @@ class DatabaseWrapper(django_base.DatabaseWrapper):  # type: ignore[misc]
 
 
 def make_cooperative() -> None:
-    """Install greenkit's psycopg2 callback in a patched process that has none.
+    """Install greenkit's care for Django's driver in a patched process; psycopg2 only without a callback.
 
     Switches: never.
     """
@@ -157,10 +158,14 @@ def make_cooperative() -> None:
     if not monkey.is_module_patched("socket"):
         return
     if is_psycopg3:
-        if any(found.id == "GK303" for found in postgres.check()):
-            postgres.install()
+        _install_psycopg3()
     elif django_base.psycopg2.extensions.get_wait_callback() is None:
-        postgres.install()
+        postgres.install("psycopg2")
+
+
+@cache
+def _install_psycopg3() -> None:
+    postgres.install("psycopg")
 
 
 def _to_autocommit(conn: Any) -> None:

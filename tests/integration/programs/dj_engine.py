@@ -94,6 +94,26 @@ def share():
     return [kept, works, pool.statistics().in_use - before]
 
 
+def cancelled():
+    """Kill a unit of work in its query and count what runs on in the server."""
+    if WORLD == "plain":
+        return 0
+    import gevent
+
+    def slow():
+        with connection.cursor() as cursor:
+            cursor.execute("select pg_sleep(30)")
+
+    one = gevent.spawn(slow)
+    gevent.sleep(0.3)
+    one.kill()
+    with connection.cursor() as cursor:
+        cursor.execute("select count(*) from pg_stat_activity where wait_event = 'PgSleep'")
+        left = cursor.fetchone()[0]
+    connection.close()
+    return left
+
+
 shared = share()
 time_zone = fail_and_go_on()
 borrowed = pool.statistics().in_use
@@ -108,6 +128,7 @@ answer(
     created=seen.created,
     time_zone=time_zone,
     shared=shared,
+    cancelled=cancelled(),
     borrowed=borrowed,
     after_request=pool.statistics().in_use,
     exhausted=exhaust(),
