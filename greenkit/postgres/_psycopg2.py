@@ -159,8 +159,8 @@ def _end_query(conn: Any, watch: FdWatch, grace: Deadline) -> bool:
         finally:
             # A cancel still under way would hit the next query of the connection.
             request.join(timeout=grace.timeout())
-        if not request.ready():
-            return False
+        if not request.value:
+            return False  # given up half-way, the server may carry it out yet
     return answered
 
 

@@ -181,15 +181,16 @@ def _stop(conn: Any, gen: Any) -> None:
 
 
 def _end_query(conn: Any, gen: Any) -> None:
-    try:
+    with suppress(WaitTimeout):
+        delivered = False
         with lifted(), suppress(psycopg.Error):
             conn.cancel_safe(timeout=_farewell.GRACE)
+            delivered = True
         with suppress(psycopg.Error):
             _drive(gen, _watch(conn), Deadline.after(_farewell.GRACE))
-        # Answered; what a stream or a pipeline has still to fetch, psycopg fetches on its way out.
-        return
-    except WaitTimeout:
-        pass
+        # Given up half-way, the server may carry a cancel out yet, on the next query.
+        if delivered:
+            return  # what a stream or a pipeline has still to fetch, psycopg fetches on its way out
     if conn.pgconn.status != ConnStatus.OK:
         return
     line = os.dup(conn.pgconn.socket)
