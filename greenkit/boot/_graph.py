@@ -151,7 +151,7 @@ class _Search:
                     continue
                 hold = Hold(module, *told, thing, (*nodes, thing))
                 found.setdefault((target, module, hold.path), hold)
-        return list(found.values())
+        return sorted(found.values(), key=lambda hold: (hold.module, hold.path))
 
     def _best(self) -> dict[int, int]:
         """Return how many edges each object is below its nearest root."""

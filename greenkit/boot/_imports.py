@@ -137,7 +137,9 @@ class _Finder:
         if head and head[0] is not self and self in head:
             head.remove(self)
             head.insert(0, self)
-        for name in [one for one in self.wanted if one in sys.modules and one not in self.running]:
+        # None in `sys.modules` forbids a module: nothing is being imported, nor will be.
+        here = [one for one in self.wanted if sys.modules.get(one) is not None]
+        for name in [one for one in here if one not in self.running]:
             if _is_imported(name):
                 self.imported(name)
             else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import weakref
 from _thread import RLock
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -66,11 +67,14 @@ class Agent:
         away: The backend did not answer the last time.
     """
 
-    __slots__ = ("_bell", "_connect", "_greenlet", "_lock", "_runs", "_served", "_where", "away")
+    __slots__ = ("_bell", "_connect", "_greenlet", "_lock", "_lost", "_runs", "_served", "_where", "away")
 
     def __init__(self, connect: Callable[[], Wire]) -> None:
         self._connect = connect
         self._served: set[SharedBudget] = set()
+        # Those that wait for the backend to come back: it may never, and a limiter that nobody uses any
+        # more must not be kept for that.
+        self._lost: weakref.WeakSet[SharedBudget] = weakref.WeakSet()
         self._bell: GreenBell | NativeBell | None = None
         self._runs = self.away = False
         self._where: Any = None
@@ -144,7 +148,9 @@ class Agent:
             wire.close()
             if not self.away:
                 self.away = True
-                log.warning(_AWAY, ", ".join(record for record, _ in asked[:3]), type(error).__name__, error)
+                # Its text: a log that keeps the error keeps its frames, and with them the budgets.
+                names = ", ".join(record for record, _ in asked[:3])
+                log.warning(_AWAY, names, type(error).__name__, str(error))
             return
         for budget, reply in zip(due, replies, strict=True):
             budget.apply(reply)
@@ -162,13 +168,14 @@ class Agent:
     def _due(self) -> tuple[list[SharedBudget], float]:
         """Return the budgets to be served now, or the seconds until one is."""
         due, wait = [], math.inf
-        for budget in list(self._served):
+        for budget in {*self._served, *self._lost}:
             # Out first: who asks between the two is put in again. And not under the lock, which is
             # taken by `serve()` under the budget's.
             self._served.discard(budget)
+            self._lost.discard(budget)
             left = budget.wants()
             if left < math.inf:
-                self._served.add(budget)
+                (self._lost if self.away else self._served).add(budget)
             if left <= 0.0:
                 due.append(budget)
             wait = min(wait, left)

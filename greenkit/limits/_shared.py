@@ -6,7 +6,7 @@ The budget has its lock around every call, and the agent carries the requests.
 from __future__ import annotations
 
 import math
-import random
+from random import Random
 from typing import TYPE_CHECKING
 
 from greenkit.limits._hand import Hand
@@ -41,6 +41,7 @@ _LOOK_AGAIN = 1.0
 _SLOT_PROBE = 0.05
 # What the store said is good for so long; after that it is asked before anybody is told "too late".
 _FRESH = 1.0
+_random = Random()  # its own: a limiter must not disturb the program's random numbers
 
 
 class Try:
@@ -376,7 +377,7 @@ class SharedStore(LocalStore):
             self._stand_alone(now)
         self._sent, self.tries = ([], [], 0), []
         # Not all processes at the same instant.
-        self.asked_at, self._last = math.inf, now - random.uniform(0.0, 0.2) * _PROBE
+        self.asked_at, self._last = math.inf, now - _random.uniform(0.0, 0.2) * _PROBE
         self._back = True
         return tries
 

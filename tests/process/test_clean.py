@@ -45,6 +45,9 @@ def test_a_program_that_hangs_is_killed_and_what_it_said_is_shown():
         run_clean("print('still here', flush=True)\nimport signal; signal.pause()", timeout=0.5)
 
 
+PLUGIN = {"greenkit.testing._hub", "greenkit.testing.fixtures"}
+
+
 def test_the_pytest_plugin_loads_nothing_of_weight():
     """Loading the fixtures in somebody's project brings neither gevent nor a server's code."""
     run = run_clean(
@@ -52,7 +55,7 @@ def test_the_pytest_plugin_loads_nothing_of_weight():
         "print(json.dumps(sorted(set(sys.modules) - before)))"
     )
     assert [name for name in run.json if not name.startswith("greenkit")] == []
-    assert set(run.json) == {"greenkit", "greenkit.errors", "greenkit.testing", "greenkit.testing.fixtures"}
+    assert set(run.json) == {"greenkit", "greenkit.errors", "greenkit.testing", *PLUGIN}
 
 
 @pytest.mark.parametrize("early", [True, False])
