@@ -2,17 +2,22 @@
 
 `install(app)` in the app module is all a project adds. Here live the pool, the event loop that
 writes to the broker from one greenlet, time limits and hooks; the patch itself is `greenkit.boot`'s.
+What needs gevent is loaded when it is asked for: a web process that only sends tasks imports this
+door too, and so does every `celery` command.
 """
 
 from __future__ import annotations
 
 # First: under `-P custom` everything after it must find a patched process.
 from greenkit.celery import _early as _early
-from greenkit.celery._gevent import PoolStatistics, TaskPool
 from greenkit.celery._install import install, uninstall
-from greenkit.celery._job import current_permit, current_task_id
 from greenkit.celery._options import Options
 from greenkit.celery._resources import on_worker_start, on_worker_stop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from greenkit.celery._gevent import PoolStatistics, TaskPool
+    from greenkit.celery._job import current_permit, current_task_id
 
 __all__ = [
     "Options",
@@ -25,3 +30,27 @@ __all__ = [
     "on_worker_stop",
     "uninstall",
 ]
+
+_FILES = {
+    "PoolStatistics": "_gevent",
+    "TaskPool": "_gevent",
+    "current_permit": "_job",
+    "current_task_id": "_job",
+}
+
+
+def __getattr__(name: str) -> object:
+    file = _FILES.get(name)
+    if file is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    # Late: see the module's docstring.
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"{__name__}.{file}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FILES})

@@ -5,11 +5,11 @@ Asks the running workers through the broker (`inspect greenkit`); needs no acces
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
 from celery.bin.base import CeleryCommand, handle_preload_options
-from gevent.event import Event
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ def top_command(ctx: Any, *, every: float, timeout: float, once: bool, tasks: in
         if once:
             ctx.exit(0 if answers else 2)
         try:
-            Event().wait(every)
+            time.sleep(every)
         except KeyboardInterrupt:
             return
 

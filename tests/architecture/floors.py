@@ -57,6 +57,7 @@ NOT_BEFORE = frozenset(
 DOORS_WITH_LOGIC: dict[str, str] = {
     "greenkit/__init__.py": "lazy by PEP 562, so that importing it loads nothing gevent patches",
     "greenkit/boot/__init__.py": "lazy for repair(), which a process patched at its first line never needs",
+    "greenkit/celery/__init__.py": "lazy, so that a process that only sends tasks loads no gevent",
     "greenkit/testing/__init__.py": "lazy, so that greenkit.testing.early patches before the rest loads",
 }
 

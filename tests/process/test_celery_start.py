@@ -111,3 +111,18 @@ def test_install_patches_nothing_and_reads_no_settings(tmp_path: Path) -> None:
         "assert 'celery.concurrency.gevent' not in sys.modules\n"
     )
     assert run.returncode == 0, run
+
+
+def test_a_process_that_only_sends_loads_no_gevent():
+    """Neither the room's door nor its words among Celery's own bring gevent into a web process or a shell."""
+    program = (
+        "import greenkit.celery, greenkit.celery.commands, sys\n"
+        "from celery import Celery\n"
+        "app = Celery(broker='memory://')\n"
+        "greenkit.celery.install(app)\n"
+        "app.send_task('any')\n"
+        "assert 'gevent' not in sys.modules\n"
+        "assert greenkit.celery.TaskPool.__name__ == 'TaskPool'\n"
+    )
+    run = run_clean(program)
+    assert run.returncode == 0, run
