@@ -29,6 +29,7 @@ class _Meaning:
     hint: str
 
 
+_FIRST_LINE = 'Make "import greenkit.auto" line 1 of the program, or start it with "greenkit run -- …".'
 _THREAD = "Run it in a native thread: gevent.get_hub().threadpool.apply(…)."
 _MEANINGS = (
     _Meaning(
@@ -67,6 +68,8 @@ def explains(one: Finding, block: HubBlocked) -> bool:
     """
     if one.effect not in {"blocks-hub", "deadlocks", "hangs"} or one.severity is Severity.INFO:
         return False
+    if one.rule == "never-patched":
+        return True
     if one.rule in {"no-wait-callback", "no-grpc-hook", "multiprocessing"}:
         return False  # a block says it better: with the line of the call
     if one.rule == "decided-at-import":
@@ -86,6 +89,10 @@ def about_block(block: HubBlocked) -> Finding:
     forever = not block.over and block.seconds >= _STUCK
     packages = _packages(block)
     meaning = next((one for one in _MEANINGS if one.package in packages), None)
+    if not boot.patched():
+        meaning = _Meaning(
+            "", "GK104", "never-patched", boot.called(block.module), block.function, _FIRST_LINE
+        )
     call = block.call or "a call in C"
     said = f"the hub stood still for {block.seconds:.2f} s in {block.where}: {call} let no greenlet run"
     task = (f"task {block.task}",) if block.task else ()

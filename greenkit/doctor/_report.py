@@ -8,7 +8,7 @@ __all__ = ["report"]
 def report() -> None:
     """Write what is wrong with this process to the file named by `GREENKIT_REPORT`, now and from now on.
 
-    Starts the watchdog in a patched process. Without the variable the findings go to standard error as
+    Starts the watchdog. Without the variable the findings go to standard error as
     text. A second call looks again.
 
     Switches: never.

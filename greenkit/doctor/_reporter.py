@@ -11,7 +11,7 @@ import os
 import sys
 from dataclasses import replace
 
-from greenkit import boot, facts, watchdog
+from greenkit import facts, watchdog
 from greenkit.doctor import _files
 from greenkit.doctor._blocked import about_block, explains
 from greenkit.doctor._collect import collect
@@ -48,10 +48,10 @@ class _Reporter:
             return
         self.watching = True
         atexit.register(self.scan)
-        if boot.patched():
-            dog = watchdog.running() or watchdog.start(_THRESHOLD)
-            dog.observe(self.blocked)
-            watch_loops(self.add)
+        # Patched or not: a hub that runs can stand still.
+        dog = watchdog.running() or watchdog.start(_THRESHOLD)
+        dog.observe(self.blocked)
+        watch_loops(self.add)
 
     def blocked(self, block: facts.HubBlocked) -> None:
         """Take what the watchdog saw; called in its native thread."""

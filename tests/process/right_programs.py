@@ -36,6 +36,13 @@ RIGHT = [
         """,
     ),
     Case(
+        "gevent's own calls, and nothing patched",
+        {
+            "app": LOOK
+            + "import gevent\ngevent.joinall([gevent.spawn(gevent.sleep, 0.2) for _ in range(3)])\n"
+        },
+    ),
+    Case(
         "native on purpose",
         {
             "app": PATCH + "import native\nnative.start()\n" + LOOK,

@@ -273,6 +273,14 @@ spec.loader.exec_module(private)
         [("blocking-call", "gpu", "render", "gpu.py:5", "")],
     ),
     Case(
+        "gevent, and nothing patched",
+        {
+            "app": "import time\nimport gevent\n" + LOOK + RUN + "\n\ndef job():\n    time.sleep(0.3)\n\n\n"
+            "gevent.joinall([gevent.spawn(job) for _ in range(2)])\n"
+        },
+        [("never-patched", "app", "job", "app.py:10", "")],
+    ),
+    Case(
         "a password's hash",
         {
             "app": PATCH + LOOK + RUN + "import hashlib\n\n\ndef check():\n"
