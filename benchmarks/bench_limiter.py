@@ -200,7 +200,11 @@ def show_crowds(waiters, rate, names):
     )
     print(f"{waiters} waiters, {rate}/s, burst 1 (CPU of a bare sleep loop: {bare:.2f} s)")
     runs = {"greenkit": ours, "greenkit, each with a time-out": with_timeout}
-    runs |= {name: (lambda rate, make=limiters.ALL[name]: _numbered(make(rate, 1)[1])) for name in names}
+    runs |= {
+        name: (lambda rate, make=limiters.ALL[name]: _numbered(make(rate, 1)[1]))
+        for name in names
+        if name in limiters.ALL
+    }
     for name, make in runs.items():
         wall, cpu, passed = crowd(make(rate), waiters)
         displaced = sum(place != number for place, number in enumerate(passed))

@@ -6,6 +6,7 @@ Who has no wait of its own gets the one its documentation shows: ask, sleep for 
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 
 
 def _poll(ask, pause):
@@ -111,6 +112,8 @@ ALL = {
     "throttled-py, GCRA": throttled_gcra,
     "pyrate-limiter": pyrate,
     "token-bucket": token_bucket,
-    "steindamm": steindamm,
     "kombu's bucket": kombu_bucket,
 }
+
+if find_spec("steindamm"):  # needs Python 3.11
+    ALL["steindamm"] = steindamm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 
 
 def limits_moving(url, rate, burst):
@@ -79,6 +80,8 @@ def by_hand(url, rate, burst):
 ALL = {
     "limits, moving window": limits_moving,
     "throttled-py, GCRA": throttled_gcra,
-    "steindamm": steindamm,
     "INCR and EXPIRE by hand": by_hand,
 }
+
+if find_spec("steindamm"):  # needs Python 3.11
+    ALL["steindamm"] = steindamm
