@@ -10,5 +10,15 @@ from greenkit.wait._deadline import Deadline
 from greenkit.wait._fd import FdWatch
 from greenkit.wait._gate import Gate, Pass
 from greenkit.wait._line import WaitLine, WaitLineStatistics
+from greenkit.wait._mailbox import Mailbox, hub_here
 
-__all__ = ["Deadline", "FdWatch", "Gate", "Pass", "WaitLine", "WaitLineStatistics"]
+__all__ = [
+    "Deadline",
+    "FdWatch",
+    "Gate",
+    "Mailbox",
+    "Pass",
+    "WaitLine",
+    "WaitLineStatistics",
+    "hub_here",
+]

@@ -23,6 +23,7 @@ from gevent import get_hub
 from greenlet import getcurrent
 
 from greenkit.errors import WaitTimeout
+from greenkit.wait._mailbox import Mailbox, hub_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,10 +51,10 @@ class WaitLineStatistics:
 class _Waiter:
     """One greenlet in the queue; `granted` and `parked` are what the races are about."""
 
-    __slots__ = ("granted", "greenlet", "hub", "parked", "timed_out")
+    __slots__ = ("granted", "greenlet", "mailbox", "parked", "timed_out")
 
     def __init__(self) -> None:
-        self.hub: Any = get_hub()
+        self.mailbox = Mailbox.of(get_hub())
         self.greenlet: Any = getcurrent()
         self.granted = False
         self.parked = False
@@ -70,9 +71,10 @@ class _Waiter:
             self.greenlet.switch()
 
     def expire(self) -> None:
-        if self.parked and not self.granted:
-            self.timed_out = True
-            self.wake()
+        # Granted by another thread just now: its wake-up may be on its way, but with this timer the
+        # hub loses what kept it alive, and might end before it comes.
+        self.timed_out = not self.granted
+        self.wake()
 
 
 class WaitLine:
@@ -206,26 +208,28 @@ class WaitLine:
         """Promise free slots to the longest waiters. The lock is held."""
         while self._free > 0 and self._queue:
             waiter = self._queue.popleft()
+            # Promised before it is told: its thread may run the wake-up at once.
             self._free -= 1
             waiter.granted = True
-            loop = waiter.hub.loop
-            if waiter.hub is _hub_of_this_thread():
-                loop.run_callback(waiter.wake)
-            else:
-                loop.run_callback_threadsafe(waiter.wake)
+            if not waiter.mailbox.post(waiter.wake):
+                self._free += 1  # its thread has ended
 
     def _park(self, waiter: _Waiter, timeout: float | None) -> None:
         """Leave the processor until woken; returns at once when already granted."""
-        timer = None
+        mailbox, timer = waiter.mailbox, None
         try:
-            if timeout is not None:
-                timer = waiter.hub.loop.timer(timeout)
+            if timeout is None:
+                mailbox.keep_alive()  # the slot may be another thread's
+            else:
+                timer = mailbox.hub.loop.timer(timeout)
                 timer.start(waiter.expire)
             waiter.parked = True
-            waiter.hub.switch()
+            mailbox.hub.switch()
         finally:
             waiter.parked = False
-            if timer is not None:
+            if timer is None:
+                mailbox.let_go()
+            else:
                 timer.close()
 
     def _leave(self, waiter: _Waiter, *, keep_grant: bool = False) -> bool:
@@ -254,21 +258,14 @@ class WaitLine:
     def _after_fork(self) -> None:
         """Forget, in a forked child, the waiters of threads that exist only in the parent."""
         self._lock = RLock()  # another thread may have held the old one for ever
-        here = _hub_of_this_thread()
-        self._queue = deque(one for one in self._queue if one.hub is here)
+        here = hub_here()
+        self._queue = deque(one for one in self._queue if one.mailbox.hub is here)
 
 
 def _check_size(size: int) -> None:
     if not isinstance(size, int) or size < 0:
         msg = f"size must be a whole number of slots, 0 or more, not {size!r}"
         raise ValueError(msg)
-
-
-def _hub_of_this_thread() -> Any:
-    # gevent's public get_hub() would make a hub for a thread that only releases.
-    from gevent._hub_local import get_hub_if_exists
-
-    return get_hub_if_exists()
 
 
 def _reset_lines_after_fork() -> None:

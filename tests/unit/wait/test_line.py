@@ -6,6 +6,7 @@ import os
 
 import gevent
 import pytest
+from gevent import monkey
 
 from greenkit.errors import WaitTimeout
 from greenkit.wait import WaitLine
@@ -140,3 +141,56 @@ def test_a_forked_child_starts_with_the_waiters_it_really_has() -> None:
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert line.statistics().in_use == 1
+
+
+@pytest.mark.parametrize("timeout", [None, 30.0])
+def test_a_wait_for_another_threads_slot_lasts_until_it_comes(timeout: float | None) -> None:
+    """A hub with nothing else to do does not give up on a slot that another thread holds."""
+    line = WaitLine(1)
+    line.acquire(timeout=0)
+    ended: list[object] = []
+
+    def wait_alone() -> None:
+        try:
+            gevent.spawn(line.acquire, timeout=timeout).get()
+            ended.append("has it")
+        except BaseException as error:
+            ended.append(error)
+        gevent.get_hub().destroy(destroy_loop=True)
+        finished.release()
+
+    finished = monkey.get_original("_thread", "allocate_lock")()
+    finished.acquire()
+    native_sleep = monkey.get_original("time", "sleep")
+    monkey.get_original("_thread", "start_new_thread")(wait_alone, ())
+    while not line.statistics().waiting and not ended:
+        native_sleep(0.001)
+    native_sleep(0.05)  # its hub finds that it has nothing else to do
+    line.release()
+    assert finished.acquire(timeout=30)
+    assert ended == ["has it"]
+
+
+def test_a_slot_does_not_go_to_a_thread_that_has_ended() -> None:
+    """Whoever waited in a thread that is no more is passed over, and the next has the slot."""
+    line = WaitLine(1)
+    line.acquire(timeout=0)
+    finished = monkey.get_original("_thread", "allocate_lock")()
+    finished.acquire()
+    left = []
+
+    def leave_a_waiter() -> None:
+        left.append(gevent.spawn(line.acquire, timeout=30.0))
+        gevent.sleep(0)
+        gevent.get_hub().destroy(destroy_loop=True)
+        finished.release()
+
+    monkey.get_original("_thread", "start_new_thread")(leave_a_waiter, ())
+    assert finished.acquire(timeout=30)
+    assert line.statistics().waiting == 1, "the moment under test never came"
+    order: list[int] = []
+    gevent.spawn(stand_in, line, order, 1)
+    gevent.sleep(0)
+    line.release()
+    gevent.sleep(0)
+    assert order == [1]
