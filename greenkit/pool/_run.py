@@ -163,11 +163,13 @@ class Run:
                 except StopIteration:
                     return
                 self._hand_on(index, item)
-        except Exception as error:
-            self._broken = error
+        except GreenletExit:
+            raise  # a kill; `_feeder_ended()` knows whose
         except (KeyboardInterrupt, SystemExit) as error:
             self._broken = error
             to_main(error)
+        except BaseException as error:  # a gevent.Timeout too: let go, it would look like the source's end
+            self._broken = error
 
     def _hand_on(self, index: int, item: Any) -> None:
         def done(child: Child) -> None:

@@ -213,6 +213,19 @@ def test_an_error_of_the_source_is_raised_after_what_it_gave(way):
     assert seen == [1, 2]
 
 
+@pytest.mark.parametrize("way", ["map", "imap", "stream"])
+def test_a_timeout_of_the_source_is_no_end_of_it(way, capsys):
+    """A source struck by a time-out of its own raises it; the run does not look complete, nothing is printed."""
+
+    def source():
+        yield 1
+        raise gevent.Timeout(1)
+
+    with GreenPool(2) as pool, pytest.raises(gevent.Timeout):
+        list(getattr(pool, way)(str, source()))
+    assert capsys.readouterr().err == ""
+
+
 def test_progress_is_told_of_every_item():
     """A progress without total gets the length; one update per item."""
 
