@@ -172,10 +172,10 @@ def draw(provider, ideal):
         else:
             dots.append(point(instant, sent).split(","))
     steps = []
-    for tenth in range(31):
-        instant = tenth * ideal / 30
-        steps.append(point(min(instant, last), min(CALLS, rate * instant)))
-    title = f"{CALLS} calls let through (line), what the quota gives (grey), {len(dots)} rejections (dots)"
+    for number in range(int(last * 4) + 1):  # a full bucket, and what flows in by the quarter second
+        allowed = min(CALLS, rate * (1 + (number + 1) / 4))
+        steps += [point(number / 4, allowed), point(min((number + 1) / 4, last), allowed)]
+    title = f"{CALLS} calls let through (line), what the quota allows (grey), {len(dots)} rejections (dots)"
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"',
         ' font-family="sans-serif" font-size="11">',
