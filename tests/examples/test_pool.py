@@ -75,3 +75,17 @@ def test_a_model_that_is_down_costs_no_ticket():
     assert run.returncode == 1, out + err
     assert "30 calls failed; 30 tickets are left" in err
     assert err.count("Connection refused") == 3, err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--rate", "500 per min", 'expected "/"'), ("--concurrency", "0", "at least 1")],
+)
+def test_a_wrong_setting_is_named_without_a_traceback(option, value, said):
+    """What cannot be is one message and the exit code 1, before anything is called."""
+    pytest.importorskip("tqdm")
+    run = start("manage.py", "label", option, value, LLM_URL="http://127.0.0.1:1", PGHOST="127.0.0.1")
+    out, err = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 1, out + err
+    assert said in err
+    assert "Traceback" not in err

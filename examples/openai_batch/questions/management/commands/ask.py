@@ -22,11 +22,17 @@ class Command(BaseCommand):
                 answer.apply_async((question.pk, way), producer=producer)
         ours = Question.objects.filter(pk__in=[question.pk for question in asked])
         left = count
-        while left:
-            time.sleep(0.1)
-            before, left = left, ours.filter(answer="").count()
-            moved = time.monotonic() if left < before else moved
-            if time.monotonic() - moved > patience:
-                raise CommandError(f"no answer for {patience:g} s, {left} are missing; see the worker's log")
+        try:
+            while left:
+                time.sleep(0.1)
+                before, left = left, ours.filter(answer="").count()
+                moved = time.monotonic() if left < before else moved
+                if time.monotonic() - moved > patience:
+                    raise CommandError(
+                        f"no answer for {patience:g} s, {left} are missing; see the worker's log"
+                    )
+        except KeyboardInterrupt:
+            self.stdout.write(f"stopped watching, {left} answers are missing")
+            raise SystemExit(130) from None
         took = time.monotonic() - start
         self.stdout.write(f"{way:9} {count} answers in {took:.1f} s, {count / took:.0f}/s")

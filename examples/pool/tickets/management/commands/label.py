@@ -20,8 +20,11 @@ class Command(BaseCommand):
         parser.add_argument("--bar", choices=sorted(BARS), default="tqdm")
 
     def handle(self, *, concurrency, rate, bar, **options):
-        self.http = greenkit.http.session(concurrency)
-        llm = Limiter("llm", requests=rate)
+        try:
+            self.http = greenkit.http.session(concurrency)
+            llm = Limiter("llm", requests=rate)
+        except ValueError as error:  # a rate that cannot be read is one too
+            raise CommandError(str(error)) from None
         todo = Ticket.objects.filter(label="").order_by("pk")
         self.done, self.failed = [], 0
         try:
