@@ -215,7 +215,7 @@ def test_an_error_of_the_source_is_raised_after_what_it_gave(way):
 
 @pytest.mark.parametrize("way", ["map", "imap", "stream"])
 def test_a_timeout_of_the_source_is_no_end_of_it(way, capsys):
-    """A source struck by a time-out of its own raises it; the run does not look complete, nothing is printed."""
+    """A source struck by a time-out of its own raises it: the run does not look complete."""
 
     def source():
         yield 1
