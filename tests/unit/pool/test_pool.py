@@ -226,6 +226,20 @@ def test_a_timeout_of_the_source_is_no_end_of_it(way, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_timeout_while_a_cost_is_told_is_no_end_of_the_source():
+    """A time-out that strikes the feeder in `cost` is raised; slot and permit are back."""
+
+    def cost(item):
+        if item == 3:
+            raise gevent.Timeout(1)
+        return 1
+
+    gate = Gate()
+    with GreenPool(2, limiter=gate, cost=cost) as pool, pytest.raises(gevent.Timeout):
+        pool.map(str, range(6))
+    assert (pool.statistics().in_use, gate.entered) == (0, gate.left)
+
+
 def test_progress_is_told_of_every_item():
     """A progress without total gets the length; one update per item."""
 
