@@ -22,6 +22,7 @@ __all__ = [
     "PermitRefused",
     "ServerSaidSlowDown",
     "emit",
+    "listeners",
     "listening",
     "register",
     "snapshot",
@@ -88,7 +89,8 @@ class HubBlocked:
     task: str = ""
 
 
-_listeners: tuple[Callable[[object], None], ...] = ()
+# Read as it stands where even the call of `listening()` would be felt.
+listeners: tuple[Callable[[object], None], ...] = ()
 _live: dict[str, weakref.WeakSet[Any]] = {}
 
 
@@ -98,19 +100,19 @@ def subscribe(listener: Callable[[object], None], /) -> Callable[[], None]:
     A listener runs where the fact happened, often in the hub: it must not wait and must not
     raise.
     """
-    global _listeners  # noqa: PLW0603 - one list of listeners per process is the point
-    _listeners = (*_listeners, listener)
+    global listeners  # noqa: PLW0603 - one list of listeners per process is the point
+    listeners = (*listeners, listener)
 
     def unsubscribe() -> None:
-        global _listeners  # noqa: PLW0603
-        _listeners = tuple(one for one in _listeners if one is not listener)
+        global listeners  # noqa: PLW0603
+        listeners = tuple(one for one in listeners if one is not listener)
 
     return unsubscribe
 
 
 def listening() -> bool:
     """Tell whether anybody listens, so that a busy room can skip making the fact."""
-    return bool(_listeners)
+    return bool(listeners)
 
 
 def emit(fact: object, /) -> None:
@@ -118,7 +120,7 @@ def emit(fact: object, /) -> None:
 
     Switches: never (a listener that waits breaks its promise).
     """
-    for listener in _listeners:
+    for listener in listeners:
         listener(fact)
 
 

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 from greenkit.errors import LimitTimeout
 from greenkit.limits._bell import sleep
 from greenkit.limits._feedback import Ending, ending_of, worth_another
+from greenkit.limits._line import NORMAL, RETRY
+from greenkit.limits._permit import NEW, Permit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from greenkit.limits._door import Door
-    from greenkit.limits._permit import Permit
+    from greenkit.limits._rules import Amounts
 
-__all__ = ["Attempt", "Attempts", "RetryBudget"]
+__all__ = ["Attempts", "RetryBudget"]
 
 # Full jitter: anywhere between 0 and the cap of this attempt. The bounds are the openai SDK's.
 _FIRST_BACKOFF = 0.5
@@ -67,56 +69,59 @@ class RetryBudget:
 
 
 class Attempts:
-    """Iterate over the attempts of one call; made by `attempts()` of a limiter."""
+    """Iterate over the attempts of one call; made by `attempts()` of a limiter.
 
-    __slots__ = ("budget", "costs", "deadline", "door", "retry_on", "until")
+    What the loop gets is this object each time: a context manager that gives the attempt's permit, and keeps a
+    passing failure quiet.
+
+    Attributes:
+        number: Of the attempt under way, 1 for the first.
+        error: What the last one failed with, or None.
+        backoff: Seconds until the next attempt; None when there is none.
+    """
+
+    __slots__ = (
+        "_budget",
+        "_costs",
+        "_deadline",
+        "_door",
+        "_permit",
+        "_retry_on",
+        "_until",
+        "backoff",
+        "error",
+        "number",
+    )
 
     def __init__(
         self,
         door: Door,
-        *,
         deadline: float,
         retry_on: Callable[[BaseException], bool] | None,
         budget: RetryBudget | None,
-        costs: Mapping[str, float],
+        costs: Amounts,
+        /,
     ) -> None:
-        self.door = door
-        self.deadline = deadline
-        self.until = 0.0
-        self.retry_on = retry_on or worth_another
-        self.budget = budget
-        self.costs = costs
+        self._door = door
+        self._deadline = deadline
+        self._retry_on = retry_on
+        self._budget = budget
+        self._costs = costs
 
-    def __iter__(self) -> Iterator[Attempt]:
-        """Yield attempts until one succeeds, or fails for good. Switches: may."""
-        self.until = self.door.clock.now() + self.deadline
-        if self.budget is not None:
-            self.budget.first()
-        attempt = Attempt(self, 1, None)
-        yield attempt
-        while attempt.backoff is not None:
-            sleep(attempt.backoff)
-            attempt = Attempt(self, attempt.number + 1, attempt.error)
-            yield attempt
-
-
-class Attempt:
-    """Be one attempt: a context manager that gives the permit and keeps a passing failure quiet.
-
-    Attributes:
-        number: 1 for the first.
-        error: What it failed with, or None.
-        backoff: Seconds until the next attempt; None when there is none.
-    """
-
-    __slots__ = ("_all", "_last", "_permit", "backoff", "error", "number")
-
-    def __init__(self, whole: Attempts, number: int, last: BaseException | None, /) -> None:
-        self._all = whole
-        self.number = number
-        self._last = last
+    def __iter__(self) -> Iterator[Attempts]:
+        """Yield itself until an attempt succeeds, or fails for good. Switches: may."""
+        self._until = self._door.clock.now() + self._deadline
+        self.number = 1
         self.error: BaseException | None = None
         self.backoff: float | None = None
+        if self._budget is not None:
+            self._budget.first()
+        yield self
+        while self.backoff is not None:
+            sleep(self.backoff)
+            self.number += 1
+            self.backoff = None
+            yield self
 
     def __enter__(self) -> Permit:
         """Wait for this attempt's permit.
@@ -126,15 +131,20 @@ class Attempt:
 
         Switches: may.
         """
-        whole = self._all
-        door = whole.door
-        left = whole.until - door.clock.now()
-        priority = "normal" if self._last is None else "retry"
-        self._permit = permit = door.permit(timeout=left, priority=priority, **whole.costs)
+        door = self._door
+        self._permit = permit = Permit()
+        permit._door = door
+        permit._costs = self._costs
+        permit._state = NEW
+        permit.waited = 0.0
+        if self.number == 1:
+            permit._timeout, permit._lane = self._deadline, NORMAL
+            return permit.__enter__()
+        permit._timeout, permit._lane = self._until - door.clock.now(), RETRY
         try:
             return permit.__enter__()
         except LimitTimeout as error:
-            raise error from self._last
+            raise error from self.error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
@@ -151,15 +161,15 @@ class Attempt:
         return self.backoff is not None
 
     def _backoff(self, error: BaseException) -> float | None:
-        whole = self._all
-        if not whole.retry_on(error):
+        door, retry_on = self._door, self._retry_on or worth_another
+        if not retry_on(error):
             return None
         cap = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** min(self.number - 1, 10))
         backoff = random.uniform(0.0, cap)
         # No time for another: the failure itself tells more than a time-out in the line would.
-        soonest = max(backoff, whole.door.eta(**whole.costs))
-        if whole.door.clock.now() + soonest >= whole.until:
+        soonest = max(backoff, door._budget.eta(self._costs))
+        if door.clock.now() + soonest >= self._until:
             return None
-        if whole.budget is not None and not whole.budget.allows(error):
+        if self._budget is not None and not self._budget.allows(error):
             return None
         return backoff

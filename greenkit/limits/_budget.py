@@ -57,7 +57,9 @@ class Budget:
         line: Who waits.
         lock: Around all of it; native, never held across a switch.
         now: The clock's.
-        shut: Granting takes more than arithmetic: somebody waits, slots, a pause, a slower pace.
+        shut: Granting takes the lock, and more than arithmetic: somebody waits, slots, a pause, a slower
+            pace. Whoever is about to change what is left shuts it first, or who takes without the lock
+            (`_fast`) might do so in between; the next grant opens it again where it may.
     """
 
     __slots__ = (
@@ -95,6 +97,7 @@ class Budget:
         Switches: never.
         """
         with self.lock:
+            self.shut = True
             now = self.now()
             store = self.store
             if not self.line.waiting and not store.admit(costs, now, credit=0.0):
@@ -117,6 +120,7 @@ class Budget:
         Switches: may.
         """
         with self.lock:
+            self.shut = True
             now = self.now()
             # It may have come back since the caller looked, and nobody would look again.
             if not self.line.waiting and not self.store.admit(costs, now, credit=0.0):
@@ -126,7 +130,6 @@ class Budget:
                 raise self._too_late(eta, until - now)
             waiter = Waiter(costs, lane=lane, until=until, bell=bell_here())
             self.line.add(waiter)
-            self.shut = True
             if self.line.head() is waiter or until < self._head_at:
                 self._set_alarm(now)
             self._tell()
@@ -154,6 +157,7 @@ class Budget:
         Switches: never.
         """
         with self.lock:
+            self.shut = True
             after = self.store.settle(before, costs, self.now())
             if self.line.waiting:
                 self._retime()
@@ -186,6 +190,7 @@ class Budget:
         Switches: never.
         """
         with self.lock:
+            self.shut = True
             self.store.pause(seconds, self.now())
             self._changed()
 
@@ -204,6 +209,7 @@ class Budget:
         Switches: never.
         """
         with self.lock:
+            self.shut = True
             self.store.slow_down(self.now())
             self.pause(pause)
 
@@ -213,6 +219,7 @@ class Budget:
         Switches: never.
         """
         with self.lock:
+            self.shut = True
             now = self.now()
             # Most answers of a server tell nothing new, and those cost no look at the line.
             if self.store.ceil(shares, now) | self.store.limit_to(available, now):
@@ -224,6 +231,7 @@ class Budget:
         Switches: never.
         """
         with self.lock:
+            self.shut = True
             self.store.configure(rules, slots, self.now())
             self._changed()
 
@@ -267,6 +275,7 @@ class Budget:
     def _quit(self, waiter: Waiter) -> None:
         """Leave the line with empty hands: killed, or timed out by somebody else's timer."""
         with self.lock:
+            self.shut = True
             first = waiter.granted or self.line.head() is waiter
             if waiter.granted:
                 self.store.take_back(waiter.costs, self.now())
@@ -345,7 +354,6 @@ class Budget:
             self._alarm.set(head.bell.hub, self._head_at - now)
 
     def _changed(self) -> None:
-        self.shut = True
         self._look_soon()
         self._tell()
 

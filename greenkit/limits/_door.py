@@ -24,7 +24,7 @@ from greenkit.limits._feedback import (
     too_busy,
 )
 from greenkit.limits._line import NORMAL, lane_of
-from greenkit.limits._permit import HELD, LET_THROUGH, Permit, Refusal
+from greenkit.limits._permit import HELD, LET_THROUGH, Permit, Refusal, named
 from greenkit.limits._statistics import LimiterStatistics, Tally
 
 if TYPE_CHECKING:
@@ -56,10 +56,12 @@ class Door:
         "_counts_slots",
         "_free",
         "_learns",
+        "_most_tokens",
         "_price",
         "_read",
         "_retries",
         "_settle",
+        "_settle_tokens",
         "_shadow",
         "_take_nowait",
         "_tally",
@@ -73,10 +75,12 @@ class Door:
     _counts_slots: bool
     _free: Amounts
     _learns: bool
+    _most_tokens: float
     _price: Callable[[Mapping[str, float]], Amounts]
     _read: Reader
     _retries: RetryBudget | None
     _settle: Callable[[Amounts, Mapping[str, float]], Amounts]
+    _settle_tokens: Callable[[Amounts, float], Amounts]
     _shadow: bool
     _take_nowait: Callable[[Amounts], float]
     _tally: Tally
@@ -89,7 +93,15 @@ class Door:
         """Return the names costs can be given in."""
         return self._configured.names
 
-    def permit(self, *, timeout: float | None = None, priority: str = "normal", **costs: float) -> Permit:
+    def permit(
+        self,
+        *,
+        timeout: float | None = None,
+        priority: str = "normal",
+        requests: float | None = None,
+        tokens: float | None = None,
+        **others: float,
+    ) -> Permit:
         """Return a permit that is waited for, in order, by entering it.
 
         Args:
@@ -97,7 +109,9 @@ class Door:
                 end in time fails at once.
             priority: "retry" goes before "normal" and that before "batch"; of eight grants that go before
                 a lower one, the ninth is its own.
-            costs: By dimension; `requests` is 1 unless given, others are 0.
+            requests: What it costs of this dimension; 1 unless given.
+            tokens: Likewise, 0 unless given.
+            others: Of further dimensions by name, 0 unless given.
 
         Raises:
             CostTooHighError: A cost exceeds its burst; no wait can help.
@@ -105,17 +119,31 @@ class Door:
 
         Switches: never; entering may.
         """
+        # Written out here and in try_permit(): it runs on every permit, and a call costs as much.
+        if requests is not None or others:
+            costs = self._price(named(requests, tokens, others))
+        elif tokens is None:
+            costs = self._free
+        elif 0 <= tokens <= self._most_tokens:
+            costs = (1.0, tokens)
+        else:
+            costs = self._price({"tokens": tokens})
         permit = Permit()
         permit._door = self
-        permit._costs = self._price(costs) if costs else self._free
+        permit._costs = costs
         permit._timeout = timeout
         permit._lane = NORMAL if priority == "normal" else lane_of(priority)
         permit._state = 0
         permit.waited = 0.0
         return permit
 
-    def try_permit(self, **costs: float) -> Permit | Refusal:
+    def try_permit(
+        self, *, requests: float | None = None, tokens: float | None = None, **others: float
+    ) -> Permit | Refusal:
         """Take a permit if it may go this instant and nobody waits for one; never queue.
+
+        Args:
+            requests: As in `permit()`, and so are the others.
 
         Returns:
             A permit that is already taken (use it in a `with`, which then does not wait), or a
@@ -127,15 +155,20 @@ class Door:
 
         Switches: never; of a shared limiter it asks the backend, and may.
         """
-        priced = self._price(costs) if costs else self._free
-        wait = self._try_take(priced)
+        if requests is not None or others:
+            costs = self._price(named(requests, tokens, others))
+        elif tokens is None:
+            costs = self._free
+        elif 0 <= tokens <= self._most_tokens:
+            costs = (1.0, tokens)
+        else:
+            costs = self._price({"tokens": tokens})
+        wait = self._try_take(costs)
         if wait and not self._shadow:
             return self._refuse(wait)
         permit = Permit()
         permit._door = self
-        permit._costs = priced
-        permit._timeout = None
-        permit._lane = NORMAL
+        permit._costs = costs
         permit._state = HELD
         permit.waited = 0.0
         if wait:
@@ -193,7 +226,8 @@ class Door:
                     reply = ask()
                     permit.settle(tokens=reply.usage.total_tokens)
         """
-        return Attempts(self, deadline=deadline, retry_on=retry_on, budget=self._retries, costs=costs)
+        priced = self._price(costs) if costs else self._free
+        return Attempts(self, deadline, retry_on, self._retries, priced)
 
     def limited(
         self, *, timeout: float | None = None, priority: str = "normal", **costs: Cost

@@ -303,6 +303,10 @@ class KeyBudget:
         """As `Budget.settle()`. Switches: never."""
         return self._keys.settle(self._key, before, costs)
 
+    def settle_tokens(self, before: Amounts, tokens: float) -> Amounts:
+        """As `Budget.settle()`, of tokens alone. Switches: never."""
+        return self._keys.settle(self._key, before, {"tokens": tokens})
+
     def eta(self, costs: Amounts) -> float:
         """As `Budget.eta()`. Switches: never."""
         return self.view().eta(costs)

@@ -16,7 +16,7 @@ from greenkit.limits._attempts import RetryBudget
 from greenkit.limits._backend import backend_of, local_budget
 from greenkit.limits._door import Door, softly
 from greenkit.limits._estimate import Estimate
-from greenkit.limits._fast import fast_price, fast_settle, fast_take
+from greenkit.limits._fast import PAIR, fast_settle, fast_take
 from greenkit.limits._fleet import SharedBudget
 from greenkit.limits._keys import KeyBudget, Keys
 from greenkit.limits._pace import Crowd
@@ -177,8 +177,9 @@ class Limiter(Door):
         door._read, door._retries, door._shadow = self._read, self._retries, self._shadow
         door.name, door.clock, door._tally = self.name, self.clock, self._tally
         door._budget = budget
-        door._price = self._priced
+        door._price, door._most_tokens = self._priced, self._most_tokens
         door._settle = budget.settle
+        door._settle_tokens = budget.settle_tokens
         door._try_take = budget.try_take
         door._take_nowait = budget.try_take if self._shadow else budget.take_nowait
         return door
@@ -263,8 +264,9 @@ class Limiter(Door):
         self._try_take = budget.try_take if isinstance(budget, SharedBudget) else self._take_nowait
         if self._shadow:
             self._take_nowait = self._try_take  # never waits, so it must ask
-        self._settle = fast_settle(budget, rules)
-        self._price = softly(rules.price) if self._shadow else fast_price(rules)
+        self._settle, self._settle_tokens = budget.settle, fast_settle(budget, rules)
+        self._price = softly(rules.price) if self._shadow else rules.price
+        self._most_tokens = rules.rules[1].burst if rules.names == PAIR else -1.0
         self._free = rules.price({})
         self._counts_slots = budget.store.slots is not None
 

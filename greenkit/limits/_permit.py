@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from greenkit.facts import PermitGranted, emit, listening
+from greenkit import facts
 from greenkit.limits._feedback import Ending, ending_of
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from greenkit.limits._door import Door
     from greenkit.limits._rules import Amounts
 
-__all__ = ["ENDED", "HELD", "LET_THROUGH", "NEW", "Permit", "Refusal"]
+__all__ = ["ENDED", "HELD", "LET_THROUGH", "NEW", "Permit", "Refusal", "named"]
 
 # What a permit is going through. Plain numbers: they are compared on every call.
 # A shadow lets through what it would have held back; that one owes nothing.
@@ -97,8 +97,8 @@ class Permit:
             door._wait(self)
         else:
             self._state = HELD
-        if listening():
-            emit(PermitGranted(door.name, self.waited))
+        if facts.listeners:
+            facts.emit(facts.PermitGranted(door.name, self.waited))
         return self
 
     def __exit__(
@@ -123,11 +123,18 @@ class Permit:
             if state != LET_THROUGH:
                 door._budget.give_back_slot()
 
-    def settle(self, **costs: float) -> None:
+    def settle(
+        self, *, requests: float | None = None, tokens: float | None = None, **others: float
+    ) -> None:
         """Say what the call really cost: the rest is refunded, or the debt is charged.
 
         Dimensions not named keep what they cost. May be said again when more is known, and after
         the block. A debt makes those who come next wait; it is never refused.
+
+        Args:
+            requests: What it cost of this dimension.
+            tokens: Likewise.
+            others: Of further dimensions by name.
 
         Raises:
             RuntimeError: The permit was not entered yet, so there is nothing to settle.
@@ -138,16 +145,20 @@ class Permit:
         """
         state = self._state
         door = self._door
-        if door._learns:
-            door._teach(self._costs, costs)
         if state == HELD:
             self._state = SETTLED
         elif state == NEW:
             msg = f"{self!r}: settle() belongs inside the with block, once the cost is known"
             raise RuntimeError(msg)
-        elif state == LET_THROUGH:
+        if tokens is not None and requests is None and not others and not door._learns:
+            if state != LET_THROUGH:
+                self._costs = door._settle_tokens(self._costs, tokens)
             return
-        self._costs = door._settle(self._costs, costs)
+        costs = named(requests, tokens, others)
+        if door._learns:
+            door._teach(self._costs, costs)
+        if state != LET_THROUGH:
+            self._costs = door._settle(self._costs, costs)
 
     def _account(self, error: BaseException, *, owed: bool) -> None:
         ending = ending_of(error)
@@ -156,3 +167,15 @@ class Permit:
             keep = "requests" if ending is Ending.REJECTED else ""
             refund = {name: 0.0 for name in self._door.dimensions if name != keep}
             self._costs = self._door._settle(self._costs, refund)
+
+
+def named(requests: float | None, tokens: float | None, others: dict[str, float]) -> dict[str, float]:
+    """Return costs by name, of arguments that may not have been given; `others` with the rest put in.
+
+    Switches: never.
+    """
+    if requests is not None:
+        others["requests"] = requests
+    if tokens is not None:
+        others["tokens"] = tokens
+    return others
