@@ -71,8 +71,8 @@ class RetryBudget:
 class Attempts:
     """Iterate over the attempts of one call; made by `attempts()` of a limiter.
 
-    What the loop gets is this object each time: a context manager that gives the attempt's permit, and keeps a
-    passing failure quiet.
+    What the loop gets is this object each time: a context manager that gives the attempt's permit, and
+    keeps a passing failure quiet.
 
     Attributes:
         number: Of the attempt under way, 1 for the first.
@@ -93,6 +93,12 @@ class Attempts:
         "number",
     )
 
+    _permit: Permit
+    _until: float
+    backoff: float | None
+    error: BaseException | None
+    number: int
+
     def __init__(
         self,
         door: Door,
@@ -110,18 +116,20 @@ class Attempts:
 
     def __iter__(self) -> Iterator[Attempts]:
         """Yield itself until an attempt succeeds, or fails for good. Switches: may."""
-        self._until = self._door.clock.now() + self._deadline
-        self.number = 1
-        self.error: BaseException | None = None
-        self.backoff: float | None = None
-        if self._budget is not None:
-            self._budget.first()
+        self._begin()
         yield self
         while self.backoff is not None:
             sleep(self.backoff)
             self.number += 1
             self.backoff = None
             yield self
+
+    def _begin(self) -> None:
+        self._until = self._door._terms.clock.now() + self._deadline
+        self.number = 1
+        self.error = self.backoff = None
+        if self._budget is not None:
+            self._budget.first()
 
     def __enter__(self) -> Permit:
         """Wait for this attempt's permit.
@@ -140,7 +148,7 @@ class Attempts:
         if self.number == 1:
             permit._timeout, permit._lane = self._deadline, NORMAL
             return permit.__enter__()
-        permit._timeout, permit._lane = self._until - door.clock.now(), RETRY
+        permit._timeout, permit._lane = self._until - door._terms.clock.now(), RETRY
         try:
             return permit.__enter__()
         except LimitTimeout as error:
@@ -168,7 +176,7 @@ class Attempts:
         backoff = random.uniform(0.0, cap)
         # No time for another: the failure itself tells more than a time-out in the line would.
         soonest = max(backoff, door._budget.eta(self._costs))
-        if door.clock.now() + soonest >= self._until:
+        if door._terms.clock.now() + soonest >= self._until:
             return None
         if self._budget is not None and not self._budget.allows(error):
             return None

@@ -14,6 +14,7 @@ import threading
 from typing import Any
 
 from gevent import monkey
+from gevent._hub_local import get_hub_if_exists  # the public get_hub() would make one
 from greenlet import getcurrent
 
 __all__ = ["GreenBell", "NativeBell", "bell_here", "hub_here", "run_in", "sleep"]
@@ -28,9 +29,6 @@ def hub_here() -> Any:
 
     Switches: never.
     """
-    # gevent's public get_hub() would make one.
-    from gevent._hub_local import get_hub_if_exists
-
     return get_hub_if_exists()
 
 

@@ -10,7 +10,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from greenkit import facts
-from greenkit.errors import CostTooHighError, LimitTimeout, RateLimited, WouldWait
+from greenkit.errors import LimitTimeout, RateLimited, WouldWait
 from greenkit.limits._attempts import Attempts
 from greenkit.limits._estimate import Guess
 from greenkit.limits._feedback import (
@@ -25,17 +25,16 @@ from greenkit.limits._feedback import (
 )
 from greenkit.limits._line import NORMAL, lane_of
 from greenkit.limits._permit import HELD, LET_THROUGH, Permit, Refusal, named
-from greenkit.limits._statistics import LimiterStatistics, Tally
+from greenkit.limits._statistics import LimiterStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from greenkit._clock import Clock
-    from greenkit.limits._attempts import RetryBudget
     from greenkit.limits._budget import Budget
     from greenkit.limits._keys import KeyBudget
-    from greenkit.limits._quota import Reader
-    from greenkit.limits._rules import Amounts, Rules
+    from greenkit.limits._rules import Amounts
+    from greenkit.limits._terms import Terms
 
     T = TypeVar("T")
     Cost = float | Callable[..., float]
@@ -49,49 +48,32 @@ _DEFAULT_PAUSE = 1.0
 class Door:
     """Let calls through as one budget allows; `Limiter` says what that is."""
 
-    __slots__ = (
-        "__weakref__",
-        "_budget",
-        "_configured",
-        "_counts_slots",
-        "_free",
-        "_learns",
-        "_most_tokens",
-        "_price",
-        "_read",
-        "_retries",
-        "_settle",
-        "_settle_tokens",
-        "_shadow",
-        "_take_nowait",
-        "_tally",
-        "_try_take",
-        "clock",
-        "name",
-    )
+    __slots__ = ("__weakref__", "_terms")
 
-    _budget: Budget | KeyBudget
-    _configured: Rules
-    _counts_slots: bool
-    _free: Amounts
-    _learns: bool
-    _most_tokens: float
-    _price: Callable[[Mapping[str, float]], Amounts]
-    _read: Reader
-    _retries: RetryBudget | None
-    _settle: Callable[[Amounts, Mapping[str, float]], Amounts]
-    _settle_tokens: Callable[[Amounts, float], Amounts]
-    _shadow: bool
-    _take_nowait: Callable[[Amounts], float]
-    _tally: Tally
-    _try_take: Callable[[Amounts], float]
-    clock: Clock
-    name: str
+    _terms: Terms
+
+    if TYPE_CHECKING:  # slots of a limiter, methods of a key
+
+        @property
+        def _budget(self) -> Budget | KeyBudget: ...
+        def _take_nowait(self, costs: Amounts, /) -> float: ...
+        def _try_take(self, costs: Amounts, /) -> float: ...
+        def _settle_tokens(self, before: Amounts, tokens: float, /) -> Amounts: ...
+
+    @property
+    def name(self) -> str:
+        """Return the limiter's name."""
+        return self._terms.name
+
+    @property
+    def clock(self) -> Clock:
+        """Return where time comes from."""
+        return self._terms.clock
 
     @property
     def dimensions(self) -> tuple[str, ...]:
         """Return the names costs can be given in."""
-        return self._configured.names
+        return self._terms.rules.names
 
     def permit(
         self,
@@ -120,14 +102,15 @@ class Door:
         Switches: never; entering may.
         """
         # Written out here and in try_permit(): it runs on every permit, and a call costs as much.
+        terms = self._terms
         if requests is not None or others:
-            costs = self._price(named(requests, tokens, others))
+            costs = terms.price(named(requests, tokens, others))
         elif tokens is None:
-            costs = self._free
-        elif 0 <= tokens <= self._most_tokens:
+            costs = terms.free
+        elif 0 <= tokens <= terms.most_tokens:
             costs = (1.0, tokens)
         else:
-            costs = self._price({"tokens": tokens})
+            costs = terms.price({"tokens": tokens})
         permit = Permit()
         permit._door = self
         permit._costs = costs
@@ -143,7 +126,9 @@ class Door:
         """Take a permit if it may go this instant and nobody waits for one; never queue.
 
         Args:
-            requests: As in `permit()`, and so are the others.
+            requests: As in `permit()`.
+            tokens: As in `permit()`.
+            others: As in `permit()`.
 
         Returns:
             A permit that is already taken (use it in a `with`, which then does not wait), or a
@@ -155,16 +140,17 @@ class Door:
 
         Switches: never; of a shared limiter it asks the backend, and may.
         """
+        terms = self._terms
         if requests is not None or others:
-            costs = self._price(named(requests, tokens, others))
+            costs = terms.price(named(requests, tokens, others))
         elif tokens is None:
-            costs = self._free
-        elif 0 <= tokens <= self._most_tokens:
+            costs = terms.free
+        elif 0 <= tokens <= terms.most_tokens:
             costs = (1.0, tokens)
         else:
-            costs = self._price({"tokens": tokens})
+            costs = terms.price({"tokens": tokens})
         wait = self._try_take(costs)
-        if wait and not self._shadow:
+        if wait and not terms.shadow:
             return self._refuse(wait)
         permit = Permit()
         permit._door = self
@@ -194,8 +180,8 @@ class Door:
         try:
             permit.__enter__()
         except LimitTimeout as error:
-            self._tally.timed_out -= 1  # an answer here, not a failure
-            self._tally.refused += 1
+            self._terms.tally.timed_out -= 1  # an answer here, not a failure
+            self._terms.tally.refused += 1
             msg = f"limit {self.name!r} would let this through in {error.retry_after:.3g} s; come back then"
             raise WouldWait(msg, eta=error.retry_after) from None
         with permit:
@@ -226,8 +212,8 @@ class Door:
                     reply = ask()
                     permit.settle(tokens=reply.usage.total_tokens)
         """
-        priced = self._price(costs) if costs else self._free
-        return Attempts(self, deadline, retry_on, self._retries, priced)
+        priced = self._terms.price(costs) if costs else self._terms.free
+        return Attempts(self, deadline, retry_on, self._terms.retries, priced)
 
     def limited(
         self, *, timeout: float | None = None, priority: str = "normal", **costs: Cost
@@ -281,7 +267,7 @@ class Door:
         asked = retry_after_in(headers)
         if status == TOO_MANY:
             self._slow_down(asked)
-        elif status in BUSY and asked is not None and not self._shadow:
+        elif status in BUSY and asked is not None and not self._terms.shadow:
             self._budget.pause(asked)
 
     def eta(self, **costs: float) -> float:
@@ -291,14 +277,14 @@ class Door:
 
         Switches: never.
         """
-        return self._budget.eta(self._price(costs))
+        return self._budget.eta(self._terms.price(costs))
 
     def statistics(self) -> LimiterStatistics:
         """Return a frozen account of this instant.
 
         Switches: never.
         """
-        budget, tally = self._budget.view(), self._tally
+        budget, tally = self._budget.view(), self._terms.tally
         store = budget.store
         granted = store.granted
         permits = max(granted, tally.waits.count)
@@ -314,7 +300,7 @@ class Door:
             wait_p50=tally.waits.quantile(0.50, of=permits),
             wait_p95=tally.waits.quantile(0.95, of=permits),
             wait_max=tally.waits.longest,
-            paused_for=store.paused_for(self.clock.now()),
+            paused_for=store.paused_for(self._terms.clock.now()),
             pace=store.factor,
             available=budget.available(),
             keys=0,
@@ -326,27 +312,27 @@ class Door:
     def _wait(self, permit: Permit) -> None:
         """Stand in line for `permit`, which is not to be had at once."""
         costs, timeout = permit._costs, permit._timeout
-        if self._shadow:
+        if self._terms.shadow:
             self._let_through(permit, self._budget.eta(costs))
             return
-        start = self.clock.now()
+        start = self._terms.clock.now()
         until = math.inf if timeout is None else start + timeout
         try:
             self._budget.take(costs, lane=permit._lane, until=until)
         except LimitTimeout:
-            self._tally.timed_out += 1
+            self._terms.tally.timed_out += 1
             raise
         permit._state = HELD
-        permit.waited = self.clock.now() - start
-        self._tally.waits.add(permit.waited)
+        permit.waited = self._terms.clock.now() - start
+        self._terms.tally.waits.add(permit.waited)
 
     def _let_through(self, permit: Permit, wait: float) -> None:
         permit._state = LET_THROUGH
-        self._tally.shadowed += 1
-        self._tally.waits.add(wait)
+        self._terms.tally.shadowed += 1
+        self._terms.tally.waits.add(wait)
 
     def _teach(self, before: Amounts, costs: Mapping[str, float]) -> None:
-        for name, cost in zip(self._configured.names, before, strict=True):
+        for name, cost in zip(self._terms.rules.names, before, strict=True):
             if isinstance(cost, Guess) and name in costs:
                 cost.teach(costs[name])
 
@@ -356,46 +342,34 @@ class Door:
             headers = headers_of(error)
             self._learn(headers)
             self._slow_down(error.retry_after if isinstance(error, RateLimited) else retry_after_in(headers))
-        if self._counts_slots and too_busy(error):
+        if self._terms.counts_slots and too_busy(error):
             self._budget.heard(error=True)
 
     def _slow_down(self, asked: float | None) -> None:
         pause = _DEFAULT_PAUSE if asked is None else min(max(asked, 0.0), LONGEST_PAUSE)
-        self._tally.rejected += 1
-        if not self._shadow:
+        self._terms.tally.rejected += 1
+        if not self._terms.shadow:
             self._budget.slow_down(pause)
         if facts.listening():
             facts.emit(facts.ServerSaidSlowDown(self.name, pause))
 
     def _learn(self, headers: Mapping[str, Any]) -> None:
-        quotas = self._read({str(name).lower(): value for name, value in headers.items()})
-        if not quotas or self._shadow:
+        quotas = self._terms.read({str(name).lower(): value for name, value in headers.items()})
+        if not quotas or self._terms.shadow:
             return
         left = {name: one.remaining for name, one in quotas.items() if one.remaining is not None}
         shares = {
             rule.name: quotas[rule.name].share_of(rule.rate.amount / rule.rate.period)
-            for rule in self._configured.rules
+            for rule in self._terms.rules.rules
             if rule.name in quotas
         }
         self._budget.learn(left, {name: share for name, share in shares.items() if share is not None})
 
     def _refuse(self, wait: float) -> Refusal:
-        self._tally.refused += 1
+        self._terms.tally.refused += 1
         if facts.listening():
             facts.emit(facts.PermitRefused(self.name, wait))
         return Refusal(self.name, wait)
-
-
-def softly(price: Callable[[Mapping[str, float]], Amounts]) -> Callable[[Mapping[str, float]], Amounts]:
-    """Return `price` for a shadow: a cost no wait could help with is let through, and counted as 0."""
-
-    def priced(costs: Mapping[str, float]) -> Amounts:
-        try:
-            return price(costs)
-        except CostTooHighError:
-            return price({})
-
-    return priced
 
 
 def _evaluated(costs: Mapping[str, Cost], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, float]:

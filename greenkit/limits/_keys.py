@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenkit.limits._alarm import Alarm
 from greenkit.limits._bell import hub_here
+from greenkit.limits._door import Door
 from greenkit.limits._fleet import SharedBudget
 from greenkit.limits._fork import after_fork
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from greenkit.limits._budget import Budget
     from greenkit.limits._rules import Amounts, Rules
 
-__all__ = ["KeyBudget", "Keys"]
+__all__ = ["KeyBudget", "KeyDoor", "Keys"]
 
 # Entries looked at per permit and per turn of the timer: 20 us and 1 ms.
 _FEW, _MANY = 4, 1000
@@ -77,6 +78,7 @@ class Keys:
         "_make",
         "_next",
         "_now",
+        "_span",
         "_users",
         "granted",
         "plain",
@@ -97,8 +99,8 @@ class Keys:
         self._users: dict[Hashable, int] = {}
         # Nobody uses them any more, but something is still to be remembered; in the order they came.
         self._leaving: dict[Hashable, None] = {}
-        self._ages: deque[_Age] = deque([_Age(rules)])
-        self._next = self._now() + self._span()
+        self._ages: deque[_Age] = deque()  # the youngest first
+        self._turn_page()
         self._alarm = Alarm(self._turn, ref=False)
         self._armed = False
         after_fork(self)
@@ -208,54 +210,62 @@ class Keys:
             self._remember(key, budget.store.tats, self._now())
 
     def _state(self, key: Hashable, now: float) -> Amounts:
-        for age in reversed(self._ages):
-            tats = age.tats.get(key)
-            if tats is not None:
-                tats = tats if isinstance(tats, tuple) else (tats,)
+        for age in self._ages:
+            state = age.tats.get(key)
+            if state is not None:
+                tats = state if type(state) is tuple else (state,)
                 return tats if age.rules is self.rules else self.rules.taken_over(tats, age.rules, now)
         return self.rules.start()
 
     def _remember(self, key: Hashable, tats: Amounts, now: float) -> None:
         if now >= self._next:
             self._turn_page()
-        self._clean(_FEW)
-        for age in self._ages:
-            age.tats.pop(key, None)
-        if max(tats, default=now) > now:
-            self._ages[-1].tats[key] = tats[0] if len(tats) == 1 else tats
-        self._arm()
-
-    def _span(self) -> float:
-        """Return after how long a budget nobody has touched is full."""
-        return min(_LONGEST, max((rule.burst * rule.interval for rule in self.rules.rules), default=_LONGEST))
+        young = self._ages[0].tats
+        if len(self._ages) > 1:
+            self._clean(_FEW, now)
+            for age in islice(self._ages, 1, None):
+                age.tats.pop(key, None)
+        if len(tats) == 1 and tats[0] > now:
+            young[key] = tats[0]
+            self._arm()
+        elif len(tats) > 1 and max(tats) > now:
+            young[key] = tats
+            self._arm()
+        else:
+            young.pop(key, None)
 
     def _turn_page(self) -> None:
         now = self._now()
-        self._ages[-1].closed = now
-        self._ages.append(_Age(self.rules))
-        self._next = now + self._span()
+        if self._ages:
+            self._ages[0].closed = now
+        self._ages.appendleft(_Age(self.rules))
+        # After how long a budget nobody has touched is full.
+        fill = max((rule.burst * rule.interval for rule in self.rules.rules), default=_LONGEST)
+        self._span = min(_LONGEST, fill)
+        self._next = now + self._span
 
-    def _clean(self, most: int) -> bool:
+    def _clean(self, most: int, now: float) -> bool:
         """Throw away what is full again, at most so many entries; tell whether there may be more."""
-        now = self._now()
-        oldest = self._ages[0]
-        if len(self._ages) == 1 or now < oldest.closed + self._span():
+        oldest = self._ages[-1]
+        if len(self._ages) == 1 or now < oldest.closed + self._span:
             return False
         for _ in range(min(most, len(oldest.tats))):
-            key, tats = oldest.tats.popitem()
-            if (max(tats) if isinstance(tats, tuple) else tats) > now:  # in debt, or of slower rules
-                kept = tats if isinstance(tats, tuple) else (tats,)
-                kept = self.rules.taken_over(kept, oldest.rules, now)
-                self._ages[-1].tats.setdefault(key, kept[0] if len(kept) == 1 else kept)
+            key, state = oldest.tats.popitem()
+            tats = state if type(state) is tuple else (state,)
+            if max(tats) > now:  # in debt, or of slower rules
+                tats = self.rules.taken_over(tats, oldest.rules, now)
+                self._ages[0].tats.setdefault(key, tats[0] if len(tats) == 1 else tats)
         if not oldest.tats:
-            self._ages.popleft()
+            self._ages.pop()
         return True
 
     def _arm(self, seconds: float = math.inf) -> None:
+        if self._armed:
+            return
         hub = hub_here()
-        if hub is not None and not self._armed:
+        if hub is not None:
             self._armed = True
-            self._alarm.set(hub, min(seconds, self._span(), _LEAVE if self._leaving else _LONGEST))
+            self._alarm.set(hub, min(seconds, self._span, _LEAVE if self._leaving else _LONGEST))
 
     def _turn(self) -> None:
         """Clean up a little, in the hub; where there is none the permits do it."""
@@ -263,9 +273,10 @@ class Keys:
             self._armed = False
             for key in list(islice(self._leaving, _MANY)):
                 self._rest(key)
-            if self._now() >= self._next and self._ages[-1].tats:
+            now = self._now()
+            if now >= self._next and self._ages[0].tats:
                 self._turn_page()
-            more = self._clean(_MANY)
+            more = self._clean(_MANY, now)
             if len(self):
                 self._arm(_TURN if more else math.inf)
 
@@ -302,10 +313,6 @@ class KeyBudget:
     def settle(self, before: Amounts, costs: Mapping[str, float]) -> Amounts:
         """As `Budget.settle()`. Switches: never."""
         return self._keys.settle(self._key, before, costs)
-
-    def settle_tokens(self, before: Amounts, tokens: float) -> Amounts:
-        """As `Budget.settle()`, of tokens alone. Switches: never."""
-        return self._keys.settle(self._key, before, {"tokens": tokens})
 
     def eta(self, costs: Amounts) -> float:
         """As `Budget.eta()`. Switches: never."""
@@ -344,3 +351,29 @@ class KeyBudget:
     def view(self) -> Budget:
         """As `Budget.view()`. Switches: never."""
         return self._keys.look(self._key)
+
+
+class KeyDoor(Door):
+    """Let calls through as the budget of one key allows; made for each call of `Limiter.key()`."""
+
+    __slots__ = ("_key", "_keys")
+
+    _key: Hashable
+    _keys: Keys
+
+    @property
+    def _budget(self) -> KeyBudget:
+        return KeyBudget(self._keys, self._key)
+
+    def _take_nowait(self, costs: Amounts) -> float:
+        if self._terms.shadow:  # which never waits, so it must ask
+            return self._try_take(costs)
+        return self._keys.take_nowait(self._key, costs)
+
+    def _try_take(self, costs: Amounts) -> float:
+        if self._keys.plain:
+            return self._keys.take_nowait(self._key, costs)
+        return self._budget.try_take(costs)
+
+    def _settle_tokens(self, before: Amounts, tokens: float) -> Amounts:
+        return self._keys.settle(self._key, before, {"tokens": tokens})

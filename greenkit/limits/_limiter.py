@@ -14,19 +14,19 @@ from greenkit._clock import MONOTONIC, Clock
 from greenkit.errors import ConfigError
 from greenkit.limits._attempts import RetryBudget
 from greenkit.limits._backend import backend_of, local_budget
-from greenkit.limits._door import Door, softly
+from greenkit.limits._door import Door
 from greenkit.limits._estimate import Estimate
-from greenkit.limits._fast import PAIR, fast_settle, fast_take
+from greenkit.limits._fast import fast_settle, fast_take
 from greenkit.limits._fleet import SharedBudget
-from greenkit.limits._keys import KeyBudget, Keys
+from greenkit.limits._keys import KeyDoor, Keys
 from greenkit.limits._pace import Crowd
 from greenkit.limits._parse import Rate, parse_rate
 from greenkit.limits._quota import reader_of
 from greenkit.limits._rules import Rule, Rules
-from greenkit.limits._statistics import Tally
+from greenkit.limits._terms import Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from greenkit.limits._budget import Budget
     from greenkit.limits._quota import Reader
@@ -99,9 +99,22 @@ class Limiter(Door):
         llm = Limiter("openai", requests="500/min", tokens="90_000/min burst 9_000", concurrency=64)
     """
 
-    __slots__ = ("_concurrency", "_keys", "_make", "_rates", "_strict")
+    __slots__ = (
+        "_budget",
+        "_concurrency",
+        "_keys",
+        "_make",
+        "_rates",
+        "_settle_tokens",
+        "_strict",
+        "_take_nowait",
+        "_try_take",
+    )
 
     _budget: Budget
+    _take_nowait: Callable[[Amounts], float]
+    _try_take: Callable[[Amounts], float]
+    _settle_tokens: Callable[[Amounts, float], Amounts]
 
     def __init__(
         self,
@@ -120,19 +133,20 @@ class Limiter(Door):
         **others: str | Rate,
     ) -> None:
         given = {"requests": requests, "tokens": tokens, **others}
-        self.name = name
-        self.clock = clock
         self._strict = strict
         self._rates = {one: rate for one, rate in given.items() if rate is not None}
         self._concurrency = concurrency
         if not self._rates and concurrency is None:
             msg = f'Limiter({name!r}) limits nothing; give requests="500/min", concurrency=64, or both'
             raise TypeError(msg)
-        self._read = reader_of(feedback)
-        self._retries = None if retry_share is None else RetryBudget(retry_share)
-        self._shadow = shadow
-        self._learns = False
-        self._tally = Tally()
+        self._terms = Terms(
+            name,
+            clock=clock,
+            read=reader_of(feedback),
+            retries=None if retry_share is None else RetryBudget(retry_share),
+            shadow=shadow,
+            counts_slots=concurrency is not None,
+        )
         self._keys: Keys | None = None
         self._make = local_budget if share is None else backend_of(share, on_error=on_backend_error)
         rules = _rules(self._rates, strict=strict)
@@ -141,13 +155,13 @@ class Limiter(Door):
 
     def __repr__(self) -> str:
         rates = ", ".join(
-            f"{one.name} {one.rate.amount:g}/{one.rate.period:g}s" for one in self._configured.rules
+            f"{one.name} {one.rate.amount:g}/{one.rate.period:g}s" for one in self._terms.rules.rules
         )
         seen = self.statistics()
         held = f", {seen.in_use}/{seen.concurrency} held" if seen.concurrency is not None else ""
         pace = f", at {seen.pace:.0%}" if seen.pace < 1 else ""
         pause = f", paused for {seen.paused_for:.3g} s" if seen.paused_for else ""
-        shadow = ", a shadow" if self._shadow else ""
+        shadow = ", a shadow" if self._terms.shadow else ""
         state = f"{held}, {seen.waiting} waiting{pace}{pause}{shadow}"
         return f"<Limiter {self.name!r} {rates or 'any rate'}{state}>"
 
@@ -165,23 +179,13 @@ class Limiter(Door):
 
         Switches: never.
         """
-        if self._keys is None:
-            local = not isinstance(self._budget, SharedBudget)
-            plain = local and self._concurrency is None
-            make = self._budget_of
-            self._keys = Keys(self._configured, clock=self.clock, make=make, local=local, plain=plain)
-        budget = KeyBudget(self._keys, key)
-        door = Door()
-        door._configured, door._free = self._configured, self._free
-        door._counts_slots, door._learns = self._counts_slots, self._learns
-        door._read, door._retries, door._shadow = self._read, self._retries, self._shadow
-        door.name, door.clock, door._tally = self.name, self.clock, self._tally
-        door._budget = budget
-        door._price, door._most_tokens = self._priced, self._most_tokens
-        door._settle = budget.settle
-        door._settle_tokens = budget.settle_tokens
-        door._try_take = budget.try_take
-        door._take_nowait = budget.try_take if self._shadow else budget.take_nowait
+        keys = self._keys
+        if keys is None:
+            keys = self._make_keys()
+        door = KeyDoor()
+        door._terms = self._terms
+        door._keys = keys
+        door._key = key
         return door
 
     def statistics(self) -> LimiterStatistics:
@@ -201,13 +205,19 @@ class Limiter(Door):
             keys=len(self._keys),
         )
 
+    def _make_keys(self) -> Keys:
+        with self._budget.lock:  # two threads may come to the first key at once
+            if self._keys is None:
+                local = not isinstance(self._budget, SharedBudget)
+                plain = local and self._concurrency is None
+                rules, clock = self._terms.rules, self.clock
+                self._keys = Keys(rules, clock=clock, make=self._budget_of, local=local, plain=plain)
+            return self._keys
+
     def _budget_of(self, key: Hashable) -> Budget:
         slots = _slots(self._concurrency)
         name = f"{self.name}:{key}"
-        return self._make(self._configured, slots, clock=self.clock, name=name)
-
-    def _priced(self, costs: Mapping[str, float]) -> Amounts:
-        return self._price(costs)
+        return self._make(self._terms.rules, slots, clock=self.clock, name=name)
 
     def estimate(self, first: float, *, most: float = float("inf")) -> Estimate:
         """Return an estimate that learns from `settle()` what calls cost.
@@ -222,7 +232,7 @@ class Limiter(Door):
                 reply = ask()
                 permit.settle(tokens=reply.usage.total_tokens)
         """
-        self._learns = True
+        self._terms.learns = True
         return Estimate(first, most=most)
 
     def configure(self, *, concurrency: Concurrency | None = None, **rates: str | Rate) -> None:
@@ -258,17 +268,13 @@ class Limiter(Door):
 
     def _stand_on(self, budget: Budget, rules: Rules) -> None:
         """Look up once what runs on every permit."""
-        self._configured = rules
+        self._terms.follow(rules)
         self._budget = budget
         self._take_nowait = fast_take(budget, rules)
         self._try_take = budget.try_take if isinstance(budget, SharedBudget) else self._take_nowait
-        if self._shadow:
+        if self._terms.shadow:
             self._take_nowait = self._try_take  # never waits, so it must ask
-        self._settle, self._settle_tokens = budget.settle, fast_settle(budget, rules)
-        self._price = softly(rules.price) if self._shadow else rules.price
-        self._most_tokens = rules.rules[1].burst if rules.names == PAIR else -1.0
-        self._free = rules.price({})
-        self._counts_slots = budget.store.slots is not None
+        self._settle_tokens = fast_settle(budget, rules)
 
 
 def _rules(rates: Mapping[str, str | Rate], *, strict: bool) -> Rules:

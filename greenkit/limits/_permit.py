@@ -111,7 +111,7 @@ class Permit:
         state = self._state
         self._state = ENDED
         door = self._door
-        if error is None and not door._counts_slots:
+        if error is None and not door._terms.counts_slots:
             return
         # Finally: what the error says of itself is foreign code, and the slot is not its own.
         try:
@@ -123,9 +123,7 @@ class Permit:
             if state != LET_THROUGH:
                 door._budget.give_back_slot()
 
-    def settle(
-        self, *, requests: float | None = None, tokens: float | None = None, **others: float
-    ) -> None:
+    def settle(self, *, requests: float | None = None, tokens: float | None = None, **others: float) -> None:
         """Say what the call really cost: the rest is refunded, or the debt is charged.
 
         Dimensions not named keep what they cost. May be said again when more is known, and after
@@ -150,15 +148,15 @@ class Permit:
         elif state == NEW:
             msg = f"{self!r}: settle() belongs inside the with block, once the cost is known"
             raise RuntimeError(msg)
-        if tokens is not None and requests is None and not others and not door._learns:
+        if tokens is not None and requests is None and not others and not door._terms.learns:
             if state != LET_THROUGH:
                 self._costs = door._settle_tokens(self._costs, tokens)
             return
         costs = named(requests, tokens, others)
-        if door._learns:
+        if door._terms.learns:
             door._teach(self._costs, costs)
         if state != LET_THROUGH:
-            self._costs = door._settle(self._costs, costs)
+            self._costs = door._budget.settle(self._costs, costs)
 
     def _account(self, error: BaseException, *, owed: bool) -> None:
         ending = ending_of(error)
@@ -166,7 +164,7 @@ class Permit:
         if ending is not Ending.SPENT and owed:
             keep = "requests" if ending is Ending.REJECTED else ""
             refund = {name: 0.0 for name in self._door.dimensions if name != keep}
-            self._costs = self._door._settle(self._costs, refund)
+            self._costs = self._door._budget.settle(self._costs, refund)
 
 
 def named(requests: float | None, tokens: float | None, others: dict[str, float]) -> dict[str, float]:

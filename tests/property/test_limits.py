@@ -181,7 +181,7 @@ def test_the_case_written_out_agrees_with_the_general_one(given_rates, steps):
         for limiter, clock in zip((fast, slow), clocks, strict=True):
             clock.advance(gap)
             limiter._budget.shut = limiter is slow
-            asked = {rule.name: share * rule.burst for rule in limiter._configured.rules}
+            asked = {rule.name: share * rule.burst for rule in limiter._terms.rules.rules}
             permit = limiter.try_permit(**asked)
             limiter._budget.shut = limiter is slow
             if permit:

@@ -1,0 +1,103 @@
+"""What a limiter and all its keys have in common: the limits, how they are read, and the counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from greenkit.errors import CostTooHighError
+from greenkit.limits._fast import PAIR
+from greenkit.limits._statistics import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from greenkit._clock import Clock
+    from greenkit.limits._attempts import RetryBudget
+    from greenkit.limits._quota import Reader
+    from greenkit.limits._rules import Amounts, Rules
+
+    Price = Callable[[Mapping[str, float]], Amounts]
+
+__all__ = ["Terms"]
+
+
+class Terms:
+    """Be what every door of one limiter looks up.
+
+    Args:
+        name: Of the limiter.
+        clock: Where time comes from.
+        read: Reads a server's headers.
+        retries: How many retries there may be, or None for any.
+        shadow: Hold nothing back.
+        counts_slots: A permit takes a slot, and gives it back.
+
+    Attributes:
+        learns: An estimate was made, which `settle()` teaches.
+        tally: What happened.
+        rules: As configured.
+        free: What a permit costs of which nothing is said.
+        price: From costs by name.
+        most_tokens: The highest cost in tokens that needs no `price()`; -1 where there is none.
+    """
+
+    __slots__ = (
+        "clock",
+        "counts_slots",
+        "free",
+        "learns",
+        "most_tokens",
+        "name",
+        "price",
+        "read",
+        "retries",
+        "rules",
+        "shadow",
+        "tally",
+    )
+
+    rules: Rules
+    free: Amounts
+    price: Price
+    most_tokens: float
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        clock: Clock,
+        read: Reader,
+        retries: RetryBudget | None,
+        shadow: bool,
+        counts_slots: bool,
+    ) -> None:
+        self.name = name
+        self.clock = clock
+        self.read = read
+        self.retries = retries
+        self.shadow = shadow
+        self.counts_slots = counts_slots
+        self.learns = False
+        self.tally = Tally()
+
+    def follow(self, rules: Rules) -> None:
+        """Have all of it be that of `rules`.
+
+        Switches: never.
+        """
+        self.rules = rules
+        self.free = rules.price({})
+        self.price = _softly(rules.price) if self.shadow else rules.price
+        self.most_tokens = rules.rules[1].burst if rules.names == PAIR else -1.0
+
+
+def _softly(price: Price) -> Price:
+    """Return `price` for a shadow: a cost no wait could help with is let through, and counted as 0."""
+
+    def priced(costs: Mapping[str, float]) -> Amounts:
+        try:
+            return price(costs)
+        except CostTooHighError:
+            return price({})
+
+    return priced
