@@ -1,90 +1,34 @@
-"""One budget for everybody in the process: a store, its lock, and the line of those who wait.
+"""One budget for everybody in the process: what can be asked of it, given back, and changed.
 
-Whoever finds the budget open and nobody waiting takes it and never meets the hub. Everybody else
-stands in line. Only the *head* is timed: an alarm in its hub goes off at its instant (or when the
-first in line runs out of time), books its cost and wakes it. So there is one timer however many wait,
-nobody overtakes, a pause re-times one sleeper, and those who are killed have booked nothing.
-
-A grant is on its way from the moment it is booked until its greenlet runs; one that dies in between
-gives it back.
+Whoever finds the budget open and nobody waiting takes it and never meets the hub. Everybody else stands in
+line (`_turns`).
 """
 
 from __future__ import annotations
 
 import math
-from _thread import RLock  # native also after patching; never held across a switch
-from time import monotonic
 from typing import TYPE_CHECKING
 
-from greenkit.errors import LimitTimeout
-from greenkit.limits._alarm import Alarm
-from greenkit.limits._bell import bell_here, hub_here, run_in
-from greenkit.limits._fork import after_fork
-from greenkit.limits._line import NORMAL, Line, Waiter
-from greenkit.limits._rules import JITTER_CREDIT
+from greenkit.limits._bell import bell_here
+from greenkit.limits._line import NORMAL, Waiter
+from greenkit.limits._turns import SLOT_RETRY, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from greenkit._clock import Clock
     from greenkit.limits._pace import Crowd
     from greenkit.limits._rules import Amounts, Rules
-    from greenkit.limits._store import LocalStore
 
 __all__ = ["Budget"]
 
-# A head re-timed for less than this would cost more than it gains.
-_WORTH_WAKING = 0.001
-# When only a slot is missing nobody knows when one comes back; callers still need a number.
-_SLOT_RETRY = 0.1
-# Woken greenlets run one after the other in the alarm's call; then the loop has its turn, or
-# whoever else lives in this hub would stand still until the last of a thousand has run.
-_WAKING_TIME = 0.005
 
-
-class Budget:
+class Budget(Turns):
     """Grant costs and slots, at once or in order.
 
     Safe from several native threads and after `fork`.
-
-    Args:
-        store: What is left.
-        clock: Where `now` comes from.
-        name: Shown in errors.
-
-    Attributes:
-        store: As given; to be read, and changed only through here.
-        line: Who waits.
-        lock: Around all of it; native, never held across a switch.
-        now: The clock's.
-        shut: Granting takes the lock, and more than arithmetic: somebody waits, slots, a pause, a slower
-            pace. Whoever is about to change what is left shuts it first, or who takes without the lock
-            (`_fast`) might do so in between; the next grant opens it again where it may.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_alarm",
-        "_head_at",
-        "line",
-        "lock",
-        "name",
-        "now",
-        "shut",
-        "store",
-    )
-
-    def __init__(self, store: LocalStore, *, clock: Clock, name: str) -> None:
-        self.name = name
-        self.store = store
-        self.now = clock.now
-        # Re-entrant, because the collector may end a forgotten permit while this thread is inside.
-        self.lock = RLock()
-        self.line = Line(len(store.rules.rules))
-        self._alarm = Alarm(self._tick)
-        self._head_at = math.inf
-        self.shut = store.must_look(self.now())
-        after_fork(self)
+    __slots__ = ()
 
     # -- asking ------------------------------------------------------------------------------------
 
@@ -104,7 +48,7 @@ class Budget:
                 self.shut = store.must_look(now)
                 return 0.0
             eta = store.eta(costs, self.line.ahead(NORMAL), now)
-            return max(eta, _SLOT_RETRY if store.full else 1e-9)
+            return max(eta, SLOT_RETRY if store.full else 1e-9)
 
     def take(self, costs: Amounts, *, lane: int, until: float) -> None:
         """Take `costs` when their turn and their instant have come.
@@ -122,16 +66,19 @@ class Budget:
         with self.lock:
             self.shut = True
             now = self.now()
+            line, store = self.line, self.store
             # It may have come back since the caller looked, and nobody would look again.
-            if not self.line.waiting and not self.store.admit(costs, now, credit=0.0):
+            if not line.waiting and not store.admit(costs, now, credit=0.0):
                 return
-            eta = self.store.eta(costs, self.line.ahead(lane), now)
-            if until <= now or now + eta > until:
-                raise self._too_late(eta, until - now)
+            if until < math.inf:
+                eta = store.eta(costs, line.ahead(lane), now)
+                if until <= now or now + eta > until:
+                    raise self._too_late(eta, until - now)
             waiter = Waiter(costs, lane=lane, until=until, bell=bell_here())
-            self.line.add(waiter)
-            if self.line.head() is waiter or until < self._head_at:
-                self._set_alarm(now)
+            line.add(waiter)
+            head = line.head() or waiter
+            if head is waiter or until < self._head_at:
+                self._set_alarm(head, store.due(head.costs), now)
             self._tell()
         try:
             self._sleep(waiter)
@@ -233,6 +180,11 @@ class Budget:
         with self.lock:
             self.shut = True
             self.store.configure(rules, slots, self.now())
+            for waiter in list(self.line):
+                waiter.error = self.store.too_high(waiter.costs)
+                if waiter.error is not None:
+                    self.line.remove(waiter)
+                    waiter.bell.ring()
             self._changed()
 
     def available(self) -> dict[str, float]:
@@ -257,150 +209,3 @@ class Budget:
         """
         with self.lock:
             return not self.line.waiting and self.store.quiet(self.now())
-
-    # -- waiting -----------------------------------------------------------------------------------
-
-    def _sleep(self, waiter: Waiter) -> None:
-        bell = waiter.bell
-        while not waiter.done:
-            if bell.hub is not None:
-                bell.wait()
-                continue
-            # No hub, no alarm: this thread looks after the line itself while it is the head.
-            bell.wait(None if waiter.alarm == math.inf else waiter.alarm - self.now())
-            if not waiter.done and waiter.alarm <= self.now():
-                waiter.alarm = math.inf
-                self._tick()
-
-    def _quit(self, waiter: Waiter) -> None:
-        """Leave the line with empty hands: killed, or timed out by somebody else's timer."""
-        with self.lock:
-            self.shut = True
-            first = waiter.granted or self.line.head() is waiter
-            if waiter.granted:
-                self.store.take_back(waiter.costs, self.now())
-            else:
-                self.line.remove(waiter)
-            if first:
-                self._look_soon()
-            self._tell()
-
-    def _tick(self) -> None:
-        """Wake whoever is due; the alarm's call, in the hub of the head, or in its thread."""
-        begin = monotonic()
-        while True:
-            with self.lock:
-                waiter = self._next(self.now())
-            if waiter is None:
-                return
-            try:
-                waiter.bell.rouse()
-            except BaseException:
-                self._look_soon()  # Ctrl-C in one of them is not the end of the others
-                raise
-            if monotonic() - begin > _WAKING_TIME:
-                self._look_soon()
-                return
-
-    # The lock is held in all that follows.
-
-    def _next(self, now: float) -> Waiter | None:
-        """Return one who need not wait any more, or set the alarm."""
-        # Whose time is over before a pause ends is told when it begins.
-        late = self.line.expired(max(now, self.store.paused_until))
-        if late is not None:
-            eta = self.store.eta(late.costs, self.line.ahead(late.lane), now)
-            late.error = self._too_late(eta, late.until - now)
-            return late
-        head = self.line.head()
-        if head is None:
-            self._alarm.cancel()
-            self.shut = self.store.must_look(now)
-            return None
-        if not self.store.admit(head.costs, now, credit=JITTER_CREDIT):
-            self.line.grant(head)
-            head.granted = True
-            return head
-        head.error = self._impossible(head, now)
-        if head.error is None:
-            self._set_alarm(now)
-            return None
-        self.line.remove(head)
-        return head
-
-    def _impossible(self, head: Waiter, now: float) -> Exception | None:
-        """Return why no wait can help the head: debts and new settings come while it waits."""
-        wait = self.store.wait(head.costs, now)
-        if now + wait > head.until:
-            return self._too_late(wait, head.until - now)
-        return self.store.too_high(head.costs)
-
-    def _set_alarm(self, now: float) -> None:
-        """Have somebody look when the head is due or a time runs out, whichever comes first."""
-        head = self.line.head()
-        if head is None:
-            return
-        self._time(head, min(self.store.due(head.costs), self.line.next_expiry()), now)
-
-    def _time(self, head: Waiter, at: float, now: float) -> None:
-        self._head_at = at
-        if head.bell.hub is None:
-            self._alarm.cancel()
-            head.alarm = self._head_at
-            head.bell.ring()
-        elif self._head_at == math.inf:
-            self._alarm.cancel()
-        else:
-            self._alarm.set(head.bell.hub, self._head_at - now)
-
-    def _changed(self) -> None:
-        self._look_soon()
-        self._tell()
-
-    def _tell(self) -> None:
-        """Tell whoever else has to know that something was asked for, given back or changed."""
-
-    def _look_soon(self) -> None:
-        """Have the head looked at: a slot came back, or its instant has come nearer."""
-        with self.lock:
-            head = self.line.head()
-            if head is None:
-                self._alarm.cancel()
-            elif head.bell.hub is not None:
-                run_in(head.bell.hub, self._tick)
-            else:
-                head.alarm = -math.inf
-                head.bell.ring()
-
-    def _retime(self) -> None:
-        head = self.line.head()
-        if head is not None and self.store.due(head.costs) < self._head_at - _WORTH_WAKING:
-            self._set_alarm(self.now())
-
-    def _too_late(self, wait: float, patience: float) -> LimitTimeout:
-        """Return the error of a wait that cannot end in time."""
-        store, paused = self.store, self.store.paused_for(self.now())
-        why = f"would let this through in {wait:.3g} s"
-        if store.full:
-            why = f"had no slot free in time ({store.held} of {store.size} held)"
-        seen = f"it is paused for {paused:.3g} s" if paused else f"{self.line.waiting} wait for it"
-        return LimitTimeout(
-            f"limit {self.name!r} {why}, and the caller waits no longer than {max(0.0, patience):.3g} s "
-            f"({seen}). Nothing was taken. Wait longer, send less, or raise the limit.",
-            retry_after=max(wait, _SLOT_RETRY if store.full else 1e-9),
-        )
-
-    def after_fork(self) -> None:
-        """Forget, in a forked child, those who wait in threads that exist only in the parent.
-
-        Switches: never.
-        """
-        self.lock._at_fork_reinit()  # type: ignore[attr-defined] # as threading does with its own
-        here = hub_here()
-        stay = [waiter for waiter in self.line if waiter.bell.hub is here]
-        self.line = Line(len(self.store.rules.rules))
-        for waiter in stay:
-            self.line.add(waiter)
-        self.store.forget_slots()
-        self._alarm = Alarm(self._tick)
-        self._look_soon()

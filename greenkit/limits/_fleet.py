@@ -174,10 +174,6 @@ class SharedBudget(Budget):
             self._tell()
         return super()._next(now)
 
-    def _set_alarm(self, now: float) -> None:
-        head = self.line.head()
-        if head is None:
-            return
+    def _set_alarm(self, head: Waiter, due: float, now: float) -> None:
         silent = self.store.asked_at + _SILENCE
-        due = min(self.store.due(head.costs), self.line.next_expiry(), silent, now + _LOOK)
-        self._time(head, due, now)
+        self._time(head, min(due, self.line.next_expiry(), silent, now + _LOOK), now)

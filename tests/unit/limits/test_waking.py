@@ -6,7 +6,7 @@ import itertools
 
 import gevent
 
-from greenkit.limits import Limiter, _budget
+from greenkit.limits import Limiter, _turns
 
 
 def wake_two_hundred():
@@ -37,11 +37,11 @@ def wake_two_hundred():
 def test_strangers_run_while_many_are_woken(monkeypatch):
     """After 5 ms of waking the loop has its turn: here every waiter works for 2 ms."""
     working = itertools.count(step=2)
-    monkeypatch.setattr(_budget, "monotonic", lambda: next(working) / 1000)
+    monkeypatch.setattr(_turns, "monotonic", lambda: next(working) / 1000)
     assert wake_two_hundred() > 40
 
 
 def test_without_a_waking_time_strangers_stand_still(monkeypatch):
     """The broken twin: a clock that stands still never ends a turn of waking."""
-    monkeypatch.setattr(_budget, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(_turns, "monotonic", lambda: 0.0)
     assert wake_two_hundred() <= 1
