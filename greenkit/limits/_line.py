@@ -87,13 +87,12 @@ class Line:
         waiting: Waiters in all lanes.
     """
 
-    __slots__ = ("_lanes", "_numbers", "_passed", "_size", "_sums", "_times", "_zero", "waiting")
+    __slots__ = ("_lanes", "_numbers", "_passed", "_size", "_sums", "_times", "waiting")
 
     def __init__(self, dimensions: int) -> None:
-        self._zero = (0.0,) * dimensions
         self._lanes: tuple[deque[Waiter], ...] = tuple(deque() for _ in LANES)
         self._size = [0] * len(LANES)
-        self._sums: list[Amounts] = [self._zero] * len(LANES)
+        self._sums = [[0.0] * dimensions for _ in LANES]
         self._passed = [0] * len(LANES)
         self._times: list[tuple[float, int, Waiter]] = []
         self._numbers = count()
@@ -114,7 +113,9 @@ class Line:
         lane = waiter.lane
         self._lanes[lane].append(waiter)
         self._size[lane] += 1
-        self._sums[lane] = _plus(self._sums[lane], waiter.costs, 1.0)
+        sums = self._sums[lane]
+        for place, cost in enumerate(waiter.costs):
+            sums[place] += cost
         self.waiting += 1
         if waiter.until != math.inf:
             heapq.heappush(self._times, (waiter.until, next(self._numbers), waiter))
@@ -131,9 +132,12 @@ class Line:
         lane = waiter.lane
         self._size[lane] -= 1
         self.waiting -= 1
-        # Sums of fractions drift; an empty lane is an exact zero.
-        self._sums[lane] = _plus(self._sums[lane], waiter.costs, -1.0) if self._size[lane] else self._zero
-        if not self._size[lane]:
+        sums = self._sums[lane]
+        if self._size[lane]:
+            for place, cost in enumerate(waiter.costs):
+                sums[place] -= cost
+        else:
+            sums[:] = [0.0] * len(sums)  # exactly: sums of fractions drift
             self._passed[lane] = 0
         self._forget(lane)
 
@@ -158,9 +162,10 @@ class Line:
         """
         self.remove(waiter)
         self._passed[waiter.lane] = 0
-        for lane in range(waiter.lane + 1, len(LANES)):
-            if self._size[lane]:
-                self._passed[lane] += 1
+        if self.waiting:
+            for lane in range(waiter.lane + 1, len(LANES)):
+                if self._size[lane]:
+                    self._passed[lane] += 1
 
     def expired(self, now: float) -> Waiter | None:
         """Take out and return a waiter whose time is over, if there is one.
@@ -190,12 +195,13 @@ class Line:
 
         Switches: never.
         """
-        total = self._sums[lane]
+        total = list(self._sums[lane])
         before = PATIENCE * (self._size[lane] + 1)
         for higher in range(lane):
             if self._size[higher]:
-                total = _plus(total, self._sums[higher], min(1.0, before / self._size[higher]))
-        return total
+                share = min(1.0, before / self._size[higher])
+                total = [one + more * share for one, more in zip(total, self._sums[higher], strict=True)]
+        return tuple(total)
 
     def _forget(self, lane: int) -> None:
         """Drop those who left once they are the most, so that they cost no memory behind a long wait."""
@@ -213,7 +219,3 @@ class Line:
             if self._size[lane] and self._passed[lane] >= PATIENCE:
                 return lane
         return next(lane for lane, size in enumerate(self._size) if size)
-
-
-def _plus(sums: Amounts, costs: Amounts, share: float) -> Amounts:
-    return tuple([a + b * share for a, b in zip(sums, costs, strict=True)])

@@ -84,15 +84,6 @@ class Rule:
         object.__setattr__(rule, "interval", self.interval / factor)
         return rule
 
-    def earliest(self, tat: float, cost: float) -> float:
-        """Return the instant from which `cost` may go.
-
-        Switches: never.
-        """
-        # Compare instants, never sum them back: (now + b*T) - b*T - now can come out 5e-17, and
-        # a caller who sleeps that long spins for ever.
-        return tat - (self.burst - cost) * self.interval
-
     def available(self, tat: float, now: float) -> float:
         """Return how many units could go now; negative while in debt.
 
@@ -249,10 +240,14 @@ class Rules:
 
         Switches: never.
         """
-        instants = [
-            rule.earliest(tat, cost) for rule, tat, cost in zip(self.rules, tats, costs, strict=True) if cost
-        ]
-        return max(instants, default=-math.inf)
+        # Compare instants, never sum them back: (now + b*T) - b*T - now can come out 5e-17, and a
+        # caller who sleeps that long spins for ever.
+        earliest = -math.inf
+        for place, cost in enumerate(costs):
+            if cost:
+                instant = tats[place] - (self._bursts[place] - cost) * self._intervals[place]
+                earliest = max(earliest, instant)
+        return earliest
 
     def _no_dimension(self, name: str) -> TypeError:
         return TypeError(f"no dimension named {name!r}; this limiter has {', '.join(self.names) or 'none'}")

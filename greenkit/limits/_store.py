@@ -158,7 +158,7 @@ class LocalStore:
         """
         start = max(now, self.paused_until)
         tats = tuple([max(tat, start) for tat in self.tats])
-        behind = tuple([a + b for a, b in zip(ahead, costs, strict=True)])
+        behind = tuple([one + ahead[place] for place, one in enumerate(costs)])
         return max(start, self.rules.earliest(tats, behind)) - now
 
     def wait(self, costs: Amounts, now: float) -> float:

@@ -121,12 +121,12 @@ def test_dimensions_are_taken_together_or_not_at_all(given_rates, waits, data):
             for rule, (_, share) in zip(alone, given_rates, strict=True)
         )
         singly = [
-            rule.earliest(tat, one) <= now + 1e-9 or not one
+            Rules([rule]).earliest((tat,), (one,)) <= now + 1e-9 or not one
             for rule, tat, one in zip(alone, tats, cost, strict=True)
         ]
         after = together.decide(tats, cost, now, credit=0.0)
         near = any(
-            abs(rule.earliest(tat, one) - now) < 1e-8
+            abs(Rules([rule]).earliest((tat,), (one,)) - now) < 1e-8
             for rule, tat, one in zip(alone, tats, cost, strict=True)
             if one and tat > -math.inf
         )
