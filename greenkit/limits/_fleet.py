@@ -9,7 +9,7 @@ from greenkit.limits._agent import agent_of
 from greenkit.limits._bell import bell_here
 from greenkit.limits._budget import Budget
 from greenkit.limits._line import NORMAL
-from greenkit.limits._shared import SharedStore, Try
+from greenkit.limits._news import Try
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from greenkit.limits._line import Waiter
     from greenkit.limits._protocol import Reply, Request
     from greenkit.limits._rules import Amounts
+    from greenkit.limits._shared import SharedStore
 
 __all__ = ["SharedBudget"]
 

@@ -1,4 +1,4 @@
-"""What a process has to tell a shared store, collected until the next request."""
+"""What a process has to tell a shared store, or to ask it, collected until the next request."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from greenkit.limits._bell import GreenBell, NativeBell
     from greenkit.limits._rules import Amounts
 
-__all__ = ["News"]
+__all__ = ["News", "Try"]
 
 # Seconds that news may wait for company when nobody waits for it.
 _PATIENCE = 0.05
@@ -70,3 +71,22 @@ class News:
         Switches: never.
         """
         self.due = -math.inf
+
+
+class Try:
+    """Be somebody who wants a permit now or never.
+
+    Attributes:
+        costs: What it asks for.
+        bell: Wakes it.
+        answer: 0.0 for yes, or the seconds after which it would pass; None while not known.
+        left: It does not wait for the answer any more.
+    """
+
+    __slots__ = ("answer", "bell", "costs", "left")
+
+    def __init__(self, costs: Amounts, bell: GreenBell | NativeBell) -> None:
+        self.costs = costs
+        self.bell = bell
+        self.answer: float | None = None
+        self.left = False

@@ -27,7 +27,9 @@ _OPTIONS = (
     "-c synchronous_commit=off -c application_name=greenkit-limits"
 )
 # Unlogged: what a crash of the server loses, the processes still know.
+# Of two processes that find no table and both make it, IF NOT EXISTS saves neither: one at a time.
 _CREATE = """
+SELECT pg_advisory_xact_lock(hashtext('greenkit_limits'));
 CREATE UNLOGGED TABLE IF NOT EXISTS greenkit_limits
     (name text PRIMARY KEY, record text NOT NULL, expires timestamptz NOT NULL)
 """

@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 
     Record = dict[str, float]
 
-__all__ = ["EPOCH", "MICRO", "WORKER_GONE", "Item", "Reply", "Request", "exchange"]
+__all__ = ["EPOCH", "HORIZON", "MICRO", "WORKER_GONE", "Item", "Reply", "Request", "exchange"]
 
 MICRO = 1e6
 EPOCH = 1_735_689_600  # 2025-01-01 UTC, seconds
 # A worker not heard of for so long (seconds) counts no more, and its slots are free again.
 WORKER_GONE = 10.0
+# How far ahead (seconds) slots are booked: far enough that each of the processes gets some at once, which is
+# what keeps round trips few. What a process that dies takes with it is no more than this long.
+HORIZON, _LONGEST = 0.25, 1.0
+_AT_ONCE = 20
+# The time a permit takes of the rate, smoothed over so many.
+_SMOOTH = 16
 # Workers come back one after the other; the first has emptied the budget for all.
 _BACK = 5.0
 # How long somebody refused for want of a slot waits before asking again.
@@ -38,11 +44,11 @@ class Item:
 
     Attributes:
         costs: By dimension.
-        window: It may be booked so far ahead; 0 for now or never.
+        ahead: It may be booked ahead, up to the horizon; else it is now or never.
     """
 
     costs: Amounts
-    window: float
+    ahead: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ class Request:
         columns = (self.intervals, self.bursts, self.floors, self.deltas, self.left, self.shares)
         numbers = [*head, *(one for row in zip(*columns, strict=True) for one in row)]
         for item in self.items:
-            numbers += [item.window, *item.costs]
+            numbers += [item.ahead, *item.costs]
         return [self.worker, str(len(self.intervals)), *(format(float(one), ".17g") for one in numbers)]
 
 
@@ -115,6 +121,7 @@ class Reply:
         paused: How much longer nobody may go.
         factor: Share of the configured rates in use after 429s.
         workers: Processes heard of lately, at least 1.
+        horizon: How far ahead was booked.
         offsets: For the items from the first on: booked so far from now; or, when negative, refused, and
             -1 - offset is how far from now it would pass. After one refused that could have been booked ahead
             no more are looked at.
@@ -127,6 +134,7 @@ class Reply:
     paused: float
     factor: float
     workers: int
+    horizon: float
     offsets: tuple[float, ...] = field(default=())
     full: bool = False
 
@@ -144,17 +152,32 @@ def exchange(record: Record, request: Request, now: float) -> Reply:
     until = 0.0 if request.resume else record.get("pause", 0.0)
     record["pause"] = until = max(until, now + request.pause if request.pause else 0.0)
     workers, others = _workers(record, request.worker, now)
-    offsets, held, full = _booked(request, now, tats, intervals, until=until, others=others)
+    horizon = HORIZON * MICRO
+    if not request.size:  # a slot that is booked ahead is nobody's meanwhile
+        horizon = min(_LONGEST * MICRO, max(horizon, _AT_ONCE * workers * record.get("s", 0.0)))
+    offsets, held, full = _booked(
+        record, request, now, tats, intervals, until=until, horizon=horizon, others=others
+    )
     record[f"w:{request.worker}"] = now
     record[f"h:{request.worker}"] = float(held)
     for place, tat in enumerate(tats):
         record[f"t{place}"] = tat
         record[f"i{place}"] = intervals[place]
-    return Reply(int(record["n"]), now, tuple(tats), max(0.0, until - now), factor, workers, offsets, full)
+    return Reply(
+        int(record["n"]), now, tuple(tats), max(0.0, until - now), factor, workers, horizon, offsets, full
+    )
 
 
 def _booked(
-    request: Request, now: float, tats: list[float], intervals: Amounts, *, until: float, others: int
+    record: Record,
+    request: Request,
+    now: float,
+    tats: list[float],
+    intervals: Amounts,
+    *,
+    until: float,
+    horizon: float,
+    others: int,
 ) -> tuple[tuple[float, ...], int, bool]:
     """Book in `tats` what may go; return offsets, slots of this worker then, and whether some are missing."""
     held = request.held
@@ -169,15 +192,19 @@ def _booked(
         if full:
             at = max(at, now + _SLOT_RETRY * MICRO)
         # A nanosecond for rounding, or who comes back at the very instant is sent away.
-        if not full and at - now <= item.window + 0.001:
+        if not full and at - now <= item.ahead * horizon + 0.001:
             offsets.append(at - now)
             held += 1
+            takes = 0.0
             for place, cost in enumerate(item.costs):
                 if cost:
                     tats[place] = max(tats[place], at) + cost * intervals[place]
+                    takes = max(takes, cost * intervals[place])
+            usual = record.get("s", takes)
+            record["s"] = usual + (takes - usual) / _SMOOTH
             continue
         offsets.append(-1.0 - (at - now))
-        if item.window:
+        if item.ahead:
             break
     return tuple(offsets), held, full
 

@@ -126,7 +126,6 @@ def _key(record: str) -> str:
 
 
 def _reply(answer: Sequence[Any], *, dims: int) -> Reply:
-    count, now, paused, factor, workers, full, *rest = [float(one) for one in answer]
-    return Reply(
-        int(count), now, tuple(rest[:dims]), paused, factor, int(workers), tuple(rest[dims:]), bool(full)
-    )
+    count, now, paused, factor, workers, horizon, full, *rest = [float(one) for one in answer]
+    tats, offsets = tuple(rest[:dims]), tuple(rest[dims:])
+    return Reply(int(count), now, tats, paused, factor, int(workers), horizon, offsets, bool(full))

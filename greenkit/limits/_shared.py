@@ -10,27 +10,27 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from greenkit.limits._hand import Hand
-from greenkit.limits._news import News
+from greenkit.limits._news import News, Try
 from greenkit.limits._parse import Rate
-from greenkit.limits._protocol import MICRO, WORKER_GONE, Item, Request
+from greenkit.limits._protocol import HORIZON, MICRO, WORKER_GONE, Item, Request
 from greenkit.limits._rules import Rule, Rules
 from greenkit.limits._store import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from greenkit.limits._bell import GreenBell, NativeBell
     from greenkit.limits._line import Line, Waiter
     from greenkit.limits._pace import Crowd
     from greenkit.limits._protocol import Reply
     from greenkit.limits._rules import Amounts
 
-__all__ = ["HORIZON", "SharedStore", "Try"]
+__all__ = ["SharedStore"]
 
-# How far ahead slots are booked, in seconds: what a process that dies takes with it, at the most.
-HORIZON = 0.25
-# A request gathers waiters for so long, and books early enough to lose no slot by it.
-_GATHER = HORIZON / 4
+# A request gathers waiters for a share of the horizon between these, and books early enough to lose no slot
+# by it. Drawn anew each time: of two processes in step the first would have all, and the other nothing.
+_GATHER = (0.25, 0.5)
+# Or, where less is booked than that, until so much of it is used up.
+_EARLY = 0.75
 # Waiters named in one request; the others are named in the next.
 _MOST_ITEMS = 256
 # How often a backend that is away is asked whether it is back.
@@ -42,25 +42,6 @@ _SLOT_PROBE = 0.05
 # What the store said is good for so long; after that it is asked before anybody is told "too late".
 _FRESH = 1.0
 _random = Random()  # its own: a limiter must not disturb the program's random numbers
-
-
-class Try:
-    """Be somebody who wants a permit now or never.
-
-    Attributes:
-        costs: What it asks for.
-        bell: Wakes it.
-        answer: 0.0 for yes, or the seconds after which it would pass; None while not known.
-        left: It does not wait for the answer any more.
-    """
-
-    __slots__ = ("answer", "bell", "costs", "left")
-
-    def __init__(self, costs: Amounts, bell: GreenBell | NativeBell) -> None:
-        self.costs = costs
-        self.bell = bell
-        self.answer: float | None = None
-        self.left = False
 
 
 class SharedStore(LocalStore):
@@ -81,7 +62,9 @@ class SharedStore(LocalStore):
     __slots__ = (
         "_back",
         "_floors",
+        "_gather",
         "_hand",
+        "_horizon",
         "_lacks_slots",
         "_largest",
         "_last",
@@ -108,7 +91,7 @@ class SharedStore(LocalStore):
         self._strict = any(rule.strict for rule in rules.rules)
         self._largest: Amounts = (0.0,) * len(rules.rules)
         self._seen, self._floors = 0, (0.0,) * len(rules.rules)
-        self._workers = 1
+        self._workers, self._horizon, self._gather = 1, HORIZON, 0.0
         self._back = self._void = False
         self._last = -math.inf
         self._begin()
@@ -285,7 +268,7 @@ class SharedStore(LocalStore):
         at = self._news.due
         # Counted first: looking at each waiter takes a while, and this is asked whenever one comes.
         if line.waiting > self._hand.permits or (line.waiting and self._hand.uncovered(line, 1)):
-            gathered = self._last + min((self._hand.last - self._last) / 2, _GATHER)
+            gathered = self._last + min((self._hand.last - self._last) * _EARLY, self._gather)
             at = min(at, max(self._retry_at, gathered))
         if self.slots is not None:
             if self.held + self._hand.permits != self._reported:
@@ -303,8 +286,8 @@ class SharedStore(LocalStore):
             self._give_back(now)
         tries, self.tries = self.tries, []
         asked = self._hand.uncovered(line, _MOST_ITEMS) if line.waiting else []
-        items = [Item(one.costs, 0.0) for one in tries]
-        items += [Item(one.costs, HORIZON * MICRO) for one in asked]
+        items = [Item(one.costs, ahead=False) for one in tries]
+        items += [Item(one.costs, ahead=True) for one in asked]
         for item in items:
             self._largest = tuple(map(max, self._largest, item.costs))
         held = self.held + self._hand.permits
@@ -334,7 +317,8 @@ class SharedStore(LocalStore):
             return []
         self.mode, self._back = "shared", False
         self.asked_at, self._last = math.inf, now
-        self._workers = reply.workers
+        self._workers, self._horizon = reply.workers, reply.horizon / MICRO
+        self._gather = self._horizon * _random.uniform(*_GATHER)
         self._lacks_slots = reply.full
         self._pace.factor = reply.factor
         self._follow_pace(now)
@@ -360,7 +344,7 @@ class SharedStore(LocalStore):
                 self._hand.book(now + offset / MICRO, waiter.costs)
                 continue
             ahead = (-1.0 - offset) / MICRO
-            later = _SLOT_PROBE if full else max(_GATHER, ahead - HORIZON)
+            later = _SLOT_PROBE if full else max(self._gather, ahead - self._horizon)
             self._retry_at = now + min(later, _LOOK_AGAIN)
             self._opens_at = -math.inf if full else now + ahead
 

@@ -8,6 +8,7 @@ local held, size = arg(8), arg(9)
 local MICRO = 1000000
 local SLOWEST, CUT, RECOVERY, ONE_NEWS = 0.02, 0.8, 0.01, 1
 local WORKER_GONE, BACK, SLOT_RETRY = 10, 5, 0.1
+local HORIZON, LONGEST, AT_ONCE, SMOOTH = 0.25, 1, 20, 16
 
 local time = redis.call('TIME')
 local now = (tonumber(time[1]) - 1735689600) * MICRO + tonumber(time[2])
@@ -73,33 +74,43 @@ for name, number in pairs(record) do
 end
 if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
 
+local horizon, usual = HORIZON * MICRO, record['s']
+if size == 0 then horizon = math.min(LONGEST * MICRO, math.max(horizon, AT_ONCE * workers * (usual or 0))) end
+
 local offsets, full = {}, false
 local place, last = 9 + dims * 6, #ARGV
 while place + dims < last do
-  local window, at = arg(place + 1), math.max(now, paused)
+  local ahead, at = arg(place + 1), math.max(now, paused)
   for dim = 1, dims do
     local cost = arg(place + 1 + dim)
     if cost ~= 0 then at = math.max(at, tats[dim] - (bursts[dim] - cost) * intervals[dim]) end
   end
   full = size > 0 and held + others >= size
   if full then at = math.max(at, now + SLOT_RETRY * MICRO) end
-  if not full and at - now <= window + 0.001 then
+  if not full and at - now <= ahead * horizon + 0.001 then
     offsets[#offsets + 1] = text(at - now)
     held = held + 1
+    local takes = 0
     for dim = 1, dims do
       local cost = arg(place + 1 + dim)
-      if cost ~= 0 then tats[dim] = math.max(tats[dim], at) + cost * intervals[dim] end
+      if cost ~= 0 then
+        tats[dim] = math.max(tats[dim], at) + cost * intervals[dim]
+        takes = math.max(takes, cost * intervals[dim])
+      end
     end
+    usual = usual or takes
+    usual = usual + (takes - usual) / SMOOTH
   else
     offsets[#offsets + 1] = text(-1 - (at - now))
-    if window > 0 then break end
+    if ahead > 0 then break end
   end
   place = place + 1 + dims
 end
 
+if usual then write('s', usual) end
 write('w:' .. worker, now)
 write('h:' .. worker, held)
-local reply = { text(record['n']), text(now), text(math.max(0, paused - now)), text(factor), tostring(workers), full and '1' or '0' }
+local reply = { text(record['n']), text(now), text(math.max(0, paused - now)), text(factor), tostring(workers), text(horizon), full and '1' or '0' }
 for dim = 1, dims do
   write('t' .. (dim - 1), tats[dim])
   write('i' .. (dim - 1), intervals[dim])

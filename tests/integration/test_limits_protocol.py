@@ -30,7 +30,7 @@ def draw(rng, dims, seen, floors):
         return rng.choice([0.0, 1.0, 0.25]) * rng.choice([1.0, bursts[place]])
 
     items = tuple(
-        Item(tuple(min(cost(place), bursts[place]) for place in range(dims)), rng.choice([0.0, 250_000.0]))
+        Item(tuple(min(cost(place), bursts[place]) for place in range(dims)), rng.choice([False, True]))
         for _ in range(rng.randrange(8))
     )
     return Request(
@@ -69,6 +69,7 @@ def compare(client, record, *, seed, dims, arithmetic=exchange):
         for name in ("count", "workers", "full"):
             assert getattr(reply, name) == getattr(expected, name), name
         assert reply.factor == pytest.approx(expected.factor)
+        assert reply.horizon == pytest.approx(expected.horizon)
         assert reply.paused == pytest.approx(expected.paused)
         seen, floors = reply.count, reply.tats
         kinds["booked"] += sum(offset == 0 for offset in reply.offsets)
@@ -113,7 +114,16 @@ def test_a_worker_that_died_gives_its_slots_back(client):
     wire = RedisWire(client, own=False)
     nothing = (0.0,)
     request = Request(
-        "b", (1.0,), (50.0,), 0, nothing, nothing, (-1.0,), (-1.0,), size=3, items=(Item((1.0,), 0.0),)
+        "b",
+        (1.0,),
+        (50.0,),
+        0,
+        nothing,
+        nothing,
+        (-1.0,),
+        (-1.0,),
+        size=3,
+        items=(Item((1.0,), ahead=False),),
     )
     (reply,) = wire.ask([("protocol-dead", request)])
     key = "greenkit:limit:{protocol-dead}"

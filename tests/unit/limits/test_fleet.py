@@ -184,9 +184,9 @@ def test_one_request_carries_everybody_and_books_ahead(clock, courier):
     look(limit)
     assert passed == list(range(10))
     assert limit._budget.store._hand.permits == 25
-    clock.advance(0.1)
+    clock.advance(0.13)
     look(limit)
-    assert passed == list(range(20))
+    assert passed == list(range(23))
     courier.send()
     assert len(courier.under_way[0][1].items) == 65, "the booked are not asked for again"
     gevent.killall(jobs)
