@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 from functools import partial
 
@@ -96,3 +97,56 @@ def test_threads_with_and_without_a_hub_stand_in_one_line():
         assert [number for who, number in order if who == name] == list(range(30))
     changes = sum(one != other for one, other in itertools.pairwise(kinds))
     assert changes > 10, "the two kinds never took turns"
+
+
+def overtake(steps, *, rounds=300):
+    """Have threads take from one budget of 500 without its lock; return how often more was granted than that.
+
+    Args:
+        steps: Makes, from a limiter, what takes one permit and tells whether it went.
+        rounds: Budgets tried.
+    """
+    wrong = 0
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(rounds):
+            limiter = Limiter("raced", requests="1/day burst 500", tokens="1/day burst 500")
+            take = steps(limiter)
+            passed = []
+
+            def some(take=take, passed=passed):
+                passed.append(sum(take() for _ in range(300)))
+
+            natively(some, some, some)
+            wrong += sum(passed) != 500
+    finally:
+        sys.setswitchinterval(interval)
+    return wrong
+
+
+def test_threads_without_the_lock_overtake_nobody():
+    """What the last `if` looks at and writes is one step: exactly the budget goes, whoever runs when."""
+    assert overtake(lambda limiter: lambda: bool(limiter.try_permit(tokens=1)), rounds=60) == 0
+
+
+def test_threads_that_look_and_write_in_two_steps_are_caught():
+    """The broken twin: a call between the look and the write lets another thread in."""
+
+    def steps(limiter):
+        store, clock = limiter._budget.store, limiter.clock.now
+
+        def take():
+            before = store.tats
+            after = store.rules.decide(before, (1.0, 1.0), clock(), credit=0.0)
+            if after is None:
+                return False
+            if store.tats is before:
+                clock()
+                store.tats = after
+                return True
+            return take()
+
+        return take
+
+    assert overtake(steps) > 0
