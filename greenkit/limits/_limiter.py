@@ -270,7 +270,8 @@ class Limiter(Door):
         """Look up once what runs on every permit."""
         self._terms.follow(rules)
         self._budget = budget
-        self._take_nowait = fast_take(budget, rules)
+        only_rules = self._concurrency is None and not isinstance(budget, SharedBudget)
+        self._take_nowait = fast_take(budget, rules) if only_rules else budget.take_nowait
         self._try_take = budget.try_take if isinstance(budget, SharedBudget) else self._take_nowait
         if self._terms.shadow:
             self._take_nowait = self._try_take  # never waits, so it must ask
