@@ -206,6 +206,10 @@ class Door:
                 5xx and broken connections, but never an exhausted quota.
             costs: By dimension, for each attempt.
 
+        Raises:
+            CostTooHighError: A cost exceeds its burst; no wait can help.
+            TypeError: A cost names no dimension.
+
         Example:
             for attempt in llm.attempts(tokens=900, deadline=120.0):
                 with attempt as permit:
