@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import gevent
 from gevent import monkey
 
-from greenkit.limits._bell import bell_here, hub_here
+from greenkit.limits._bell import bell_here
+from greenkit.wait import hub_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

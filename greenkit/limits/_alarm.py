@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from greenkit.limits._bell import hub_here, run_in
+from greenkit.wait import hub_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from greenkit.wait import Mailbox
 
 __all__ = ["Alarm"]
 
@@ -32,15 +34,16 @@ class Alarm:
         self._hub: Any = None
         self._timer: Any = None
 
-    def set(self, hub: Any, seconds: float) -> None:
-        """Go off in `hub`, `seconds` from now.
+    def set(self, mailbox: Mailbox, seconds: float) -> None:
+        """Go off in the hub of `mailbox`, `seconds` from now.
 
         Switches: never.
         """
+        hub = mailbox.hub
         if hub is hub_here():
             self._start(hub, seconds)
         else:
-            run_in(hub, partial(self._start, hub, seconds))
+            mailbox.post(partial(self._start, hub, seconds))
 
     def cancel(self) -> None:
         """Do not go off, as far as this thread can help it.

@@ -14,22 +14,13 @@ import threading
 from typing import Any
 
 from gevent import monkey
-from gevent._hub_local import get_hub_if_exists  # the public get_hub() would make one
 from greenlet import getcurrent
 
-__all__ = ["GreenBell", "NativeBell", "bell_here", "hub_here", "run_in", "sleep"]
+from greenkit.wait import Mailbox, hub_here
 
-# A century, in seconds.
-_NEVER = 3e9
+__all__ = ["GreenBell", "NativeBell", "bell_here", "sleep"]
+
 _allocate_lock = monkey.get_original("_thread", "allocate_lock")
-
-
-def hub_here() -> Any:
-    """Return the hub of this thread, or None: asking makes none.
-
-    Switches: never.
-    """
-    return get_hub_if_exists()
 
 
 def bell_here(*, ref: bool = True) -> GreenBell | NativeBell:
@@ -49,10 +40,11 @@ class GreenBell:
         ref: The sleep keeps the hub alive, as somebody's wait does and an attendant's does not.
     """
 
-    __slots__ = ("_greenlet", "_ref", "hub", "parked", "rung")
+    __slots__ = ("_greenlet", "_ref", "hub", "mailbox", "parked", "rung")
 
     def __init__(self, hub: Any, *, ref: bool = True) -> None:
         self.hub = hub
+        self.mailbox = Mailbox.of(hub)
         self._ref = ref
         self._greenlet: Any = getcurrent()
         self.parked = False
@@ -70,7 +62,7 @@ class GreenBell:
         """
         self.rung = True  # before the look at `parked`: `wait()` does it the other way round
         if self.parked:
-            run_in(self.hub, self._wake)
+            self.mailbox.post(self._wake)
 
     def wait(self, seconds: float | None = None) -> None:
         """Sleep until it rings or `seconds` have passed; perhaps a little less, as timers are.
@@ -84,7 +76,7 @@ class GreenBell:
                 timer = hub.loop.timer(max(seconds, 0.0), ref=self._ref)
                 timer.start(self._wake)
             elif self._ref:
-                _keep_alive(hub)
+                self.mailbox.keep_alive()
             self.parked = True
             if not self.rung:
                 hub.switch()
@@ -93,7 +85,7 @@ class GreenBell:
             if timer is not None:
                 timer.close()
             elif self._ref:
-                _let_go(hub)
+                self.mailbox.let_go()
 
     def rouse(self) -> None:
         """End the sleep, and in its own hub, which calls this, run the sleeper before anything else.
@@ -119,6 +111,7 @@ class NativeBell:
     __slots__ = ("_lock", "rung")
 
     hub = None
+    mailbox = None
     gone = False
 
     def __init__(self) -> None:
@@ -148,55 +141,9 @@ class NativeBell:
         self._lock.acquire(timeout=longest if seconds is None else min(max(seconds, 0.0), longest))
 
 
-# Sleepers by hub whose bell may be rung by another thread only, and the timer that never goes off.
-_kept: dict[Any, list[Any]] = {}
-
-
-def _keep_alive(hub: Any) -> None:
-    """Keep `hub` from giving up: with nothing of its own to wait for it raises LoopExit in its thread."""
-    kept = _kept.get(hub)
-    if kept is None:
-        timer = hub.loop.timer(_NEVER)
-        timer.start(_nothing)
-        _kept[hub] = [1, timer]
-    else:
-        kept[0] += 1
-
-
-def _let_go(hub: Any) -> None:
-    kept = _kept[hub]
-    kept[0] -= 1
-    if not kept[0]:
-        del _kept[hub]
-        kept[1].close()
-
-
-def _nothing() -> None:
-    pass
-
-
 def sleep(seconds: float) -> None:
     """Sleep as whoever runs now can: the greenlet, or the thread.
 
     Switches: may.
     """
     bell_here().wait(seconds)
-
-
-def run_in(hub: Any, callback: Any) -> None:
-    """Have `hub` run `callback` soon, from whatever thread.
-
-    A hub whose thread has ended runs nothing more, and nobody waits in it.
-
-    Switches: never.
-    """
-    loop = hub.loop
-    if loop is None:
-        return
-    if hub is hub_here():
-        loop.run_callback(callback)
-        return
-    try:
-        loop.run_callback_threadsafe(callback)
-    except ValueError:  # gevent: "operation on destroyed loop"
-        pass

@@ -16,10 +16,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from greenkit.limits._alarm import Alarm
-from greenkit.limits._bell import hub_here
 from greenkit.limits._door import Door
 from greenkit.limits._fleet import SharedBudget
 from greenkit.limits._fork import after_fork
+from greenkit.wait import Mailbox, hub_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -265,7 +265,7 @@ class Keys:
         hub = hub_here()
         if hub is not None:
             self._armed = True
-            self._alarm.set(hub, min(seconds, self._span, _LEAVE if self._leaving else _LONGEST))
+            self._alarm.set(Mailbox.of(hub), min(seconds, self._span, _LEAVE if self._leaving else _LONGEST))
 
     def _turn(self) -> None:
         """Clean up a little, in the hub; where there is none the permits do it."""

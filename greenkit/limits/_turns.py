@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from greenkit.errors import LimitTimeout
 from greenkit.limits._alarm import Alarm
-from greenkit.limits._bell import hub_here, run_in
 from greenkit.limits._fork import after_fork
 from greenkit.limits._line import Line, Waiter
 from greenkit.limits._rules import JITTER_CREDIT
+from greenkit.wait import hub_here
 
 if TYPE_CHECKING:
     from greenkit._clock import Clock
@@ -146,14 +146,14 @@ class Turns:
 
     def _time(self, head: Waiter, at: float, now: float) -> None:
         self._head_at = at
-        if head.bell.hub is None:
+        if head.bell.mailbox is None:
             self._alarm.cancel()
             head.alarm = self._head_at
             head.bell.ring()
         elif self._head_at == math.inf:
             self._alarm.cancel()
         else:
-            self._alarm.set(head.bell.hub, self._head_at - now)
+            self._alarm.set(head.bell.mailbox, self._head_at - now)
 
     def _changed(self) -> None:
         self._look_soon()
@@ -168,8 +168,8 @@ class Turns:
             head = self.line.head()
             if head is None:
                 self._alarm.cancel()
-            elif head.bell.hub is not None:
-                run_in(head.bell.hub, self._tick)
+            elif head.bell.mailbox is not None:
+                head.bell.mailbox.post(self._tick)
             else:
                 head.alarm = -math.inf
                 head.bell.ring()

@@ -9,7 +9,7 @@ import gevent
 from gevent import monkey
 
 from greenkit.limits import Limiter
-from greenkit.limits._bell import hub_here
+from greenkit.wait import hub_here
 
 start_new_thread = monkey.get_original("_thread", "start_new_thread")
 allocate_lock = monkey.get_original("_thread", "allocate_lock")
