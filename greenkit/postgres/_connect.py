@@ -62,8 +62,13 @@ def connecting(plain: Callable[..., Any]) -> Callable[..., Any]:
 def connect(conn: Any) -> None:
     """Be the wait callback of a connection that is being made; its socket is closed when it fails.
 
+    Or of somebody's stand-in for a connection, of which no more is known than how to wait for it.
+
     Switches: may.
     """
+    if not isinstance(conn, extensions.connection):
+        _pump(conn, current())
+        return
     limit = connect_timeout(conn.dsn)
     until = Deadline.earliest(current(), Deadline.after(limit))
     try:
@@ -175,7 +180,7 @@ def _resolve(host: str, port: str, limit: float | None) -> list[str]:
 
 def _pump(conn: Any, until: Deadline) -> None:
     # A watch per wait: libpq takes another descriptor for every address it tries.
-    while (state := extensions.connection.poll(conn)) != extensions.POLL_OK:
+    while (state := conn.poll()) != extensions.POLL_OK:
         watch = FdWatch(conn.fileno())
         try:
             reading = state == extensions.POLL_READ

@@ -13,7 +13,9 @@ import functools
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import gevent
 import psycopg2
+from gevent import get_hub
 from greenlet import getcurrent
 from psycopg2 import extensions
 
@@ -92,7 +94,7 @@ class GuardedConnection(extensions.connection):
 
     def cancel(self) -> None:
         """Cancel the query in flight, from any greenlet; others run meanwhile. Switches: may."""
-        if self.closed or self.async_:
+        if self.closed or self.async_ or self.status == extensions.STATUS_PREPARED:
             super().cancel()  # refuses, or is somebody else's loop's business
             return
         from greenkit.postgres import _psycopg2  # it needs this file's classes
@@ -103,14 +105,22 @@ class GuardedConnection(extensions.connection):
         """Go on with what is under way, as psycopg2 does. Switches: never."""
         return int(use(self, "poll", super().poll))
 
-    def lobject(self, *args: Any, **options: Any) -> Any:
+    def lobject(
+        self,
+        oid: int = 0,
+        mode: Any = None,
+        new_oid: int = 0,
+        new_file: Any = None,
+        lobject_factory: Any = None,
+    ) -> Any:
         """Return a large object that lets others run. Switches: may."""
+        factory = lobject_factory or extensions.lobject
         if extensions.get_wait_callback() is None:
-            return super().lobject(*args, **options)
+            return super().lobject(oid, mode, new_oid, new_file, factory)
         if self.async_:
             msg = "large objects cannot be used in asynchronous mode"
             raise psycopg2.ProgrammingError(msg)
-        return LargeObject(self, *args, **options)
+        return guarded(LargeObject, factory)(self, oid, mode, new_oid, new_file)
 
 
 def _alone(name: str) -> Callable[..., Any]:
@@ -133,8 +143,24 @@ def _alone_property(name: str) -> property:
     return property(original.__get__, assign, doc=original.__doc__)
 
 
+def _ending(name: str) -> Callable[..., Any]:
+    end = _alone(name)
+
+    @functools.wraps(end)
+    def method(self: Any) -> None:
+        nothing_to_do = self.status == extensions.STATUS_READY
+        end(self)
+        # psycopg2 asks the server nothing then; a loop of such calls would let nobody run.
+        if nothing_to_do and extensions.get_wait_callback() is not None and getcurrent() is not get_hub():
+            gevent.sleep(0)
+
+    return method
+
+
+for _name in ("commit", "rollback"):
+    setattr(GuardedConnection, _name, _ending(_name))
 for _name in (
-    "close", "commit", "reset", "rollback", "set_client_encoding", "set_isolation_level",
+    "close", "reset", "set_client_encoding", "set_isolation_level",
     "set_session", "tpc_begin", "tpc_commit", "tpc_prepare", "tpc_recover", "tpc_rollback",
 ):  # fmt: skip
     setattr(GuardedConnection, _name, _alone(_name))

@@ -19,8 +19,10 @@ _READ, _WRITE = 0x40000, 0x20000  # INV_READ, INV_WRITE of libpq-fs.h
 _CHUNK = 1 << 18
 
 
-class LargeObject:
+class LargeObject(extensions.lobject):
     """Read and write one large object inside a transaction. Made by `connection.lobject()`.
+
+    psycopg2's class only by name: it is never initialised, and no call reaches it.
 
     Args:
         conn: A guarded connection of psycopg2.
@@ -30,18 +32,13 @@ class LargeObject:
         new_file: Path of a file the new object is filled with.
     """
 
+    # Over psycopg2's read-only members, so that an instance can have its own.
+    oid: int = 0
+    mode: str = ""
+
     def __init__(
-        self,
-        conn: Any,
-        oid: int = 0,
-        mode: str | None = None,
-        new_oid: int = 0,
-        new_file: str | None = None,
-        lobject_factory: Any = None,
+        self, conn: Any, oid: int = 0, mode: str | None = None, new_oid: int = 0, new_file: str | None = None
     ) -> None:
-        if lobject_factory is not None:
-            msg = "a green connection makes large objects of its own; lobject_factory has no effect on them"
-            raise psycopg2.NotSupportedError(msg)
         parsed = re.fullmatch(r"(rw|r|w|n|)([tb]?)", mode or "")
         if parsed is None:
             msg = f"bad mode for lobject: {mode!r}"
@@ -58,7 +55,7 @@ class LargeObject:
             raise psycopg2.InterfaceError(msg)
         self._mark = conn.gk_mark
         self._must_be_in_transaction()
-        self.oid: int = oid or self._ask_libpq("lo_create(%s)", new_oid)
+        self.oid = oid or self._ask_libpq("lo_create(%s)", new_oid)
         if not oid and new_file is not None:
             self._fill(new_file)
         if way != "n":

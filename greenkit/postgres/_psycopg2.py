@@ -56,7 +56,7 @@ def wait_callback(conn: Any) -> None:
 
     Switches: may.
     """
-    if conn.status not in _SETTLED:
+    if getattr(conn, "status", None) not in _SETTLED:
         connect(conn)
         return
     watch = _watch(conn)

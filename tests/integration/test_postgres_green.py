@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from greenkit.errors import WaitTimeout
-from greenkit.testing import run_clean
+from greenkit.testing import PostgresServer, run_clean
 
 PROGRAMS = Path(__file__).parent / "programs"
 DRIVERS = ("psycopg2", "psycopg")
@@ -29,6 +29,13 @@ def test_a_second_greenlet_is_refused_and_the_first_is_unharmed(greenkit_databas
         assert seen[kind]["unharmed"] == [7, 1]
     assert seen["kinds"] == [True, True], "an application's own classes are gone"
     assert seen["cancelled"] == ["QueryCanceled", True]
+    assert seen["waited_for"] == 1
+
+
+def test_a_prepared_transaction_cannot_be_cancelled() -> None:
+    """There is no query to cancel; the guard leaves psycopg2's refusal as it is."""
+    with PostgresServer(own=True, settings={"max_prepared_transactions": "2"}) as server:
+        assert run("pg_guard.py", server.dsn, "psycopg2", "prepared") == {"refused": True}
 
 
 def test_the_same_calls_stop_a_process_without_the_guard(greenkit_database: str) -> None:
@@ -64,7 +71,7 @@ def test_bulk_moves_while_others_run(greenkit_database: str, driver: str) -> Non
         "rows": 10_000,
     }
     if driver == "psycopg2":
-        said |= {"execute copy": [True, 1, 1], "large object": "x" * 10, "copy_to": True}
+        said |= {"execute copy": [True, 1, 1], "large object": "x" * 10, "own class": True, "copy_to": True}
     assert seen["said"] == said
     assert min(seen["turns"].values()) > 0, seen["turns"]
 

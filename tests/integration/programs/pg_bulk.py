@@ -159,9 +159,18 @@ def psycopg2_only():
         again = conn.lobject(thing.oid, "rb")
         again.seek(999_990)
         said["large object"] = again.read().decode()
+
+        class Mine(driver.extensions.lobject):
+            """An application's own class."""
+
+        said["own class"] = isinstance(conn.lobject(lobject_factory=Mine), Mine)
     native = io.StringIO()
     conn.cursor().copy_to(native, "pg_am", columns=["amname"])
     said["copy_to"] = "heap" in native.getvalue()
+    conn.commit()
+    with counting("commits of nothing"):
+        for _ in range(50_000):
+            conn.commit()
     conn.close()
 
 

@@ -1,6 +1,7 @@
 """Touch a psycopg2 connection from a second greenlet while its query is in flight.
 
-`MORE`: "twin" for psycopg2's own classes, where the first of these calls stops the process.
+`MORE`: "twin" for psycopg2's own classes, where the first of these calls stops the process;
+"prepared" to cancel a prepared transaction instead.
 """
 
 import io
@@ -79,6 +80,43 @@ def cancelled():
     return [type(worker.exception).__name__, time.monotonic() - started < 5]
 
 
+def cancel_is_refused():
+    """A prepared transaction has nothing to cancel; psycopg2 says so, and so does the guard."""
+    conn = connect()
+    conn.tpc_begin("greenkit")
+    conn.cursor().execute("select 1")
+    conn.tpc_prepare()
+    try:
+        conn.cancel()
+    except psycopg2.ProgrammingError:
+        return True
+    finally:
+        conn.tpc_rollback()
+    return False
+
+
+class StandIn:
+    """What a tool may put in a connection's place when it calls the callback itself."""
+
+    def __init__(self, conn):
+        self.poll, self.fileno = conn.poll, conn.fileno
+
+
+def waited_for():
+    conn = connect()
+    callback = extensions.get_wait_callback()
+    extensions.set_wait_callback(lambda one: callback(StandIn(one)))
+    try:
+        cursor = conn.cursor()
+        cursor.execute("select 1 from pg_sleep(0.01)")
+        return cursor.fetchone()[0]
+    finally:
+        extensions.set_wait_callback(callback)
+
+
+if "prepared" in MORE:
+    answer(refused=cancel_is_refused())
+    raise SystemExit
 if "twin" in MORE:
     extensions.set_wait_callback(extensions.get_wait_callback())
     import psycopg2 as module
@@ -90,4 +128,5 @@ answer(
     mine=concurrent(mine),
     kinds=[isinstance(mine, Mine), isinstance(mine.cursor(), psycopg2.extras.DictCursor)],
     cancelled=cancelled(),
+    waited_for=waited_for(),
 )
