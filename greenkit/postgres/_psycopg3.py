@@ -2,8 +2,8 @@
 
 It waits in C unless `select` was patched before its import, and else wakes ten times a second; it
 knows no deadline for a query; and it cancels an interrupted query for `KeyboardInterrupt` only,
-so a killed greenlet would leave its connection in the middle of one. Three functions are put in
-their places: `Connection.wait` and the module's `wait` and `wait_conn`.
+so a killed greenlet would leave its connection in the middle of one. Functions are put in
+their places: `Connection.wait` and `close`, the module's `wait` and `wait_conn`, and a look-up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import gevent
 import psycopg
 import psycopg.waiting
 from gevent import get_hub, monkey
-from gevent import select as green_select
 from psycopg import _conninfo_attempts
 from psycopg.conninfo import timeout_from_conninfo
 from psycopg.pq import ConnStatus, TransactionStatus
@@ -79,6 +78,7 @@ def install() -> None:
         return
     _set(waiting, "wait", _wait)
     _set(psycopg.Connection, "wait", _wait_on)
+    _set(psycopg.Connection, "close", _waking(psycopg.Connection.close))
     _set(waiting, "wait_conn", _careful_connect(waiting.wait_conn))
     if hasattr(_conninfo_attempts, "_resolve_hostnames"):
         _set(_conninfo_attempts, "_resolve_hostnames", _timely(_conninfo_attempts._resolve_hostnames))
@@ -106,6 +106,8 @@ def _wait_on(self: Any, gen: Any, interval: float = 0.0, timeout: float | None =
         return _drive(gen, _watch(self), Deadline.earliest(current(), own))
     except psycopg.Error:
         raise
+    except OSError as closed:
+        raise psycopg.OperationalError(f"the connection was closed during its query: {closed}") from None
     except WaitTimeout:
         if own.expired:
             raise _PsycopgTimeout("wait timeout expired") from None
@@ -132,8 +134,7 @@ def _drive(gen: Generator[int, int, Any], watch: FdWatch, until: Deadline) -> An
         wanted = next(gen)
         while True:
             if wanted == _READ:
-                watch.wait_read(until.timeout())
-                ready = _READ
+                ready = _wait_to_read(watch, until)
             else:
                 ready = _ready_now(watch.fd, wanted) or _wait_to_write(watch, wanted, until)
             wanted = gen.send(ready)
@@ -144,7 +145,8 @@ def _drive(gen: Generator[int, int, Any], watch: FdWatch, until: Deadline) -> An
 def _ready_now(fd: int, wanted: int) -> int:
     # A socket can nearly always be written to: one look is cheaper than a turn of the hub.
     native = monkey.get_original("select", "poll")()
-    native.register(fd, select.POLLOUT | (select.POLLIN if wanted & _READ else 0))
+    wishes = (select.POLLOUT if wanted & _WRITE else 0) | (select.POLLIN if wanted & _READ else 0)
+    native.register(fd, wishes)
     found = native.poll(0)
     seen = found[0][1] if found else 0
     # What is broken counts as ready: psycopg asks libpq, which says why.
@@ -152,15 +154,19 @@ def _ready_now(fd: int, wanted: int) -> int:
     return (_READ if seen & select.POLLIN else 0) | (_WRITE if seen & select.POLLOUT or broken else 0)
 
 
+def _wait_to_read(watch: FdWatch, until: Deadline) -> int:
+    try:
+        watch.wait_read(until.timeout())
+    except WaitTimeout:
+        # With no time left the timer is first; what has come counts all the same.
+        if not _ready_now(watch.fd, _READ):
+            raise
+    return _READ
+
+
 def _wait_to_write(watch: FdWatch, wanted: int, until: Deadline) -> int:
-    if wanted == _WRITE:
-        watch.wait_write(until.timeout())
-        return _WRITE
-    reads, writes, _ = green_select.select([watch.fd], [watch.fd], [], until.timeout())
-    if not (reads or writes):
-        msg = f"file descriptor {watch.fd} was neither readable nor writable in time"
-        raise WaitTimeout(msg)
-    return (_READ if reads else 0) | (_WRITE if writes else 0)
+    (watch.wait_write if wanted == _WRITE else watch.wait_either)(until.timeout())
+    return _ready_now(watch.fd, wanted)
 
 
 def _watch(conn: Any) -> FdWatch:
@@ -170,6 +176,19 @@ def _watch(conn: Any) -> FdWatch:
     if watch is None or watch.fd != fd or watch.hub is not get_hub():
         watch = conn.gk_watch = FdWatch(fd)
     return watch
+
+
+def _waking(close: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return `Connection.close` that ends the wait of a greenlet in a query of that connection."""
+
+    @functools.wraps(close)
+    def close_and_wake(self: Any) -> None:
+        watch: FdWatch | None = self.__dict__.pop("gk_watch", None)
+        if watch is not None and watch.hub is get_hub():
+            watch.close()
+        close(self)
+
+    return close_and_wake
 
 
 def _stop(conn: Any, gen: Any) -> None:

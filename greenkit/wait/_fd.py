@@ -6,6 +6,7 @@ Postgres query; a driver waits on one descriptor for ever, so it keeps one `FdWa
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from gevent import get_hub
@@ -28,12 +29,13 @@ class FdWatch:
         fd: An open descriptor that can be polled.
     """
 
-    __slots__ = ("_hub", "_watchers", "fd")
+    __slots__ = ("_hub", "_turn", "_watchers", "fd")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._hub: Any = get_hub()
         self._watchers: dict[int, Any] = {}
+        self._turn: _Turn | None = None
 
     def __repr__(self) -> str:
         return f"<FdWatch fd={self.fd}>"
@@ -48,6 +50,7 @@ class FdWatch:
 
         Raises:
             WaitTimeout: Nothing came within `timeout` seconds (None: for ever).
+            OSError: Another greenlet called `close()` meanwhile.
 
         Switches: may.
         """
@@ -58,25 +61,39 @@ class FdWatch:
 
         Raises:
             WaitTimeout: Still full after `timeout` seconds (None: for ever).
+            OSError: Another greenlet called `close()` meanwhile.
 
         Switches: may.
         """
         self._wait(_WRITE, timeout)
 
+    def wait_either(self, timeout: float | None) -> None:
+        """Return once reading or writing will not block; raises as `wait_write()` does.
+
+        Switches: may.
+        """
+        self._wait(_READ | _WRITE, timeout)
+
     def close(self) -> None:
-        """Let go of the watchers; the watch must not be used again.
+        """Let go of the watchers, and end a wait under way; the watch must not be used again.
+
+        From the thread whose hub it is bound to.
 
         Switches: never.
         """
         while self._watchers:
             self._watchers.popitem()[1].close()
+        turn = self._turn
+        if turn is not None:
+            turn.closed = True  # of a closed descriptor the hub would never hear
+            self._hub.loop.run_callback(turn.ready)
 
     def _wait(self, events: int, timeout: float | None) -> None:
         hub = self._hub
         watcher = self._watchers.get(events)
         if watcher is None:
             watcher = self._watchers[events] = hub.loop.io(self.fd, events)
-        turn = _Turn()
+        turn = self._turn = _Turn()
         timer = None
         try:
             watcher.start(turn.ready)
@@ -85,10 +102,12 @@ class FdWatch:
                 timer.start(turn.expire)
             hub.switch()
         finally:
-            turn.greenlet = None
+            turn.greenlet = self._turn = None
             watcher.stop()
             if timer is not None:
                 timer.close()
+        if turn.closed:
+            raise OSError(errno.EBADF, f"file descriptor {self.fd} was closed while somebody waited for it")
         if turn.expired:
             verb = "readable" if events == _READ else "writable"
             msg = f"file descriptor {self.fd} was not {verb} within {timeout:g} s"
@@ -98,11 +117,11 @@ class FdWatch:
 class _Turn:
     """One wait: the first of descriptor and timer switches back, the other finds nobody."""
 
-    __slots__ = ("expired", "greenlet")
+    __slots__ = ("closed", "expired", "greenlet")
 
     def __init__(self) -> None:
         self.greenlet: Any = getcurrent()
-        self.expired = False
+        self.closed = self.expired = False
 
     def ready(self) -> None:
         greenlet, self.greenlet = self.greenlet, None

@@ -54,6 +54,12 @@ def test_an_interrupted_connection_is_used_again(greenkit_database: str, driver:
     assert wrong == {}
 
 
+def test_a_connection_closed_by_another_ends_its_query(greenkit_database: str) -> None:
+    """psycopg 3's `close()` comes from any greenlet; the one in a query gets an error, not silence."""
+    seen = run("pg_closed.py", greenkit_database, "psycopg")
+    assert seen == {"reading": [True, True, True], "writing": [True, True, True], "notes": ["one"]}
+
+
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_bulk_moves_while_others_run(greenkit_database: str, driver: str) -> None:
     """COPY both ways, many rows, named cursors, large objects: others get turns, endings are clean."""

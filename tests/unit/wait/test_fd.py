@@ -76,3 +76,21 @@ def test_a_killed_reader_leaves_no_switch_behind(pipe: tuple[int, int]) -> None:
     victim.kill()
     watch.close()
     assert woken_early == [False]
+
+
+def test_closing_the_watch_ends_a_wait(pipe: tuple[int, int]) -> None:
+    """Whoever waits gets an `OSError` at once; of the closed descriptor the hub would never tell."""
+    watch = FdWatch(pipe[0])
+    waiting = gevent.spawn(watch.wait_read, 30.0)
+    gevent.sleep(0)
+    assert not waiting.dead, "the race under test never happened"
+    watch.close()
+    with pytest.raises(OSError, match="was closed while"):
+        waiting.get(timeout=5)
+
+
+def test_either_way_ends_the_wait(pipe: tuple[int, int]) -> None:
+    """One that can be written to is ready though nothing can be read."""
+    watch = FdWatch(pipe[1])
+    watch.wait_either(5.0)
+    watch.close()
