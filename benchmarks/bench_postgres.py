@@ -29,6 +29,7 @@ ROUNDS = 5
 CHILD = pathlib.Path(__file__).parent / "rivals" / "postgres_stacks.py"
 DRIVERS = (
     "psycopg2 + psycogreen + bare queue",
+    "psycopg2 + psycogreen + fair queue",
     "greenkit psycopg2 + bare queue",
     "greenkit psycopg2 pool",
     "greenkit psycopg 3 pool",
@@ -76,7 +77,7 @@ def main():
     with PostgresServer() as server:
         dsn = " ".join(f"{key}={value}" for key, value in extensions.parse_dsn(server.dsn).items())
         table("CPU us per SELECT 1", (*DRIVERS, "asyncpg pool"), "queries", dsn)
-        table("CPU us per borrow and give back", DRIVERS[:1] + DRIVERS[2:], "checkouts", dsn)
+        table("CPU us per borrow and give back", DRIVERS[:2] + DRIVERS[3:], "checkouts", dsn)
         table("CPU us per Django greenlet with one query", DJANGO, "units", dsn)
         table("connections for 500 greenlets and a max_size of 20", DJANGO[:4], "burst", dsn, rounds=1)
     for stack in sorted(missing):

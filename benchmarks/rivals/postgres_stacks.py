@@ -50,6 +50,30 @@ def bare_queue(connect):
     return queue.get, queue.put
 
 
+def fair_queue(connect):
+    """Hand each connection to who has waited longest, and do nothing else: the floor of any fair pool."""
+    from collections import deque
+
+    from gevent import get_hub, getcurrent
+
+    idle, waiting = deque(connect() for _ in range(SIZE)), deque()
+    hub = get_hub()
+
+    def get():
+        if idle:
+            return idle.pop()
+        waiting.append(getcurrent())
+        return hub.switch()
+
+    def put(conn):
+        if waiting:
+            hub.loop.run_callback(waiting.popleft().switch, conn)
+        else:
+            idle.append(conn)
+
+    return get, put
+
+
 def django(engine, pool, driver):
     """Return what ends a unit of work, and what runs one query."""
     if driver == "psycopg2":
@@ -97,7 +121,7 @@ def lender():
 
         pool = QueuePool(connect, pool_size=SIZE, max_overflow=0, reset_on_return=None)
         return pool.connect, lambda conn: conn.close()
-    return bare_queue(connect)
+    return (fair_queue if "fair" in STACK else bare_queue)(connect)
 
 
 def cpu(work, count):
