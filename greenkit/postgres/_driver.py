@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gevent import monkey
 
 from greenkit.postgres import _farewell
 
-__all__ = ["Driver", "driver_of", "guess", "is_psycopg2", "status"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Driver", "driver_of", "guess", "is_psycopg2", "status_of"]
 
 IDLE, ACTIVE = 0, 1  # PQtransactionStatus; then INTRANS 2, INERROR 3, UNKNOWN 4
 
@@ -112,13 +115,17 @@ def guess() -> Driver | None:
     return next((_adapter(name) for name in _ADAPTERS if name in sys.modules), None)
 
 
-def status(conn: Any) -> int:
-    """Return libpq's transaction status; readable also while another greenlet is in a query.
+def status_of(conn: Any) -> Callable[[], int]:
+    """Return what reads libpq's transaction status; may be called while a greenlet is in a query.
 
-    Switches: never.
+    Switches: never (nor does the returned function).
     """
-    of_psycopg2 = getattr(conn, "get_transaction_status", None)  # `info` would make an object first
-    return int(of_psycopg2() if of_psycopg2 is not None else conn.pgconn.transaction_status)
+    of_psycopg2 = getattr(conn, "get_transaction_status", None)  # `info` would make an object each time
+    if of_psycopg2 is not None:
+        found: Callable[[], int] = of_psycopg2
+        return found
+    pgconn = conn.pgconn
+    return lambda: int(pgconn.transaction_status)
 
 
 _ADAPTERS: dict[str, Any] = {"psycopg2": _Psycopg2, "psycopg": _Psycopg3}

@@ -21,7 +21,7 @@ from greenkit.wait import Deadline, FdWatch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["GRACE", "hang_up", "is_readable", "poller", "see_off", "sever", "shielded"]
+__all__ = ["GRACE", "hang_up", "poller", "see_off", "sever", "shielded"]
 
 GRACE = 1.0
 """Seconds a server gets to answer a cancel or a goodbye; then it is left behind."""
@@ -37,14 +37,6 @@ def poller(fd: int) -> Any:
     native = monkey.get_original("select", "poll")()
     native.register(fd, select.POLLIN)
     return native
-
-
-def is_readable(native: Any) -> bool:
-    """Tell whether an idle connection has something to say: an end of file, or a notice.
-
-    Switches: never. Half a microsecond, no round trip.
-    """
-    return bool(native.poll(0))
 
 
 def sever(fd: int) -> None:

@@ -27,6 +27,8 @@ from greenkit.postgres._large_object import LargeObject
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from greenkit.wait import FdWatch
+
 __all__ = ["GuardedConnection", "GuardedCursor", "GuardedNamedCursor", "guarded", "use"]
 
 _Busy = for_driver(ConcurrentUseError, psycopg2.ProgrammingError)
@@ -78,13 +80,15 @@ class GuardedConnection(extensions.connection):
     """Refuse a second greenlet, deliver what interrupted a query, and offer what psycopg2 refuses.
 
     `gk_user` is the greenlet in a call, `gk_interrupt` what ended its wait, `gk_cancel` the
-    greenlet that is delivering somebody's `cancel()`, `gk_mark` changes when a transaction ends.
+    greenlet that is delivering somebody's `cancel()`, `gk_mark` changes when a transaction ends,
+    `gk_watch` is what the callback waits with.
     """
 
     gk_user: Any = None
     gk_mark: int = 0
     gk_interrupt: BaseException | None = None
     gk_cancel: Any = None
+    gk_watch: FdWatch | None = None
 
     def cursor(self, name: Any = None, cursor_factory: Any = None, *args: Any, **options: Any) -> Any:
         """Return psycopg2's cursor, guarded. Switches: never."""
@@ -178,7 +182,7 @@ class GuardedCursor(extensions.cursor):
         if self._copied is not None:
             self._copied = None
         try:
-            use(self.connection, "execute", super().execute, query, vars)
+            use(self.connection, "execute", _execute, self, query, vars)
         except psycopg2.ProgrammingError as error:
             _copy.leave(self, error)  # of `execute("COPY …")` nobody would
             raise
@@ -233,6 +237,7 @@ class GuardedCursor(extensions.cursor):
 
 
 _rowcount: Any = extensions.cursor.rowcount.__get__
+_execute = extensions.cursor.execute  # `super()` would cost every query its look-up
 
 
 class GuardedNamedCursor(GuardedCursor):

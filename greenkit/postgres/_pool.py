@@ -164,7 +164,7 @@ class ConnectionPool(Generic[_Conn]):
             until = self._queue_up(line, timeout)
         try:
             member = shelf.find_nowait() or shelf.find(until or self._until(timeout))
-            member.lend(self._owner_ended)
+            member.lend(self._owner_ended, trail=not self._settings.reuse_taken_back)
             self._lent[id(member.conn)] = member
         except WaitTimeout as late:
             line.release()
@@ -301,10 +301,10 @@ class ConnectionPool(Generic[_Conn]):
     def _queue_up(self, line: WaitLine, timeout: float | None) -> Deadline:
         self._must_be_open()
         until = self._until(timeout)
-        most, waiting = self._settings.max_waiting, line.statistics().waiting
-        if most and waiting >= most:
+        most = self._settings.max_waiting
+        if most and line.statistics().waiting >= most:
             kind = for_driver(TooManyRequests, self._shelf.error_named("TooManyRequests"))
-            msg = f"{waiting} wait for a connection of {self.name!r} already, and max_waiting is {most}"
+            msg = f"{most} wait for a connection of {self.name!r} already, which is its max_waiting"
             raise kind(msg)
         try:
             line.acquire(timeout=until.timeout())

@@ -38,6 +38,7 @@ _SETTLED = frozenset(
 _OK, _READ, _WRITE = extensions.POLL_OK, extensions.POLL_READ, extensions.POLL_WRITE
 _LIBRARY: str = psycopg2._psycopg.__file__
 _Timeout = for_driver(QueryTimeout, psycopg2.OperationalError)
+# Of connections made before `install()`; guarded ones have theirs with them.
 _watches: MutableMapping[Any, FdWatch] = WeakKeyDictionary()
 # Not the connection's own: `poll()` of a guarded one refuses everybody but its user.
 _poll = extensions.connection.poll
@@ -98,16 +99,23 @@ def forget(conn: Any) -> None:
 
     Switches: never.
     """
-    watch = _watches.pop(conn, None)
+    watch: FdWatch | None = _watches.pop(conn, None)
+    if isinstance(conn, GuardedConnection):
+        watch, conn.gk_watch = conn.gk_watch, None
     if watch is not None:
         watch.close()
 
 
 def _watch(conn: Any) -> FdWatch:
     """Return the connection's own watch; a new one in another thread or a forked child."""
-    watch = _watches.get(conn)
+    guarded = isinstance(conn, GuardedConnection)
+    watch: FdWatch | None = conn.gk_watch if guarded else _watches.get(conn)
     if watch is None or watch.hub is not get_hub() or watch.fd != conn.fileno():
-        watch = _watches[conn] = FdWatch(conn.fileno())
+        watch = FdWatch(conn.fileno())
+        if guarded:
+            conn.gk_watch = watch
+        else:
+            _watches[conn] = watch
     return watch
 
 

@@ -79,16 +79,16 @@ class Shelf:
                 member = self.idle.pop()
             except IndexError:  # another native thread was faster
                 break
-            if check is None and self._is_wanted(member) and member.looks_alive():
-                return member
-            if self._passes(member, check):
+            sound = check is None and self._is_wanted(member, self._now()) and member.looks_alive()
+            if sound or self._passes(member, check):
                 return member
         return None
 
     def add(self) -> None:
         """Open a connection and make it idle. Switches: may."""
         member = self._open(Deadline.after(self.settings.timeout))
-        self._make_idle(member)
+        member.idle_since = self._now()
+        self.idle.append(member)
 
     def missing(self) -> int:
         """Return how many connections `min_size` lacks; none while the server is away. Switches: never."""
@@ -99,9 +99,9 @@ class Shelf:
 
         Switches: may.
         """
-        sound = False
+        now, sound = self._now(), False
         try:
-            sound = not self.closed and self._is_wanted(member) and self._wipe(member.conn)
+            sound = not self.closed and self._is_wanted(member, now) and self._wipe(member)
         except Exception:
             # A failed rollback or reset: it is not sound.
             _log.debug("%s: a connection could not be reset", self.settings.name, exc_info=True)
@@ -109,7 +109,8 @@ class Shelf:
             if not sound:
                 self.throw_away(member)
         if sound:
-            self._make_idle(member)
+            member.idle_since = now
+            self.idle.append(member)
 
     def throw_away(self, member: Member) -> None:
         """Close `member` and see its backend off; it counts until that is done.
@@ -119,7 +120,7 @@ class Shelf:
         driver, conn = self._driver, member.conn
         try:
             if driver is not None:
-                busy = not conn.closed and _driver.status(conn) == _driver.ACTIVE
+                busy = not conn.closed and member.status() == _driver.ACTIVE
                 (driver.abandon if busy else driver.close)(conn)
         except Exception:
             # It is going either way.
@@ -135,9 +136,9 @@ class Shelf:
             oldest = self.idle[0]
         except IndexError:
             return False
-        idled = self._now() - oldest.idle_since
-        surplus = len(self.idle) > self.min_size and idled >= self.settings.max_idle
-        return surplus or not self._is_wanted(oldest)
+        now = self._now()
+        surplus = len(self.idle) > self.min_size and now - oldest.idle_since >= self.settings.max_idle
+        return surplus or not self._is_wanted(oldest, now)
 
     def close_expired(self) -> None:
         """Close the longest idle connection if it still has to go; in a slot of the caller's.
@@ -187,7 +188,7 @@ class Shelf:
         """Tell whether `member` may be lent; it is closed otherwise."""
         sound = False
         try:
-            if self._is_wanted(member) and member.looks_alive():
+            if self._is_wanted(member, self._now()) and member.looks_alive():
                 if check is not None:
                     check(member.conn)
                 sound = True
@@ -199,16 +200,10 @@ class Shelf:
                 self.throw_away(member)
         return sound
 
-    def _is_wanted(self, member: Member) -> bool:
+    def _is_wanted(self, member: Member, now: float) -> bool:
         return (
-            member.generation == self._generation
-            and self.size <= self.max_size
-            and self._now() < member.expires_at
+            member.generation == self._generation and self.size <= self.max_size and now < member.expires_at
         )
-
-    def _make_idle(self, member: Member) -> None:
-        member.idle_since = self._now()
-        self.idle.append(member)
 
     def _connect_in_turn(self, until: Deadline) -> Member:
         refused = self.operational_error or _NoDriverError
@@ -240,20 +235,23 @@ class Shelf:
                 conn.prepare_threshold = None  # another server process would not know the statement
             if self.settings.configure is not None:
                 self.settings.configure(conn)
-                if _driver.status(conn) != _driver.IDLE:
+                if _driver.status_of(conn)() != _driver.IDLE:
                     conn.commit()
         except BaseException:
             self._driver.close(conn)
             raise
         lifetime = self.settings.max_lifetime * self._random.uniform(0.9, 1.0)
         expires_at = self._now() + lifetime
-        return Member(conn, expires_at=expires_at, generation=self._generation)
+        return Member(
+            conn, status=_driver.status_of(conn), expires_at=expires_at, generation=self._generation
+        )
 
-    def _wipe(self, conn: Any) -> bool:
-        """Roll back and reset `conn`; tell whether it is fit to be lent again."""
+    def _wipe(self, member: Member) -> bool:
+        """Roll back and reset its connection; tell whether it is fit to be lent again."""
+        conn, reset = member.conn, self.settings.reset
         if conn.closed:
             return False
-        status, reset = _driver.status(conn), self.settings.reset
+        status = member.status()
         if status == _driver.IDLE and reset is None:
             return True
         if status == _driver.ACTIVE:
@@ -262,7 +260,7 @@ class Shelf:
             conn.rollback()
         if reset is not None:
             reset(conn)
-        return not conn.closed and _driver.status(conn) == _driver.IDLE
+        return not conn.closed and member.status() == _driver.IDLE
 
     def close_oldest(self) -> None:
         """Close the longest idle connection. Switches: may."""

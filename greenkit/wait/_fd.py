@@ -27,23 +27,21 @@ class FdWatch:
 
     Args:
         fd: An open descriptor that can be polled.
+
+    Attributes:
+        hub: The hub it is bound to; in another thread or after a fork, make a new watch.
     """
 
-    __slots__ = ("_hub", "_turn", "_watchers", "fd")
+    __slots__ = ("_turn", "_watchers", "fd", "hub")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._hub: Any = get_hub()
+        self.hub: Any = get_hub()
         self._watchers: dict[int, Any] = {}
         self._turn: _Turn | None = None
 
     def __repr__(self) -> str:
         return f"<FdWatch fd={self.fd}>"
-
-    @property
-    def hub(self) -> Any:
-        """Return the hub this watch belongs to; in another thread or after fork, make a new one."""
-        return self._hub
 
     def wait_read(self, timeout: float | None) -> None:
         """Return once there is something to read, or the other end closed.
@@ -86,10 +84,10 @@ class FdWatch:
         turn = self._turn
         if turn is not None:
             turn.closed = True  # of a closed descriptor the hub would never hear
-            self._hub.loop.run_callback(turn.ready)
+            self.hub.loop.run_callback(turn.ready)
 
     def _wait(self, events: int, timeout: float | None) -> None:
-        hub = self._hub
+        hub = self.hub
         watcher = self._watchers.get(events)
         if watcher is None:
             watcher = self._watchers[events] = hub.loop.io(self.fd, events)

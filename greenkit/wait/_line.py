@@ -163,7 +163,8 @@ class WaitLine:
                 msg = f"{self!r}: release() without acquire(); somebody gives back a slot twice"
                 raise RuntimeError(msg)
             self._free += 1
-            self._grant()
+            if self._queue:
+                self._grant()
 
     @contextmanager
     def slot(self, *, timeout: float | None) -> Iterator[None]:

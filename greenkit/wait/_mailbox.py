@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from gevent._hub_local import get_hub_if_exists  # the public one would make a hub where none is
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,9 +27,6 @@ def hub_here() -> Any:
 
     Switches: never.
     """
-    # gevent's public get_hub() would make one, also for a thread that only releases.
-    from gevent._hub_local import get_hub_if_exists
-
     return get_hub_if_exists()
 
 

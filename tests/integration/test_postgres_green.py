@@ -55,7 +55,7 @@ def test_an_interrupted_connection_is_used_again(greenkit_database: str, driver:
 
 
 def test_a_connection_closed_by_another_ends_its_query(greenkit_database: str) -> None:
-    """psycopg 3's `close()` comes from any greenlet; the one in a query gets an error, not silence."""
+    """Of psycopg 3 `close()` comes from any greenlet; the one in a query gets an error, not silence."""
     seen = run("pg_closed.py", greenkit_database, "psycopg")
     assert seen == {"reading": [True, True, True], "writing": [True, True, True], "notes": ["one"]}
 
