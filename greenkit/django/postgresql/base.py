@@ -14,7 +14,6 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql import base as django_base
 from django.db.backends.postgresql.psycopg_any import is_psycopg3, mogrify
-from django.utils.asyncio import async_unsafe
 from gevent import monkey
 
 from greenkit import postgres
@@ -28,7 +27,7 @@ class DatabaseWrapper(django_base.DatabaseWrapper):  # type: ignore[misc]
     """Speak to PostgreSQL as Django does, over connections lent by one pool per alias."""
 
     # Not Django's dict: its pools are psycopg_pool's.
-    _connection_pools: ClassVar[dict[tuple[str, str], AliasPool]] = {}
+    _connection_pools: ClassVar[dict[tuple[str, Any], AliasPool]] = {}
     _lender: AliasPool | None = None
     settings_dict: dict[str, Any]
     connection: Any
@@ -39,24 +38,24 @@ class DatabaseWrapper(django_base.DatabaseWrapper):  # type: ignore[misc]
 
         Switches: never.
         """
-        options = pool_options(self.settings_dict["OPTIONS"].get("pool"))
-        if self.alias == NO_DB_ALIAS or options is None:
+        wanted = self.settings_dict["OPTIONS"].get("pool")
+        if not wanted or self.alias == NO_DB_ALIAS:
             return None
         # By name as well: the test runner gives an alias another database.
-        key = (self.alias, str(self.settings_dict["NAME"]))
-        found = self._connection_pools.get(key)
-        if found is None:
-            self._check_settings(options)
-            options.setdefault("name", self.alias)
-            check = self._ping if self.settings_dict["CONN_HEALTH_CHECKS"] else None
-            try:
-                made = AliasPool(self._open_for_pool, check=check, reset=_to_autocommit, **options)
-            except (TypeError, ValueError) as error:
-                msg = f"DATABASES[{self.alias!r}]['OPTIONS']['pool']: {error}"
-                raise ImproperlyConfigured(msg) from error
-            # Of two threads that came together the first wins; a pool opens nothing when made.
-            found = self._connection_pools.setdefault(key, made)
-        return found
+        found = self._connection_pools.get((self.alias, self.settings_dict["NAME"]))
+        return found or self._make_pool(pool_options(wanted) or {})
+
+    def _make_pool(self, options: dict[str, Any]) -> AliasPool:
+        self._check_settings(options)
+        options.setdefault("name", self.alias)
+        check = self._ping if self.settings_dict["CONN_HEALTH_CHECKS"] else None
+        try:
+            made = AliasPool(self._open_for_pool, check=check, reset=_to_autocommit, **options)
+        except (TypeError, ValueError) as error:
+            msg = f"DATABASES[{self.alias!r}]['OPTIONS']['pool']: {error}"
+            raise ImproperlyConfigured(msg) from error
+        # Of two threads that came together the first wins; a pool opens nothing when made.
+        return self._connection_pools.setdefault((self.alias, self.settings_dict["NAME"]), made)
 
     def _check_settings(self, options: dict[str, Any]) -> None:
         where, settings = f"DATABASES[{self.alias!r}]", self.settings_dict
@@ -99,7 +98,6 @@ class DatabaseWrapper(django_base.DatabaseWrapper):  # type: ignore[misc]
             self.settings_dict = whole
         return params
 
-    @async_unsafe  # type: ignore[untyped-decorator]
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Borrow a connection from the pool, or open one. Switches: may."""
         make_cooperative()
