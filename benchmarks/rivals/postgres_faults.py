@@ -1,6 +1,6 @@
 """200 greenlets over 20 connections of one stack, for as long as the parent's fault takes.
 
-Usage: `python postgres_faults.py STACK SECONDS DSN`; says "ready", and at the end one line of JSON.
+Usage: `python postgres_faults.py STACK FAULT SECONDS DSN`; says "ready", and at the end one line.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import json
 import os
 import sys
 import time
@@ -19,9 +18,10 @@ from itertools import pairwise
 
 import gevent
 
-STACK, SECONDS, DSN = sys.argv[1], float(sys.argv[2]), sys.argv[3]
+STACK, FAULT, SECONDS, DSN = sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4]
 SIZE, GREENLETS = 20, 200
 DEADLINE = 3.0  # greenkit's; no rival has one for a query
+PATIENCE = 2.0 if FAULT == "exhausted" else 30.0
 
 
 def green():
@@ -34,12 +34,36 @@ def greenkit(driver):
     from greenkit import postgres
 
     postgres.install()
-    pool = postgres.ConnectionPool(lambda: __import__(driver).connect(DSN), max_size=SIZE, timeout=30.0)
+    pool = postgres.ConnectionPool(lambda: __import__(driver).connect(DSN), max_size=SIZE, timeout=PATIENCE)
 
     @contextmanager
     def borrow():
         with pool.connection() as conn, postgres.deadline(DEADLINE):
             yield conn
+
+    return borrow
+
+
+def bare_queue():
+    green()
+    import psycopg2
+    from gevent.queue import LifoQueue
+
+    queue = LifoQueue()
+    for _ in range(SIZE):
+        queue.put(None)
+
+    @contextmanager
+    def borrow():
+        conn = queue.get()
+        try:
+            if conn is None or conn.closed:
+                conn = None
+                conn = psycopg2.connect(DSN)
+                conn.autocommit = True
+            yield conn
+        finally:
+            queue.put(conn)
 
     return borrow
 
@@ -54,6 +78,7 @@ def sqlalchemy():
         creator=lambda: psycopg2.connect(DSN),
         pool_size=SIZE,
         max_overflow=0,
+        pool_timeout=PATIENCE,
         pool_pre_ping=True,
     )
 
@@ -73,7 +98,12 @@ def psycopg_pool():
     from psycopg_pool import ConnectionPool
 
     return ConnectionPool(
-        DSN, min_size=SIZE, max_size=SIZE, check=ConnectionPool.check_connection, open=True
+        DSN,
+        min_size=SIZE,
+        max_size=SIZE,
+        timeout=PATIENCE,
+        check=ConnectionPool.check_connection,
+        open=True,
     ).connection
 
 
@@ -102,6 +132,7 @@ def geventpool():
 borrow = {
     "greenkit, psycopg2": lambda: greenkit("psycopg2"),
     "greenkit, psycopg 3": lambda: greenkit("psycopg"),
+    "psycogreen + bare queue": bare_queue,
     "SQLAlchemy pre-ping + psycogreen": sqlalchemy,
     "psycopg_pool + check": psycopg_pool,
     "django-db-geventpool": geventpool,
@@ -121,22 +152,24 @@ def user():
             gevent.sleep(0.001)
 
 
+def holder():
+    gevent.sleep(2.0)
+    with borrow():
+        gevent.sleep(4.0)
+
+
 users = [gevent.spawn(user) for _ in range(GREENLETS)]
+holders = [gevent.spawn(holder) for _ in range(SIZE if FAULT == "exhausted" else 0)]
 print("ready", flush=True)
 gevent.joinall(users, timeout=SECONDS + 6)
 before = sum(1.0 < at < 2.0 for at in done)
 after = sum(SECONDS - 1.0 < at < SECONDS for at in done)
-gap = max((b - a for a, b in pairwise(done)), default=SECONDS)
+gap = max((b - a for a, b in pairwise([*done, SECONDS])), default=SECONDS)
+kinds = ", ".join(f"{count} {kind}" for kind, count in errors.most_common(2))
+rate = f"{after / before:.0%}" if before else "-"
+hung = sum(not one.dead for one in users)
 print(
-    json.dumps(
-        {
-            "errors": sum(errors.values()),
-            "kinds": dict(errors.most_common(2)),
-            "silent for": round(gap, 2),
-            "rate after": round(after / before, 2) if before else None,
-            "hung": sum(not one.dead for one in users),
-        }
-    ),
+    f"{sum(errors.values()):6} errors, silent {gap:4.1f} s, rate after {rate:>5}, {hung:3} hung   {kinds}",
     flush=True,
 )
 os._exit(0)  # what hangs would keep the process

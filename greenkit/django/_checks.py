@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_databases", "check_room", "check_settings"]
 
-_OURS = "greenkit.django.postgresql"
+_OURS = ("greenkit.django.postgresql", "greenkit.django.postgis")
 _STOCK = ("django.db.backends.postgresql", "django.contrib.gis.db.backends.postgis")
 
 
@@ -47,7 +47,7 @@ def check_databases(**_options: Any) -> list[checks.CheckMessage]:
             connections[alias]  # imports the driver, so that there is something to look at
     engines = {database.get("ENGINE") for database in settings.DATABASES.values()}
     # Our engine installs the callback when it first connects: its absence before is no fault.
-    found.extend(one for one in postgres.check() if one.id == "GK302" or not engines <= {_OURS})
+    found.extend(one for one in postgres.check() if one.id == "GK302" or not engines <= {*_OURS})
     return _as_messages(found)
 
 
@@ -62,12 +62,12 @@ def find_in_database(alias: str, database: dict[str, Any], *, patched: bool) -> 
     Switches: never.
     """
     engine = database.get("ENGINE")
-    if engine not in (_OURS, *_STOCK):
+    if engine not in (*_OURS, *_STOCK):
         return
     where = f"DATABASES[{alias!r}]"
     age = database.get("CONN_MAX_AGE", 0)
     wanted = database.get("OPTIONS", {}).get("pool")
-    if engine == _OURS:
+    if engine in _OURS:
         try:
             options = pool_options(wanted) or {}
         except ImproperlyConfigured as error:
@@ -75,10 +75,10 @@ def find_in_database(alias: str, database: dict[str, Any], *, patched: bool) -> 
             return
         if options.get("pgbouncer"):
             yield from _find_session_settings(where, database["OPTIONS"])
-    yield from _find_in_lifetimes(where, wanted=wanted, age=age, patched=patched)
+    yield from _find_in_lifetimes(where, engine, wanted=wanted, age=age, patched=patched)
 
 
-def _find_in_lifetimes(where: str, *, wanted: Any, age: Any, patched: bool) -> Iterator[Finding]:
+def _find_in_lifetimes(where: str, engine: str, *, wanted: Any, age: Any, patched: bool) -> Iterator[Finding]:
     if wanted and age != 0:
         yield Finding(
             "GK603",
@@ -87,6 +87,7 @@ def _find_in_lifetimes(where: str, *, wanted: Any, age: Any, patched: bool) -> I
             hint='Remove CONN_MAX_AGE; OPTIONS["pool"]["max_lifetime"] is the pool\'s word for it.',
         )
     elif patched and not wanted:
+        ours = _OURS[engine.endswith("postgis")]
         cost = (
             "and keeps it until the garbage collector comes by" if age != 0 else "and nothing bounds how many"
         )
@@ -95,7 +96,7 @@ def _find_in_lifetimes(where: str, *, wanted: Any, age: Any, patched: bool) -> I
             Severity.WARNING,
             f"{where} has no pool: in this green process every greenlet opens "
             f"a connection of its own, {cost}.",
-            hint=f'"ENGINE": "{_OURS}", "OPTIONS": {{"pool": {{"max_size": 10}}}}',
+            hint=f'"ENGINE": "{ours}", "OPTIONS": {{"pool": {{"max_size": 10}}}}',
         )
 
 
@@ -120,7 +121,7 @@ def find_room(aliases: Iterable[str]) -> Iterator[Finding]:
     for alias in aliases:
         connection = connections[alias]
         there = connection.settings_dict
-        if there["ENGINE"] == _OURS and getattr(connection, "pool", None) is not None:
+        if there["ENGINE"] in _OURS and getattr(connection, "pool", None) is not None:
             servers.setdefault((str(there["HOST"]), str(there["PORT"])), []).append(alias)
     for theirs in servers.values():
         yield from _room_for(theirs)

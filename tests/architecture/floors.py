@@ -70,6 +70,8 @@ BARE_NAMES: dict[str, str] = {
     "greenkit/django/management/": "loaded by path: Django finds commands here",
     "greenkit/django/postgresql/__init__.py": "loaded by path: it is what ENGINE names",
     "greenkit/django/postgresql/base.py": "loaded by path: Django imports base.py of an ENGINE",
+    "greenkit/django/postgis/__init__.py": "loaded by path: it is what ENGINE names",
+    "greenkit/django/postgis/base.py": "loaded by path: Django imports base.py of an ENGINE",
     "greenkit/doctor/_site/sitecustomize.py": "loaded by path: the interpreter looks for this name",
     "greenkit/testing/early.py": "loaded by path: pytest -p greenkit.testing.early",
     "greenkit/testing/fixtures.py": "loaded by path: the entry-point group pytest11",

@@ -69,6 +69,15 @@ def test_a_green_process_gets_the_wait_callback_by_itself(seen) -> None:
         assert seen["installed"] == (seen["world"] == "green")
 
 
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_geodjangos_engine_has_the_pool_too(greenkit_database: str, driver: str) -> None:
+    """`greenkit.django.postgis` is GeoDjango's engine, and keeps the bound."""
+    seen = run("dj_engine.py", greenkit_database, driver, "green", "postgis")
+    assert seen["kinds"] == ["PostGISOperations", "PostGISSchemaEditor"]
+    assert (seen["errors"], seen["done"], seen["in_use"], seen["cancelled"]) == ([], 60, 0, 0)
+    assert 0 < seen["peak"] <= seen["size"]
+
+
 @pytest.mark.parametrize("world", ["green", "plain"])
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
 def test_djangos_test_runner_can_drop_its_database(greenkit_database: str, driver: str, world: str) -> None:

@@ -132,5 +132,6 @@ answer(
     borrowed=borrowed,
     after_request=pool.statistics().in_use,
     exhausted=exhaust(),
+    kinds=[connection.ops_class.__name__, connection.SchemaEditorClass.__name__],
     installed=postgres.installed() if DRIVER == "psycopg2" else None,
 )

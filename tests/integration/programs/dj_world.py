@@ -1,6 +1,6 @@
 """A Django process with greenkit's engine.
 
-Usage: `python program.py DSN psycopg2|psycopg green|plain`; the last line printed is JSON.
+Usage: `python program.py DSN psycopg2|psycopg green|plain [postgis]`; the last line printed is JSON.
 """
 
 import json
@@ -23,7 +23,7 @@ from greenkit.testing._dsn import parse_dsn
 SIZE = 4
 parts = parse_dsn(DSN)
 DATABASE = {
-    "ENGINE": "greenkit.django.postgresql",
+    "ENGINE": "greenkit.django.postgis" if "postgis" in sys.argv[4:] else "greenkit.django.postgresql",
     "NAME": parts["dbname"],
     "USER": parts.get("user", ""),
     "PASSWORD": parts.get("password", ""),
