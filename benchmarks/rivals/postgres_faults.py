@@ -40,6 +40,7 @@ def greenkit(driver):
     def borrow():
         with pool.connection() as conn, postgres.deadline(DEADLINE):
             yield conn
+            conn.commit()  # the block's own commit would come after the deadline
 
     return borrow
 

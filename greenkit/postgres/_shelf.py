@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from greenkit.errors import PoolClosedError
 from greenkit.postgres import _driver
 from greenkit.postgres._deadline import deadline as deadline_of_queries
+from greenkit.postgres._deadline import lifted
 from greenkit.postgres._loan import Member
 from greenkit.postgres._outage import Outage
 from greenkit.wait import Deadline
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Shelf"]
 
 _log = logging.getLogger("greenkit.postgres")
+_TIDYING = 5.0  # seconds for the rollback and the reset of a connection that comes back
 
 
 class Shelf:
@@ -256,10 +258,12 @@ class Shelf:
             return True
         if status == _driver.ACTIVE:
             return False
-        if status != _driver.IDLE:
-            conn.rollback()
-        if reset is not None:
-            reset(conn)
+        # The borrower's deadline may be over, and without one a dead network would keep the slot.
+        with lifted(), deadline_of_queries(_TIDYING):
+            if status != _driver.IDLE:
+                conn.rollback()
+            if reset is not None:
+                reset(conn)
         return not conn.closed and member.status() == _driver.IDLE
 
     def close_oldest(self) -> None:

@@ -29,16 +29,18 @@ def test_every_interrupt_ends_the_query_in_the_server_too(greenkit_database: str
     for name, seen in results.items():
         assert seen["orphans"] == seen["in_use"] == 0, f"{name}: {seen}"
         assert seen["seconds"] < 5, f"{name} waited for its 30 second query: {seen}"
+        assert seen["thrown_away"] == (1 if name == "server" else 0), f"{name}: {seen}"
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
 def test_a_stopped_server_ends_at_the_deadline_and_hits_nobody_later(greenkit_postgres, driver: str) -> None:
-    """Cancels that a stopped server carries out when it goes on hit no query of the next borrower."""
+    """Cancels it carries out when it goes on hit no later query; a rollback it never answers ends too."""
     run = run_clean([str(PROGRAMS / "pg_stopped.py"), "its own server", driver])
     assert run.returncode == 0, str(run)
     assert run.json == {
         "driver": driver,
-        "ended": ["QueryTimeout"] * 8,
+        "ended": ["QueryTimeout"] * 7,
+        "given_back": True,
         "strays": [],
         "hung": 0,
         "orphans": 0,

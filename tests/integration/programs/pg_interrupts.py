@@ -24,6 +24,7 @@ def judge(name, outcome, started):
         "seconds": time.monotonic() - started,
         "orphans": running(),
         "in_use": pool.statistics().in_use,
+        "thrown_away": pool.statistics().thrown_away,
     }
 
 
