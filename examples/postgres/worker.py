@@ -80,6 +80,8 @@ def listening(dsn: str) -> None:
 
 
 def main() -> None:
+    if DRIVER not in ("psycopg2", "psycopg"):
+        sys.exit(f"there is no driver {DRIVER!r}; usage: worker.py [psycopg2|psycopg]")
     if DRIVER == "psycopg2":
         sys.modules["psycopg"] = None  # Django takes psycopg 3 where it can be imported
     with PostgresServer() as server:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import io
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import gevent
 import psycopg2
 from psycopg2 import errors, extensions, sql
 
@@ -21,6 +19,7 @@ from greenkit.errors import WaitTimeout
 from greenkit.postgres import _farewell, _libpq
 from greenkit.postgres._deadline import current
 from greenkit.postgres._errors import QueryTimeout, for_driver
+from greenkit.postgres._turn import Turn
 from greenkit.wait import Deadline, FdWatch
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ __all__ = ["Copy", "is_green", "leave", "run", "statement"]
 
 _ACTIVE = extensions.TRANSACTION_STATUS_ACTIVE
 _LIBRARY: str = psycopg2._psycopg.__file__
-_TURN = 0.002  # seconds of copying before others get the hub, when the server never makes us wait
 _Timeout = for_driver(QueryTimeout, psycopg2.OperationalError)
 
 
@@ -108,7 +106,7 @@ class Copy:
         self._libpq.PQsetnonblocking(self._pgconn, 1)
         self.codec = extensions.encodings[self._conn.encoding]
         self._watch = FdWatch(self._conn.fileno())
-        self._turn = time.monotonic()
+        self._turn = Turn()
         result = self._libpq.PQgetResult(self._pgconn)  # in COPY it is made up on the spot
         self.state = self._libpq.PQresultStatus(result)
         self._libpq.PQclear(result)
@@ -162,7 +160,7 @@ class Copy:
             if length > 0:
                 row = ctypes.string_at(buffer.value or 0, length)
                 self._libpq.PQfreemem(buffer)
-                self._give_way()
+                self._turn.give_way()
                 yield row
             elif length == 0:
                 self._wait_read()
@@ -239,12 +237,7 @@ class Copy:
     def _flush(self) -> None:
         while self._libpq.PQflush(self._pgconn) == 1:
             self._wait_write()
-        self._give_way()
-
-    def _give_way(self) -> None:
-        if time.monotonic() - self._turn > _TURN:
-            gevent.sleep(0)
-            self._turn = time.monotonic()
+        self._turn.give_way()
 
     def _wait_write(self) -> None:
         self._wait(self._watch.wait_write)
@@ -259,4 +252,4 @@ class Copy:
             wait(self._until.timeout())
         except WaitTimeout:
             raise _Timeout("the COPY passed its deadline; it was cancelled") from None
-        self._turn = time.monotonic()
+        self._turn.renew()

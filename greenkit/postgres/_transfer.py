@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
-import gevent
 from greenlet import getcurrent
 
 from greenkit.errors import ConfigError
 from greenkit.postgres import _driver
+from greenkit.postgres._turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 __all__ = ["copy_in", "copy_out"]
-
-_TURN = 0.002  # seconds of copying before others get the hub; psycopg 3 sends without waiting
 
 
 def copy_in(cursor: Any, sql: Any, *, source: Any) -> int:
@@ -37,12 +34,10 @@ def copy_in(cursor: Any, sql: Any, *, source: Any) -> int:
         cursor.copy_expert(sql, source if hasattr(source, "read") else _Reader(source))
     else:
         with cursor.copy(sql) as copy:
-            turn = time.monotonic()
+            turn = Turn()  # it sends without waiting
             for piece in _pieces(source):
                 copy.write(piece)
-                if time.monotonic() - turn > _TURN:
-                    gevent.sleep(0)
-                    turn = time.monotonic()
+                turn.give_way()
     return int(cursor.rowcount)
 
 
