@@ -7,8 +7,8 @@ The fault comes two seconds in, and nine are watched. Each stack meets each faul
 - `stopped`: the whole server stands still for four seconds; `backend`: one backend does, for good.
 - `dropped`: the network swallows what goes over the connections there are, and keeps acknowledging,
   for good; new connections work.
-- `exhausted`: twenty greenlets hold a connection each for four seconds; where a stack has a limit
-  for waiting, it is two.
+- `exhausted`: twenty greenlets hold a connection each for the first four seconds; where a stack has
+  a limit for waiting, it is two.
 
 greenkit's queries have a deadline of three seconds; no rival has one. Errors: what greenlets were
 told. Silent: the longest time without a finished query. Hung: greenlets that never came back.

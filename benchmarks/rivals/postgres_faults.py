@@ -154,13 +154,14 @@ def user():
 
 
 def holder():
-    gevent.sleep(2.0)
     with borrow():
         gevent.sleep(4.0)
 
 
-users = [gevent.spawn(user) for _ in range(GREENLETS)]
+# First, since not every stack would let them in later.
 holders = [gevent.spawn(holder) for _ in range(SIZE if FAULT == "exhausted" else 0)]
+gevent.sleep(0.5 if holders else 0)
+users = [gevent.spawn(user) for _ in range(GREENLETS)]
 print("ready", flush=True)
 gevent.joinall(users, timeout=SECONDS + 6)
 before = sum(1.0 < at < 2.0 for at in done)
