@@ -104,3 +104,31 @@ def test_checks_name_what_is_wrong_and_how_to_mend_it(greenkit_postgres) -> None
     }
     stock = run("dj_checks.py", greenkit_postgres.dsn, "psycopg2", "green", "stock")
     assert stock["as_set_up"] == [["GK301", 40, True], ["GK604", 30, True]]
+
+
+@pytest.mark.parametrize("world", ["green", "plain"])
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_settings_mean_what_they_mean_to_django(greenkit_database: str, driver: str, world: str) -> None:
+    """Isolation, role, requests, ages, health, cursors and shell are as with Django's engine, alias by alias."""
+    seen = run("dj_settings.py", greenkit_database, driver, world)
+    assert seen == {
+        "isolation": "serializable",
+        "isolation_of_others": "read committed",
+        "role": ["pg_monitor", "pg_monitor"],
+        "role_of_others": True,
+        "atomic_requests": [500, "True", ["kept"]],
+        "kept": True,
+        "closing": False,
+        "healthy": True,
+        "kept_healthy": True,
+        "cursors": [True, 300, True, 300, False, 300],
+        "binding": True if driver == "psycopg" else None,
+        "shell": ["7"],
+        "inspect": True,
+    }
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_djangos_test_runner_works_in_processes(greenkit_database: str, driver: str) -> None:
+    """`--parallel` clones the test database for its processes; serialized rollback fills it again."""
+    assert run("dj_parallel.py", greenkit_database, driver, "plain") == {"failed": 0, "ran": 4, "left": 0}

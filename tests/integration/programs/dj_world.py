@@ -34,14 +34,14 @@ DATABASE = {
 
 
 def set_up(**more):
-    settings.configure(
-        DATABASES={"default": DATABASE},
-        INSTALLED_APPS=["greenkit.django"],
-        USE_TZ=True,
-        TIME_ZONE="UTC",
-        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-        **more,
-    )
+    defaults = {
+        "DATABASES": {"default": DATABASE},
+        "INSTALLED_APPS": ["greenkit.django"],
+        "USE_TZ": True,
+        "TIME_ZONE": "UTC",
+        "DEFAULT_AUTO_FIELD": "django.db.models.BigAutoField",
+    }
+    settings.configure(**{**defaults, **more})
     django.setup()
 
 
