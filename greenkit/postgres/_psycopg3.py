@@ -36,6 +36,8 @@ __all__ = ["install", "is_known", "uninstall"]
 
 _ACTIVE = TransactionStatus.ACTIVE
 _READ, _WRITE = 1, 2  # psycopg.waiting.Wait and Ready
+# Of the grace, what the server has to take a cancel and answer; the rest is for seeing it off.
+_TO_ANSWER = 0.8 * _farewell.GRACE
 _Timeout = for_driver(QueryTimeout, psycopg.OperationalError)
 _PsycopgTimeout: Any = getattr(psycopg.errors, "_WaitTimeout", TimeoutError)
 _before: dict[tuple[Any, str], Any] = {}
@@ -194,19 +196,20 @@ def _waking(close: Callable[[Any], None]) -> Callable[[Any], None]:
 def _stop(conn: Any, gen: Any) -> None:
     """Cancel in the server and take its answer; close the connection when there is none."""
     if conn.pgconn.status == ConnStatus.OK and conn.pgconn.transaction_status == _ACTIVE:
-        grace = Deadline.after(2 * _farewell.GRACE)
+        grace = Deadline.after(_farewell.GRACE)
         with suppress(gevent.Timeout):  # the first interrupt counts, unless a kill follows
-            _farewell.shielded(lambda: _end_query(conn, gen), grace)
+            _farewell.shielded(lambda: _end_query(conn, gen, grace), grace)
 
 
-def _end_query(conn: Any, gen: Any) -> None:
+def _end_query(conn: Any, gen: Any, grace: Deadline) -> None:
+    until = Deadline.after(_TO_ANSWER)
     with suppress(WaitTimeout):
         delivered = False
         with lifted(), suppress(psycopg.Error):
-            conn.cancel_safe(timeout=_farewell.GRACE)
+            conn.cancel_safe(timeout=until.remaining())
             delivered = True
         with suppress(psycopg.Error):
-            _drive(gen, _watch(conn), Deadline.after(_farewell.GRACE))
+            _drive(gen, _watch(conn), until)
         # Given up half-way, the server may carry a cancel out yet, on the next query.
         if delivered:
             return  # what a stream or a pipeline has still to fetch, psycopg fetches on its way out
@@ -215,7 +218,7 @@ def _end_query(conn: Any, gen: Any) -> None:
     line = os.dup(conn.pgconn.socket)
     try:
         conn.pgconn.finish()
-        _farewell.see_off(line, Deadline.after(_farewell.GRACE), say_goodbye=False)
+        _farewell.see_off(line, grace, say_goodbye=False)
     finally:
         os.close(line)
 
