@@ -109,7 +109,7 @@ def test_checks_name_what_is_wrong_and_how_to_mend_it(greenkit_postgres) -> None
 @pytest.mark.parametrize("world", ["green", "plain"])
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
 def test_settings_mean_what_they_mean_to_django(greenkit_database: str, driver: str, world: str) -> None:
-    """Isolation, role, ages, health, cursors, shell and the rest are as with Django's engine, alias by alias."""
+    """Isolation, role, ages, health, cursors and shell are those of Django's engine, alias by alias."""
     seen = run("dj_settings.py", greenkit_database, driver, world)
     assert seen == {
         "isolation": "serializable",

@@ -84,7 +84,7 @@ def test_bulk_moves_while_others_run(greenkit_database: str, driver: str) -> Non
 
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_a_connect_has_an_end_and_tries_every_host(greenkit_database: str, driver: str) -> None:
-    """Silence, refusal and slow names end in time, the next host of a list is tried, others run on."""
+    """Silence at any stage, refusal and slow names end in time; the next host is tried, others run on."""
     seen = run("pg_connect.py", greenkit_database, driver)
     outcomes = {name: (outcome, in_time) for name, (outcome, in_time, _) in seen["said"].items()}
     own = "deadline" if driver == "psycopg2" else "OperationalError"
@@ -92,6 +92,9 @@ def test_a_connect_has_an_end_and_tries_every_host(greenkit_database: str, drive
         "silent": (own, True),
         "deadline": ("deadline", True),
         "second host": (1, True),
+        "in TLS": ("deadline", True),
+        "in login": ("deadline", True),
+        "TLS, then another": (1, True),
         "refused host": (1, True),
         "standby first": (1, True),
         "slow name": (1, True),
@@ -99,7 +102,7 @@ def test_a_connect_has_an_end_and_tries_every_host(greenkit_database: str, drive
         "endless name first": (1, True),
         "no such name": ("OperationalError", True),
     }
-    waited = ("silent", "deadline", "second host", "slow name", "endless name", "endless name first")
+    waited = ("silent", "deadline", "second host", "in TLS", "in login", "slow name", "endless name")
     assert all(seen["said"][name][2] for name in waited), "the hub stood still"
 
 

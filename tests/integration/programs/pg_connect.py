@@ -41,6 +41,27 @@ def proxy():
     return listener.getsockname()[1]
 
 
+def falls_silent(*answers):
+    """Listen as a server that gives these answers and then says nothing more."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(50)
+
+    def talk(line):
+        for one in answers:
+            line.recv(65536)
+            line.sendall(one)
+        line.recv(1)
+        gevent.sleep(60)
+
+    def serve():
+        while True:
+            gevent.spawn(talk, listener.accept()[0])
+
+    gevent.spawn(serve)
+    return listener.getsockname()[1]
+
+
 def driver_parts():
     if DRIVER == "psycopg2":
         parts = driver.extensions.parse_dsn(DSN)
@@ -79,6 +100,18 @@ nothing = contextlib.nullcontext()
 attempt("silent", nothing, host="127.0.0.1", port=SILENT, connect_timeout=2)
 attempt("deadline", postgres.deadline(0.5), host="127.0.0.1", port=SILENT)
 attempt("second host", nothing, host="127.0.0.1,127.0.0.1", port=f"{SILENT},{PORT}", connect_timeout=2)
+# Yes to TLS, and never a certificate; AuthenticationCleartextPassword, and never a verdict.
+IN_TLS, IN_LOGIN = falls_silent(b"S"), falls_silent(b"R\0\0\0\x08\0\0\0\x03", b"")
+attempt("in TLS", postgres.deadline(0.5), host="127.0.0.1", port=IN_TLS, sslmode="require")
+attempt("in login", postgres.deadline(0.5), host="127.0.0.1", port=IN_LOGIN, sslmode="disable", password="x")
+attempt(
+    "TLS, then another",
+    nothing,
+    host="127.0.0.1,127.0.0.1",
+    port=f"{IN_TLS},{PORT}",
+    sslmode="prefer",
+    connect_timeout=2,
+)
 attempt("refused host", nothing, host="127.0.0.1,127.0.0.1", port=f"{REFUSED},{PORT}", connect_timeout=2)
 attempt(
     "standby first",
