@@ -1,5 +1,8 @@
 """Interrupt one query in each way and look at the connection, the server and the clock."""
 
+import os
+import signal
+
 from pg_world import DRIVER, Eye, answer, connect, driver, gevent, postgres, time, until
 
 results = {}
@@ -52,6 +55,15 @@ def by_deadline():
         judge("deadline", "QueryTimeout" * isinstance(error, postgres.QueryTimeout), started)
 
 
+def by_ctrl_c():
+    gevent.spawn(lambda: until(running) and os.kill(os.getpid(), signal.SIGINT))
+    started = time.monotonic()
+    try:
+        borrow()
+    except KeyboardInterrupt:
+        judge("ctrl-c", "KeyboardInterrupt", started)
+
+
 def by_error():
     started = time.monotonic()
     try:
@@ -79,7 +91,7 @@ def by_server():
 
 with Eye() as eye:
     pool = postgres.ConnectionPool(connect, max_size=2, timeout=2.0)
-    for scene in (by_kill, by_timeout, by_deadline, by_error, by_server):
+    for scene in (by_kill, by_timeout, by_deadline, by_ctrl_c, by_error, by_server):
         scene()
         with pool.connection() as conn:
             conn.cursor().execute("select 1")
