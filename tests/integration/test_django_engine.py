@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,7 @@ def test_a_green_process_gets_the_wait_callback_by_itself(seen) -> None:
         assert seen["installed"] == (seen["world"] == "green")
 
 
+@pytest.mark.skipif(find_library("gdal") is None, reason="GeoDjango needs libgdal (Debian: gdal-bin)")
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
 def test_geodjangos_engine_has_the_pool_too(greenkit_database: str, driver: str) -> None:
     """`greenkit.django.postgis` is GeoDjango's engine, and keeps the bound."""
