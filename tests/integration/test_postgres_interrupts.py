@@ -22,7 +22,7 @@ OUTCOMES = {
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
 def test_every_interrupt_ends_the_query_in_the_server_too(greenkit_database: str, driver: str) -> None:
-    """Kill, time-out, deadline, Ctrl-C, error and a dead server: the error is the caller's, no query runs on."""
+    """Kill, time-out, deadline, Ctrl-C, error, dead server: the error is the caller's; no query runs on."""
     run = run_clean([str(PROGRAMS / "pg_interrupts.py"), greenkit_database, driver])
     assert run.returncode == 0, str(run)
     results = run.json["results"]

@@ -5,6 +5,7 @@ from dj_world import DRIVER, SIZE, WORLD, answer, set_up
 # isort: split
 import threading
 import time
+from dataclasses import replace
 
 set_up()
 
@@ -62,7 +63,7 @@ def fail_and_go_on():
 
 def exhaust():
     held = [pool.getconn() for _ in range(SIZE)]
-    pool._timeout = 0.05
+    pool._settings = replace(pool._settings, timeout=0.05)
     try:
         connection.ensure_connection()
     except OperationalError as error:
