@@ -49,7 +49,7 @@ class Worker:
         """Close what this side opened; a socket left to the collector is a warning, so an error."""
         self.app.backend.result_consumer.stop()
         self.app.backend.client.close()
-        self.app.backend.client.connection_pool.disconnect()  # which close() leaves alone: it is the backend's
+        self.app.backend.client.connection_pool.disconnect()  # close() leaves them
         pools.reset()
         self.app.close()
         self.notes.close()
