@@ -70,13 +70,13 @@ class GreenBell:
         Switches: may.
         """
         hub = self.hub
-        timer = None
+        kept, timer = seconds is None and self._ref, None
+        if kept:
+            self.mailbox.keep_alive()  # another thread may be the one to ring
         try:
             if seconds is not None:
                 timer = hub.loop.timer(max(seconds, 0.0), ref=self._ref)
                 timer.start(self._wake)
-            elif self._ref:
-                self.mailbox.keep_alive()
             self.parked = True
             if not self.rung:
                 hub.switch()
@@ -84,7 +84,7 @@ class GreenBell:
             self.parked = False
             if timer is not None:
                 timer.close()
-            elif self._ref:
+            if kept:
                 self.mailbox.let_go()
 
     def rouse(self) -> None:

@@ -218,19 +218,19 @@ class WaitLine:
     def _park(self, waiter: _Waiter, timeout: float | None) -> None:
         """Leave the processor until woken; returns at once when already granted."""
         mailbox, timer = waiter.mailbox, None
+        if timeout is None:
+            mailbox.keep_alive()  # the slot may be another thread's
         try:
-            if timeout is None:
-                mailbox.keep_alive()  # the slot may be another thread's
-            else:
+            if timeout is not None:
                 timer = mailbox.hub.loop.timer(timeout)
                 timer.start(waiter.expire)
             waiter.parked = True
             mailbox.hub.switch()
         finally:
             waiter.parked = False
-            if timer is None:
+            if timeout is None:
                 mailbox.let_go()
-            else:
+            elif timer is not None:  # None where Ctrl-C was faster
                 timer.close()
 
     def _leave(self, waiter: _Waiter, *, keep_grant: bool = False) -> bool:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import gevent
 import pytest
 from gevent import monkey
 
 from greenkit.errors import WaitTimeout
-from greenkit.wait import WaitLine
+from greenkit.wait import Mailbox, WaitLine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from _typeshed import TraceFunction
 
 
 def stand_in(line: WaitLine, order: list[int], number: int, *, timeout: float | None = None) -> None:
@@ -194,3 +203,39 @@ def test_a_slot_does_not_go_to_a_thread_that_has_ended() -> None:
     line.release()
     gevent.sleep(0)
     assert order == [1]
+
+
+@contextmanager
+def striking(code: object, number: int) -> Iterator[None]:
+    """Raise KeyboardInterrupt before the line of that number, counted from 1, that `code` runs."""
+    lines = 0
+
+    def at_line(frame: FrameType, event: str, _: object) -> TraceFunction | None:
+        nonlocal lines
+        if frame.f_code is not code:
+            return None
+        lines += event == "line"
+        if event == "line" and lines == number:
+            raise KeyboardInterrupt
+        return at_line
+
+    before = sys.gettrace()
+    sys.settrace(at_line)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize("timeout", [None, 5.0])
+def test_ctrl_c_on_the_way_to_a_wait_lets_go_of_nobody_else(timeout: float | None) -> None:
+    """What keeps the hub alive for other waiters stays, whichever line of the wait is struck."""
+    mailbox = Mailbox.of(gevent.get_hub())
+    mailbox.keep_alive()
+    try:
+        for number in range(1, 5):  # the lines before the switch
+            with pytest.raises(KeyboardInterrupt), striking(WaitLine._park.__code__, number):
+                WaitLine(0).acquire(timeout=timeout)
+            assert mailbox._keepers >= 1, f"struck at line {number}"
+    finally:
+        mailbox.let_go()
