@@ -70,18 +70,22 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
         work, self._work = self._work, None  # its arguments need not outlive it
         assert work is not None
         try:
-            value = work() if self._deadline is None else _in_time(work, self._deadline, self.name)
-            if self._settle is not None and self.permit is not None:
-                used = named_costs(self._settle(value))
-                self.permit.settle(**used)
-                self._cost = {**self._cost, **used}
-        except (KeyboardInterrupt, SystemExit) as error:
-            self._end(None, error)
+            try:
+                value = work() if self._deadline is None else _in_time(work, self._deadline, self.name)
+                if self._settle is not None and self.permit is not None:
+                    used = named_costs(self._settle(value))
+                    self.permit.settle(**used)
+                    self._cost = {**self._cost, **used}
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                self._end(None, error)
+            else:
+                self._end(value, None)
+        except (KeyboardInterrupt, SystemExit) as error:  # the work's, or Ctrl-C on our own lines
+            if self.outcome is None:
+                self._end(None, error)
             to_main(error)
-        except BaseException as error:
-            self._end(None, error)
-        else:
-            self._end(value, None)
         finally:
             # An error's frames lead back here. With this child in hand, which holds the error, that
             # is a cycle: the work's locals, such as a connection, would wait for the collector.

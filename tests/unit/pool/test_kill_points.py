@@ -7,7 +7,7 @@ import greenlet
 import pytest
 
 from greenkit.limits import Limiter
-from greenkit.pool import GreenPool
+from greenkit.pool import GreenPool, _child
 from greenkit.pool._crew import Crew
 
 ITEMS = list(range(6))
@@ -127,3 +127,24 @@ def test_a_pool_that_guards_by_exception_is_found_out(error):
     """The twin that forgets its slot when the wait for a permit is struck loses some, and is seen to."""
     _, lost = strike_everywhere("spawn", error, broken=True)
     assert lost
+
+
+def test_ctrl_c_while_a_kill_is_noted_is_raised_and_not_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may strike on the pool's own lines: the main greenlet hears of it, and slot and child are gone."""
+
+    def struck(_: str) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with GreenPool(1) as pool:
+        child = pool.spawn(gevent.sleep, 60)
+        gevent.sleep(0)
+        monkeypatch.setattr(_child, "Killed", struck)
+        with pytest.raises(KeyboardInterrupt):
+            child.kill()
+        child.join(timeout=10)
+        assert (pool.statistics().in_use, pool.statistics().children) == (0, 0)
+        assert isinstance(child.outcome.error, KeyboardInterrupt)
+    assert "Traceback" not in capsys.readouterr().err
