@@ -118,6 +118,7 @@ def test_a_plain_worker_may_share_the_queue(worker: Worker, tmp_path: Path) -> N
         worker.send("count", number, 60.0)
     with worker.running("-P", "gevent", "-c", "12", **SOON):
         worker.wait(lambda: worker.notes.hlen("runs") == 12)
+        worker.wait(lambda: worker.notes.hlen("unacked") == 6)
         assert int(worker.notes.get("ended") or 0) == 6
     assert worker.notes.hlen("unacked") == 6  # running() ends with SIGKILL
     worker.notes.set("short", 1)
