@@ -24,7 +24,7 @@ def set_password(password):
 @shared_task
 def price_list():
     total = 0
-    for number in range(6_000_000):
+    for number in range(20_000_000):
         total += number * number % 7
     return total
 
