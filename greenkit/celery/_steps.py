@@ -14,6 +14,7 @@ from celery import bootsteps
 
 from greenkit.celery import _upstream
 from greenkit.celery._again import SecondDeliveries
+from greenkit.celery._amqp import BulkAmqp
 from greenkit.celery._loop import GreenHub
 from greenkit.celery._redis import RedisLedger
 
@@ -48,7 +49,10 @@ class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships 
         if consumer.event_dispatcher is not None:
             # A full buffer is flushed by whoever filled it, a task; the loop comes by soon enough.
             consumer.event_dispatcher.buffer_limit = sys.maxsize
-        redis = consumer.connection.transport.driver_type == "redis"
+        driver = consumer.connection.transport.driver_type
+        redis = driver == "redis"
+        if driver == "amqp":
+            BulkAmqp.attach(consumer)
         events = getattr(consumer.event_dispatcher, "connection", None)
         if redis and events is not None and events.transport.driver_type == "redis":
             _upstream.no_second_silence(events.default_channel)

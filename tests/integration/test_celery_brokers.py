@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -47,6 +51,68 @@ def test_quorum_queues_and_heartbeats_under_load(
         assert {int(count) for count in worker.notes.hvals("runs")} == {1}
         assert "quorum" in worker.text() or "Global QoS is disabled" in worker.text()
         assert "lost" not in worker.text()
+        assert worker.end() == 0
+
+
+class Stretch:
+    """Pass bytes between a worker and its broker; hold up all after so many from the broker until `go`."""
+
+    def __init__(self, address: tuple[str, int], most: int) -> None:
+        self.address, self.most = address, most
+        self.held, self.go = threading.Event(), threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return int(self.listener.getsockname()[1])
+
+    def accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                ours = self.listener.accept()[0]
+                theirs = socket.create_connection(self.address)
+                for source, sink, most in ((ours, theirs, None), (theirs, ours, self.most)):
+                    threading.Thread(target=self.pump, args=(source, sink, most), daemon=True).start()
+
+    def pump(self, source: socket.socket, sink: socket.socket, most: int | None) -> None:
+        passed = 0
+        with source, contextlib.suppress(OSError):
+            while data := source.recv(4096):
+                sink.sendall(data)
+                passed += len(data)
+                if most is not None and passed > most:
+                    self.held.set()
+                    self.go.wait()
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+
+def test_a_large_message_that_comes_slowly_stops_no_task(
+    greenkit_rabbitmq: RabbitServer, greenkit_valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    """Half of a frame is here; py-amqp itself would ask for the rest without a pause, and nothing else ran."""
+    broker = urlsplit(greenkit_rabbitmq.broker_url)
+    slow = Stretch((broker.hostname or "", broker.port or 0), 60_000)
+    url = broker._replace(netloc=broker.netloc.replace(str(broker.port), str(slow.port))).geturl()
+    with (
+        slow.listener,
+        Worker(
+            greenkit_rabbitmq.broker_url, greenkit_valkey.broker_url, greenkit_valkey.url, tmp_path
+        ) as worker,
+        worker.running("-P", "gevent", "-c", "8", TEST_BROKER=url),
+    ):
+        worker.notes.flushdb()
+        worker.send("tick")
+        worker.wait(lambda: worker.notes.get("ticks"))
+        big = worker.send("length", "x" * 100_000)
+        assert slow.held.wait(30)
+        before = int(worker.notes.get("ticks") or 0)
+        worker.wait(lambda: int(worker.notes.get("ticks") or 0) > before + 20)
+        assert not big.ready(), "the message was not held up: nothing was proved"
+        slow.go.set()
+        assert big.get(timeout=30) == 100_000
+        worker.notes.set("stop", 1)
         assert worker.end() == 0
 
 

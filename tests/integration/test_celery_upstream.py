@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import socket
 import threading
 
+import pytest
+from amqp.transport import TCPTransport
 from celery import Celery, platforms
 from celery.apps import worker as worker_program
 from celery.worker import loops
@@ -33,6 +36,27 @@ def test_kombu_still_moves_messages_one_by_one() -> None:
     assert "{'BRPOP': self._brpop_read" in inspect.getsource(redis_transport.Channel.__init__)
     booking = inspect.getsource(redis_transport.QoS.append)
     assert "dumps([message._raw, EX, RK])" in booking, "what the script writes is no longer kombu's"
+
+
+def test_py_amqp_still_spins_on_half_a_frame() -> None:
+    """At a time-out of 0 it asks again and again for the rest; once it stops, half of `BulkAmqp` goes."""
+    ours, brokers = socket.socketpair()
+    wire = TCPTransport("nowhere")
+    asked = []
+
+    def receive(size: int) -> bytes:
+        asked.append(size)
+        if len(asked) > 100:
+            raise ConnectionAbortedError("enough")
+        return ours.recv(size, socket.MSG_DONTWAIT)
+
+    with ours, brokers:
+        wire.sock, wire.connected = ours, True
+        wire._setup_transport()
+        wire._quick_recv = receive
+        brokers.sendall(b"\x01\x00\x01\x00\x00\x00\x08half")
+        with pytest.raises(ConnectionAbortedError), wire.having_timeout(0):
+            wire.read_frame()
 
 
 def test_celery_still_freezes_limits_into_request_classes() -> None:

@@ -158,6 +158,19 @@ if "TEST_STOCK" not in os.environ:
         notes.rpush("life", "closed")
 
 
+@app.task(ignore_result=True)
+def tick() -> None:
+    """Count until somebody says stop."""
+    while not notes.exists("stop"):
+        notes.incr("ticks")
+        time.sleep(0.02)
+
+
+@app.task
+def length(text: str) -> int:
+    return len(text)
+
+
 @app.task
 def who() -> int:
     return os.getpid()
