@@ -9,7 +9,6 @@ what one turn of the loop writes.
 
 from __future__ import annotations
 
-import socket
 from struct import unpack_from
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +104,7 @@ class BulkAmqp:
         try:
             with wire.having_timeout(0):
                 data = self._receive(_BULK)
-        except socket.timeout:
+        except TimeoutError:
             return
         wire._read_buffer += data
         if not data:

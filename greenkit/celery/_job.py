@@ -90,9 +90,9 @@ class Job:
     """
 
     __slots__ = (
-        "__weakref__", "_deadline", "_doom", "_in_body", "_left", "_limit", "_soft_due", "_soft_limit",
-        "_timers", "args", "children", "grace", "greenlet", "hooks", "number", "permit", "refusal",
-        "request", "started", "target",
+        "__weakref__", "_deadline", "_doom", "_in_body", "_left", "_limit", "_noted", "_soft_due",
+        "_soft_limit", "_timers", "args", "children", "grace", "greenlet", "hooks", "number", "permit",
+        "refusal", "request", "started", "target",
     )  # fmt: skip
 
     def __init__(
@@ -125,6 +125,7 @@ class Job:
         self._doom: str | None = None
         self._soft_due = False
         self._in_body = False
+        self._noted = False
         self._timers: list[Any] = []
 
     def __repr__(self) -> str:
@@ -200,7 +201,7 @@ class Job:
         return True
 
     def leave_body(self) -> None:
-        """Mark that the task's own code has ended.
+        """Mark that the task's own code has ended, and note a time limit before Celery's postrun.
 
         Raises:
             Killed: The task swallowed its kill, or overran its hard limit without one switch;
@@ -209,8 +210,15 @@ class Job:
         self._in_body = False
         if self._doom is None and self._deadline is not None and monotonic() >= self._deadline:
             self._doom = "time limit"
+        if self._doom == "time limit":
+            self._note_limit()
         if self._doom is not None:
             raise Killed(self._doom)
+
+    def _note_limit(self) -> None:
+        if not self._noted:
+            self._noted = True
+            self._call("timeout", False, self._limit)
 
     def _on_limit(self) -> None:
         if self._doom is None:
@@ -267,18 +275,18 @@ class Job:
             result = self.target(*self.args)
         except Killed:
             if self._doom == "time limit":
-                return "timeout", self._limit
+                self._note_limit()
             return "nothing", None
-        except Exception:
-            return "failure", ExceptionInfo()
-        except BaseException as exc:  # sys.exit(), gevent.Timeout, CancelledError, ...
+        except (SystemExit, KeyboardInterrupt) as exc:
             return "failure", _lost(exc)
+        except BaseException as exc:  # gevent.Timeout, CancelledError, ...: nothing but the task ends
+            if isinstance(exc, gevent.Timeout):
+                exc.args = (exc.seconds,)  # all a result keeps of an exception is its arguments
+            return "failure", ExceptionInfo()
         return ("nothing", None) if self._doom == "terminated" else ("success", result)
 
     def _finish(self, how: str, value: Any) -> None:
-        if how == "timeout":
-            self._call("timeout", False, value)
-        elif how != "nothing":
+        if how != "nothing":
             self._call(how, value)
 
     def _call(self, hook: str, *args: Any) -> None:
@@ -288,9 +296,10 @@ class Job:
         try:
             call(*args)
         except MemoryError as exc:
-            # Celery raises it again instead of acknowledging (Request.on_failure, 5.7).
+            # Celery raises it again instead of acknowledging (Request.on_failure, 5.7); the result
+            # is stored, so that only the event and the ack are left to do.
             if hook == "success":
-                self._call("failure", _lost(exc))
+                self._call("failure", _info(RuntimeError(f"MemoryError: {exc}")), True, True)
         except Exception:
             # A slot must not be lost because the result backend is away.
             _logger.exception("Celery could not note the end (%s) of a task", hook)
@@ -309,8 +318,12 @@ class Job:
 
 
 def _lost(exc: BaseException) -> ExceptionInfo:
-    """Return what prefork makes of a child that died: a result, an ack decision, no ghost."""
+    """Return what prefork makes of a child that left: a result, an ack decision, no ghost."""
+    return _info(WorkerLostError(repr(exc)))
+
+
+def _info(error: Exception) -> ExceptionInfo:
     try:
-        raise WorkerLostError(repr(exc)) from exc
-    except WorkerLostError:
+        raise error
+    except type(error):
         return ExceptionInfo()

@@ -91,7 +91,7 @@ class Stretch:
 def test_a_large_message_that_comes_slowly_stops_no_task(
     greenkit_rabbitmq: RabbitServer, greenkit_valkey: ValkeyServer, tmp_path: Path
 ) -> None:
-    """Half of a frame is here; py-amqp itself would ask for the rest without a pause, and nothing else ran."""
+    """Half of a frame is here; py-amqp would ask for the rest without a pause and run nothing else."""
     broker = urlsplit(greenkit_rabbitmq.broker_url)
     slow = Stretch((broker.hostname or "", broker.port or 0), 60_000)
     url = broker._replace(netloc=broker.netloc.replace(str(broker.port), str(slow.port))).geturl()

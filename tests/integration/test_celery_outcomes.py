@@ -1,0 +1,165 @@
+"""However a task ends, its result, message, signals and events are those of a prefork worker.
+
+The expected values were read off a prefork worker of Celery 5.7 without greenkit, which ran the same
+program. Two it cannot give: it dies of a MemoryError, and a `gevent.Timeout` cannot be pickled; they
+are treated as any other exception. A hard limit it announces twice; we do once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import pytest
+from celery.events import EventReceiver
+
+from tests.integration.celery_worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from greenkit.testing import ValkeyServer
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+RAISED = {
+    "exit": "WorkerLostError", "interrupt": "WorkerLostError", "base": "BaseException",
+    "timeout": "Timeout", "killed": "GreenletExit", "cancelled": "CancelledError",
+    "memory": "MemoryError", "error": "ValueError", "reject": "Reject", "hard": "TimeLimitExceeded",
+    "soft": "SoftTimeLimitExceeded",
+}  # fmt: skip
+HANDLED = ["task_prerun", "on_failure", "task_failure", "task_postrun"]
+LOST = ["task_prerun", "task_postrun", "task_failure"]
+SUCCEEDED = ["task_prerun", "on_success", "task_postrun"]
+LIMITS = {"hard": {"time_limit": 0.7}, "soft": {"soft_time_limit": 0.7, "time_limit": 60}}
+
+
+@pytest.fixture
+def worker(greenkit_valkey: ValkeyServer, tmp_path: Path) -> Iterator[Worker]:
+    """Give a worker on empty databases, not started."""
+    url = greenkit_valkey.broker_url
+    with Worker(url, url, greenkit_valkey.url, tmp_path) as made:
+        made.notes.flushdb()
+        yield made
+
+
+@pytest.fixture
+def events(worker: Worker) -> Iterator[dict[str, list[str]]]:
+    """Give the types of the events of each task, as they come in."""
+    seen: dict[str, list[str]] = defaultdict(list)
+    over = threading.Event()
+
+    def note(event: dict[str, str]) -> None:
+        if "uuid" in event:
+            seen[event["uuid"]].append(event["type"])
+
+    def watch() -> None:
+        with worker.app.connection() as connection:
+            receiver = EventReceiver(connection, handlers={"*": note}, app=worker.app)
+            while not over.is_set():
+                try:
+                    receiver.capture(limit=None, timeout=0.5, wakeup=False)
+                except TimeoutError:
+                    continue
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    yield seen
+    over.set()
+    watching.join(20)
+
+
+def expected(how: str, late: bool, on_failure: bool, on_lost: bool) -> dict[str, object]:
+    again = late and (
+        how == "requeue"
+        or (how in ("exit", "interrupt") and on_lost)
+        or (how == "hard" and not on_failure)
+    )  # fmt: skip
+    value = "again" if again else "done" if how == "return" else RAISED.get(how)
+    state = "SUCCESS" if again or how == "return" else "FAILURE" if value else "STARTED"
+    first = {"return": SUCCEEDED, "ignore": ["task_prerun", "task_postrun"]}.get(how, HANDLED)
+    if how in ("exit", "interrupt", "base", "timeout", "killed", "cancelled", "reject"):
+        first = LOST
+    if how == "requeue" or (again and how != "hard"):
+        first = ["task_prerun", "task_postrun"]
+    told = ["task-received", "task-started"]
+    rejected = late and (again or (how in RAISED and (how == "reject" or not on_failure)))
+    if how == "return":
+        told += ["task-succeeded"]
+    elif how in ("reject", "hard"):
+        told += ["task-failed"] + ["task-rejected"] * rejected
+    else:
+        told += ["task-rejected"] * rejected + ["task-failed"] * (state == "FAILURE")
+    return {
+        "state": state,
+        "value": value,
+        "story": first + SUCCEEDED * again,
+        "events": told + ["task-received", "task-started", "task-succeeded"] * again,
+    }
+
+
+def test_each_end_under_each_setting(worker: Worker, events: dict[str, list[str]]) -> None:
+    """14 ends, late and early acks, `acks_on_failure_or_timeout` and `reject_on_worker_lost` on and off."""
+    ends = [*RAISED, "requeue", "ignore", "return"]
+    with worker.running("-P", "gevent", "-c", "20", "-E", app="celery_outcomes"):
+        sent = {
+            (how, *flags): worker.app.send_task(
+                "end-{:d}{:d}{:d}".format(*flags), (how,), **LIMITS.get(how, {})
+            )
+            for how in ends
+            for flags in itertools.product((True, False), repeat=3)
+        }  # fmt: skip
+
+        def seen() -> dict[object, dict[str, object]]:
+            return {
+                key: {
+                    "state": result.state,
+                    "value": (
+                        type(result.result).__name__ if isinstance(result.result, BaseException)
+                        else result.result if isinstance(result.result, str) else None
+                    ),
+                    "story": [told.decode() for told in worker.notes.lrange(f"story-{result.id}", 0, -1)],
+                    "events": events[result.id],
+                }
+                for key, result in sent.items()
+            }  # fmt: skip
+
+        wanted = {key: expected(*key) for key in sent}
+        try:
+            worker.wait(lambda: seen() == wanted)
+        except AssertionError:
+            assert seen() == wanted
+        assert (worker.notes.llen("celery"), worker.notes.hlen("unacked")) == (0, 0)
+        active = worker.app.control.inspect(timeout=3).active()
+        assert list(active.values()) == [[]]
+        assert worker.end() == 0
+
+
+def test_the_limits_of_a_worker_and_of_a_call(worker: Worker) -> None:
+    """The command line's limits hold for all but the calls that bring their own."""
+    arguments = ("-P", "gevent", "-c", "8", "--time-limit", "3", "--soft-time-limit", "1")
+    with worker.running(*arguments):
+        started = [
+            worker.send("nap", 60),
+            worker.send("nap", 60, soft_time_limit=60),
+            worker.send("nap", 4, soft_time_limit=60, time_limit=60),
+        ]
+        names = ["SoftTimeLimitExceeded", "TimeLimitExceeded", "str"]
+        worker.wait(lambda: all(one.ready() for one in started))
+        assert [type(one.result).__name__ for one in started] == names
+        assert worker.text().count("Hard time limit (3.0s) exceeded") == 1
+        assert worker.end() == 0
+
+
+def test_a_timeout_of_the_tasks_own_is_not_called_a_limit(worker: Worker) -> None:
+    """The result is that Timeout; nothing is said of a limit, though the task has one."""
+    with worker.running():
+        own = worker.send("leave", "timeout", time_limit=60)
+        worker.wait(own.ready)
+        assert type(own.result).__name__ == "Timeout"
+        assert str(own.result) == "3"
+        worker.wait(lambda: "Timeout" in worker.text())
+        assert "limit" not in worker.text().partition(" ready.")[2].lower()
