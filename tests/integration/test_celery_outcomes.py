@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from celery.result import AsyncResult
+
     from greenkit.testing import ValkeyServer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -113,19 +115,21 @@ def test_each_end_under_each_setting(worker: Worker, events: dict[str, list[str]
             for flags in itertools.product((True, False), repeat=3)
         }  # fmt: skip
 
-        def seen() -> dict[object, dict[str, object]]:
+        def of(result: AsyncResult) -> dict[str, object]:
+            # Not result.state, which keeps the first end it hears of.
+            meta = worker.app.backend.get_task_meta(result.id, cache=False)
+            value = meta["result"]
+            if isinstance(value, BaseException):
+                value = type(value).__name__
             return {
-                key: {
-                    "state": result.state,
-                    "value": (
-                        type(result.result).__name__ if isinstance(result.result, BaseException)
-                        else result.result if isinstance(result.result, str) else None
-                    ),
-                    "story": [told.decode() for told in worker.notes.lrange(f"story-{result.id}", 0, -1)],
-                    "events": events[result.id],
-                }
-                for key, result in sent.items()
-            }  # fmt: skip
+                "state": meta["status"],
+                "value": value if isinstance(value, str) else None,
+                "story": [told.decode() for told in worker.notes.lrange(f"story-{result.id}", 0, -1)],
+                "events": events[result.id],
+            }
+
+        def seen() -> dict[object, dict[str, object]]:
+            return {key: of(result) for key, result in sent.items()}
 
         wanted = {key: expected(*key) for key in sent}
         try:
@@ -162,4 +166,4 @@ def test_a_timeout_of_the_tasks_own_is_not_called_a_limit(worker: Worker) -> Non
         assert type(own.result).__name__ == "Timeout"
         assert str(own.result) == "3"
         worker.wait(lambda: "Timeout" in worker.text())
-        assert "limit" not in worker.text().partition(" ready.")[2].lower()
+        assert "time limit" not in worker.text().lower()
