@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["PoolStatistics", "TaskPool"]
 
 _logger = get_logger(__name__)
+_BREATH = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,11 +262,16 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
             # the tasks that end now have nobody else.
             try:
                 self.loop.turn(timeout)
-            except Exception as exc:
+            except self.loop.propagate_errors as exc:  # the connection's own
                 _logger.warning(
                     "the broker was lost while the pool drains (%r); tasks go on to their end", exc
                 )
                 self.loop = None
+            except Exception as exc:
+                # Such as kombu's KeyError for an event that was on its way to gossip, which has
+                # just stopped (kombu/transport/redis.py 5.7, `_deliver_fanout_message`).
+                _logger.debug("passed over while the pool drains: %r", exc)
+                gevent.sleep(min(timeout, _BREATH))
         else:
             self._change.clear()
             self._change.wait(timeout)

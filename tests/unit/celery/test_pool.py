@@ -210,3 +210,37 @@ def test_a_result_backend_that_fails_costs_no_slot(pool: TaskPool) -> None:
     assert called.wait(10)
     gevent.idle()
     assert pool.statistics().in_use == 0
+
+
+class Loop:
+    """Be the event loop while the pool drains: the first turns raise, the others send the acks."""
+
+    propagate_errors = (ConnectionError,)
+
+    def __init__(self, error: Exception) -> None:
+        self.owner, self.raising, self.acks = gevent.getcurrent(), [error, error], 0
+
+    def wake(self) -> None:
+        pass
+
+    def turn(self, timeout: float) -> None:
+        if self.raising:
+            raise self.raising.pop()
+        self.acks += 1
+        gevent.sleep(min(timeout, TICK))
+
+
+@pytest.mark.parametrize(
+    ("error", "goes_on"), [(KeyError("celeryev"), True), (ConnectionResetError(), False)]
+)
+def test_only_a_lost_connection_ends_the_loop_of_a_draining_pool(
+    pool: TaskPool, error: Exception, goes_on: bool
+) -> None:
+    """An event for a service that has stopped is no reason to keep the acks of the last tasks."""
+    loop = Loop(error)
+    pool.register_with_event_loop(loop)  # type: ignore[arg-type]
+    request = Request(pool, lambda: gevent.sleep(5 * TICK))
+    gevent.idle()
+    pool.on_stop()
+    assert request.names() == ["accept", "success"]
+    assert (loop.acks > 0) == goes_on
