@@ -67,8 +67,11 @@ class Block:
         """Take a further look into account; what was too short to be told is forgotten for it."""
         if self.left_for(one):
             self.seen, self.looks, self.moved = one, 1, True
-        else:
-            self.seen, self.looks = common(self.seen, one) if self.seen else one, self.looks + 1
+            return
+        shared = common(self.seen, one) if self.seen else one
+        if self.seen and self.seen.users and not (shared and shared.users):
+            return  # a library at work after the user's line, which stays the one to name
+        self.seen, self.looks = shared, self.looks + 1
 
     @property
     def certain(self) -> bool:

@@ -167,3 +167,39 @@ def test_a_timeout_of_the_tasks_own_is_not_called_a_limit(worker: Worker) -> Non
         assert str(own.result) == "3"
         worker.wait(lambda: "Timeout" in worker.text())
         assert "time limit" not in worker.text().lower()
+
+
+def test_a_limit_that_comes_with_the_end_of_the_body_ends_the_task_once(worker: Worker) -> None:
+    """500 tasks whose bodies end as their limits pass: each succeeded or failed, never both."""
+    with worker.running("-P", "gevent", "-c", "25", app="celery_outcomes"):
+        sent = [
+            worker.app.send_task("end-111", (f"nap {0.3 + number % 21 * 0.0005 - 0.005}",), time_limit=0.3)
+            for number in range(500)
+        ]
+        worker.wait(lambda: not worker.notes.llen("celery") and not worker.notes.hlen("unacked"), 60)
+        ends = []
+        for one in sent:
+            story = [told.decode() for told in worker.notes.lrange(f"story-{one.id}", 0, -1)]
+            assert story == (SUCCEEDED if one.state == "SUCCESS" else HANDLED), (one.state, story)
+            ends.append(one.state)
+        assert {*ends} == {"SUCCESS", "FAILURE"}, "no limit met an end: nothing was proved"
+        active = worker.app.control.inspect(timeout=3).active()
+        assert list(active.values()) == [[]]
+        assert worker.end() == 0
+
+
+def test_a_body_that_never_waits_is_named_and_fails_at_its_end(worker: Worker) -> None:
+    """It cannot be interrupted; its result is the limit all the same, and the watchdog says where it was."""
+    with worker.running(app="celery_outcomes"):
+        spun = worker.app.send_task("end-111", ("spin",), time_limit=0.3)
+        worker.wait(spun.ready)
+        assert type(spun.result).__name__ == "TimeLimitExceeded"
+        worker.wait(lambda: worker.notes.lrange(f"story-{spun.id}", 0, -1) == [t.encode() for t in HANDLED])
+        worker.wait(lambda: "celery_outcomes.py" in worker.text())
+        worker.wait(
+            lambda: any(
+                "the hub stood still" in line and "celery_outcomes.py" in line and spun.id in line
+                for line in worker.text().splitlines()
+            )
+        )
+        assert worker.end() == 0

@@ -71,6 +71,15 @@ def test_a_library_line_in_common_is_not_enough() -> None:
     assert block.fact(1.0, over=True).function == "helper"
 
 
+def test_a_library_that_tidies_up_after_a_block_is_not_blamed_for_it() -> None:
+    """The last look at a task over its limit meets what stores its result."""
+    block = Block(0.0, 0.0)
+    block.add(Look((HELPER, LIBRARY)))
+    block.add(Look((at(LIBRARY, 360),)))
+    assert block.certain
+    assert block.fact(1.0, over=True).function == "helper"
+
+
 def test_the_users_innermost_line_is_blamed() -> None:
     """Not the library the user called; without a user's line whoever spawned it; else anybody."""
     spawned = Culprit("<Greenlet>", LOOP)
