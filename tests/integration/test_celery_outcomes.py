@@ -164,7 +164,7 @@ def test_a_timeout_of_the_tasks_own_is_not_called_a_limit(worker: Worker) -> Non
         own = worker.send("leave", "timeout", time_limit=60)
         worker.wait(own.ready)
         assert type(own.result).__name__ == "Timeout"
-        assert str(own.result) == "3"
+        assert str(own.result).split()[0] == "3"  # the class itself only where gevent is loaded
         worker.wait(lambda: "Timeout" in worker.text())
         assert "time limit" not in worker.text().lower()
 
