@@ -15,7 +15,8 @@ from requests.adapters import HTTPAdapter
 from requests.utils import rewind_body
 from urllib3.exceptions import EmptyPoolError
 
-from greenkit.http._contexts import Trust
+from greenkit.http._contexts import Trust, bundle_of_environment
+from greenkit.http._environment import proxies_for
 from greenkit.http._patience import Patience, asked_to_wait, is_exhausted, limited
 from greenkit.http._pools import use_our_pools
 from greenkit.http._tls import context_for
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from greenkit.http._observer import Observer
 
 __all__ = ["SizedAdapter", "SizedSession"]
+
+_merge: Any = requests.sessions.merge_setting  # its stub has no types
 
 
 class SizedSession(requests.Session):
@@ -42,7 +45,16 @@ class SizedSession(requests.Session):
         """Let a `verify` of the session win over the environment, which requests has the other way."""
         if verify is None and self.verify is not True:
             verify = self.verify
-        return super().merge_environment_settings(url, proxies, stream, verify, cert)
+        if not self.trust_env or proxies is None or "no_proxy" in proxies:
+            return super().merge_environment_settings(url, proxies, stream, verify, cert)
+        if verify is True or verify is None:
+            verify = bundle_of_environment() or verify
+        return {
+            "proxies": _merge({**proxies_for(url), **proxies}, self.proxies),
+            "stream": _merge(stream, self.stream),
+            "verify": _merge(verify, self.verify),
+            "cert": _merge(cert, self.cert),
+        }
 
 
 class SizedAdapter(HTTPAdapter):
