@@ -19,31 +19,36 @@ __all__ = ["proxies_for"]
 _ONLY_VARIABLES = urllib.request.getproxies is getattr(urllib.request, "getproxies_environment", None)
 _MOST_HOSTS = 1000
 
-# The variables, and what they meant for a scheme and host; in one tuple, for threads.
-_known: tuple[dict[Any, Any], dict[tuple[str, str], dict[str, str]]] = ({}, {})
+
+class _Memory:
+    """Answers, and the variables they were read from; of a process, which has one environment."""
+
+    __slots__ = ("known",)
+
+    def __init__(self) -> None:
+        # One tuple, so that threads see both or neither: (variables, answer by scheme and host).
+        self.known: tuple[dict[Any, Any], dict[tuple[str, str], dict[str, str]]] = ({}, {})
+
+    def proxies_for(self, url: str) -> dict[str, str]:
+        """Return the proxies for `url` by scheme, of the environment as it is now; not to be changed.
+
+        Switches: never.
+        """
+        # What `os.environ` keeps them in: to compare it is a hundredth of asking for them all.
+        now = getattr(os.environ, "_data", None)
+        if not _ONLY_VARIABLES or now is None:
+            return get_environ_proxies(url)
+        variables, answers = self.known
+        if variables != now or len(answers) >= _MOST_HOSTS:
+            variables, answers = self.known = dict(now), {}
+        where = urlsplit(url)[:2]
+        found = answers.get(where)
+        if found is None:
+            found = get_environ_proxies(url)
+            if variables == now:  # else another thread has changed them on the way
+                answers[where] = found
+        return found
 
 
-def proxies_for(url: str) -> dict[str, str]:
-    """Return the proxies for `url` by scheme, of the environment as it is now; not to be changed.
-
-    Switches: never.
-    """
-    global _known
-    now = _variables()
-    if not _ONLY_VARIABLES or now is None:
-        return get_environ_proxies(url)
-    seen, answers = _known
-    if seen != now or len(answers) >= _MOST_HOSTS:
-        seen, answers = _known = dict(now), {}
-    where = urlsplit(url)[:2]
-    found = answers.get(where)
-    if found is None:
-        found = get_environ_proxies(url)
-        if seen == now:  # else another thread has changed them on the way
-            answers[where] = found
-    return found
-
-
-def _variables() -> Any:
-    # What `os.environ` keeps them in: to compare it is a hundredth of asking for them all.
-    return getattr(os.environ, "_data", None)
+_memory = _Memory()
+proxies_for = _memory.proxies_for

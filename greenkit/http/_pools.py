@@ -12,11 +12,13 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from gevent import socket
 from urllib3 import poolmanager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from greenkit.http._abandoned import Reaper
+from greenkit.http._breath import breathe
 from greenkit.http._look import native_look
 from greenkit.http._slots import Slots
 
@@ -46,22 +48,37 @@ def use_our_pools(manager: Any, *, wait: float) -> None:
 _is_readable = native_look()
 
 
-class _Looking:
-    """Look at an idle connection without a trip through the hub."""
-
-    sock: Any
+class _PlainConnection(HTTPConnection):
+    """Look at an idle connection without a trip through the hub; let others run before what takes long."""
 
     @property
     def is_connected(self) -> bool:
         # An idle connection has nothing to say: what can be read is its end.
         return self.sock is not None and not _is_readable(self.sock)
 
+    def _new_conn(self) -> Any:
+        sock: Any = super()._new_conn()
+        try:
+            breathe()  # the crowd that waited for one look-up would shake hands all at once
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
-class _PlainConnection(_Looking, HTTPConnection):
-    pass
+    def getresponse(self) -> Any:
+        sock = self.sock
+        # What is decrypted already (also by TLS within TLS, a class of its own) makes no socket readable.
+        if isinstance(sock, socket.socket) and sock.fileno() >= 0 and not _decrypted(sock):
+            socket.wait_read(sock.fileno(), self.timeout)
+            breathe()
+        return super().getresponse()
 
 
-class _TLSConnection(_Looking, HTTPSConnection):
+def _decrypted(sock: Any) -> int:
+    return sock.pending() if hasattr(sock, "pending") else 0
+
+
+class _TLSConnection(_PlainConnection, HTTPSConnection):
     pass
 
 
@@ -107,4 +124,4 @@ class _PlainPool(HTTPConnectionPool):
 class _TLSPool(_PlainPool, HTTPSConnectionPool):
     """Do likewise, over TLS."""
 
-    ConnectionCls = _TLSConnection  # type: ignore[assignment]  # as urllib3 has it
+    ConnectionCls = _TLSConnection

@@ -15,6 +15,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import rewind_body
 from urllib3.exceptions import EmptyPoolError
 
+from greenkit.http._breath import breathe
 from greenkit.http._contexts import Trust, bundle_of_environment
 from greenkit.http._environment import proxies_for
 from greenkit.http._patience import Patience, asked_to_wait, is_exhausted, limited
@@ -129,6 +130,7 @@ class SizedAdapter(HTTPAdapter):
             RateLimited: The server asks for a longer wait than `max_wait`; also a
                 `requests.exceptions.HTTPError`, with its `response`.
         """
+        breathe()
         timeout = self._timeout if timeout is None else timeout
         if self._max_wait is None:
             return self._send_once(request, stream, timeout, verify, cert, proxies)

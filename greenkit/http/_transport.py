@@ -18,6 +18,7 @@ import gevent
 from gevent import monkey
 
 from greenkit.http._abandoned import Reaper
+from greenkit.http._breath import breathe
 from greenkit.http._contexts import Trust, bundle_of_environment, shared_context
 from greenkit.http._patience import ASKED, Patience, asked_to_wait, is_exhausted
 
@@ -87,6 +88,7 @@ class _Fitting:
             time.sleep(seconds)
 
     def _send_once(self, request: Any, options: dict[str, Any]) -> Any:
+        breathe()
         self.greenkit_streams.look()
         response = super().send(request, **options)  # type: ignore[misc]  # the client mixed into
         if options.get("stream"):

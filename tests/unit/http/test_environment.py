@@ -68,7 +68,7 @@ def test_what_a_call_or_a_session_says_of_proxies_goes_before(monkeypatch, given
 
 
 def test_the_environment_is_read_once(monkeypatch):
-    """While no variable changes, a host is looked up once; a change that has to do with nothing is one more."""
+    """While no variable changes, a host is looked up once; any change makes it one more."""
     asked = []
     read = environment.get_environ_proxies
     monkeypatch.setattr(environment, "get_environ_proxies", lambda url: asked.append(url) or read(url))
@@ -94,4 +94,4 @@ def test_no_more_hosts_than_some_are_remembered(monkeypatch):
     monkeypatch.setattr(environment, "_MOST_HOSTS", 10)
     for number in range(35):
         environment.proxies_for(f"https://{number}.example.org/")
-    assert len(environment._known[1]) <= 10
+    assert len(environment._memory.known[1]) <= 10
