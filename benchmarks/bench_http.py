@@ -88,6 +88,23 @@ def openai_greenkit(url, ca):
     return lambda: client.chat.completions.create(**ASK)
 
 
+def anthropic_plain(url, ca):
+    import ssl
+
+    import anthropic
+
+    http = anthropic.DefaultHttpxClient(verify=ssl.create_default_context(cafile=ca))
+    client = anthropic.Anthropic(base_url=url, api_key="x", http_client=http)
+    return lambda: client.messages.create(max_tokens=10, **ASK)
+
+
+def anthropic_greenkit(url, ca):
+    from greenkit.http import anthropic_client
+
+    client = anthropic_client(AT_ONCE, verify=ca, base_url=url, api_key="x")
+    return lambda: client.messages.create(max_tokens=10, **ASK)
+
+
 def geventhttpclient_sized(url, ca):
     from gevent.ssl import create_default_context
     from geventhttpclient import HTTPClient
@@ -119,10 +136,17 @@ CLIENTS = {
     "httpx2, limits of 200, tune_httpx()": httpx2_greenkit,
     "openai, as it comes": openai_plain,
     "openai, greenkit.http.openai_client(200)": openai_greenkit,
+    "anthropic, as it comes": anthropic_plain,
+    "anthropic, greenkit.http.anthropic_client(200)": anthropic_greenkit,
     "geventhttpclient, concurrency 200": geventhttpclient_sized,
     "threads: requests, pool of 200 by hand": requests_sized,
 }
-NEEDS = {"httpx2": "httpx2", "openai": "openai", "geventhttpclient": "geventhttpclient"}
+NEEDS = {
+    "anthropic": "anthropic",
+    "httpx2": "httpx2",
+    "openai": "openai",
+    "geventhttpclient": "geventhttpclient",
+}
 
 
 def waves_of_greenlets(call):
@@ -221,9 +245,11 @@ def main(rounds):
     found = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as directory:
         cert, ca = certificates(Path(directory))
-        with MockLLM(latency=LATENCY, tls=(cert, cert)) as server:
+        as_usual = {"latency": LATENCY, "tls": (cert, cert)}
+        with MockLLM(**as_usual) as openai, MockLLM(style="anthropic", **as_usual) as anthropic:
             for _ in range(rounds):
                 for name in names:
+                    server = anthropic if name.startswith("anthropic") else openai
                     found[name].append(measure(name, server, ca))
     show({name: {key: _median(runs, key) for key in runs[0]} for name, runs in found.items()})
 
@@ -231,19 +257,19 @@ def main(rounds):
 def show(table):
     base = table["requests, greenkit.http.session(200)"]["cpu"]
     print(f"Python {platform.python_version()}, {platform.machine()}; ideal: {LATENCY:g} s per wave")
-    print(f"  {'':42} wave 1  wave 2  x ideal  CPU/call  x ours  connections  at once  hub gap")
+    print(f"  {'':46} wave 1  wave 2  x ideal  CPU/call  x ours  connections  at once  hub gap")
     for name, row in table.items():
         gap = "      -" if row["gap"] is None else f"{row['gap'] * 1000:4.0f} ms"
         first, second = row["walls"]
         print(
-            f"  {name:42} {first:4.2f} s  {second:4.2f} s  {row['wall'] / WAVES / LATENCY:7.1f}"
+            f"  {name:46} {first:4.2f} s  {second:4.2f} s  {row['wall'] / WAVES / LATENCY:7.1f}"
             f"  {row['cpu']:5.2f} ms  {row['cpu'] / base:6.1f}  {row['connections']:11.0f}"
             f"  {row['reached']:7.0f}  {gap}"
         )
 
 
 def _installed(name):
-    package = next((NEEDS[word] for word in NEEDS if name.startswith(word)), "requests")
+    package = next((word for word in NEEDS if name.startswith(word)), "requests")
     return importlib.util.find_spec(package) is not None
 
 
