@@ -38,7 +38,7 @@ class Terms:
         rules: As configured.
         free: What a permit costs of which nothing is said.
         price: From costs by name.
-        most_tokens: The highest cost in tokens that needs no `price()`; -1 where there is none.
+        most_tokens: The highest whole cost in tokens that needs no `price()`; -1 where there is none.
     """
 
     __slots__ = (
@@ -59,7 +59,7 @@ class Terms:
     rules: Rules
     free: Amounts
     price: Price
-    most_tokens: float
+    most_tokens: int
 
     def __init__(
         self,
@@ -88,7 +88,8 @@ class Terms:
         self.rules = rules
         self.free = rules.price({})
         self.price = _softly(rules.price) if self.shadow else rules.price
-        self.most_tokens = rules.rules[1].burst if rules.names == PAIR else -1.0
+        # An int, as costs in tokens are: comparing one with a float takes three times as long.
+        self.most_tokens = int(rules.rules[1].burst) if rules.names == PAIR else -1
 
 
 def _softly(price: Price) -> Price:
