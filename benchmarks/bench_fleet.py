@@ -60,6 +60,7 @@ def count_round_trips():
 def child(name, url, rate, burst, greenlets, seconds):
     sent = count_round_trips()
     wait = MAKERS[name](url, int(rate), int(burst))
+    gevent.sleep(0)  # there is a hub, as in a worker
     wait()  # connected, scripts loaded
     print("ready", flush=True)
     begin = float(sys.stdin.readline())

@@ -115,11 +115,12 @@ class Agent:
 
     def _run(self) -> None:
         wire, ended = None, False
+        alone = self._where is None  # in a thread of its own nothing else keeps a hub from ending
         try:
             wire = self._connect()
             while True:
                 # Made before the look, so that whoever asks from here on is heard.
-                self._bell = bell_here(ref=False)
+                self._bell = bell_here(ref=alone)
                 due, wait = self._due()
                 if due:
                     self._ask(wire, due)
@@ -135,6 +136,9 @@ class Agent:
                 self._runs = False
             if wire is not None:
                 wire.close()
+            hub = hub_here() if alone else None
+            if hub is not None:  # made by the patched socket of the wire
+                hub.destroy(destroy_loop=True)
 
     def _ask(self, wire: Wire, due: list[SharedBudget]) -> None:
         asked = [(budget.record, budget.compose()) for budget in due]

@@ -58,6 +58,13 @@ class Hand:
         """Return the instant of the last booking; `-inf` when there is none."""
         return self._bookings[-1][0] if self._bookings else -math.inf
 
+    def instant(self, left: int) -> float:
+        """Return from when no more than `left` bookings are still to come; `-inf` when that is so now.
+
+        Switches: never.
+        """
+        return self._bookings[-left - 1][0] if len(self._bookings) > left else -math.inf
+
     def book(self, instant: float, costs: Amounts) -> None:
         """Put a booking in.
 

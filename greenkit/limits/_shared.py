@@ -31,6 +31,9 @@ __all__ = ["SharedStore"]
 _GATHER = (0.25, 0.5)
 # Or, where less is booked than that, until so much of it is used up.
 _EARLY = 0.75
+# Where all who waited were booked there is nobody to be ahead of: it gathers until so much of what waits has
+# nothing in hand, or for this share of the horizon.
+_ENOUGH, _LONGEST = 0.75, 0.6
 # Waiters named in one request; the others are named in the next.
 _MOST_ITEMS = 256
 # How often a backend that is away is asked whether it is back.
@@ -268,14 +271,23 @@ class SharedStore(LocalStore):
         at = self._news.due
         # Counted first: looking at each waiter takes a while, and this is asked whenever one comes.
         if line.waiting > self._hand.permits or (line.waiting and self._hand.uncovered(line, 1)):
-            gathered = self._last + min((self._hand.last - self._last) * _EARLY, self._gather)
-            at = min(at, max(self._retry_at, gathered))
+            at = min(at, max(self._retry_at, self._gathered(line)))
         if self.slots is not None:
             if self.held + self._hand.permits != self._reported:
                 at = min(at, self._last + _SLOT_PROBE)
             if self.held:  # or its slots would be taken for those of a dead process
                 at = min(at, self._last + WORKER_GONE / 3)
         return at
+
+    def _gathered(self, line: Line) -> float:
+        """Return when enough wait with nothing in hand to be worth a request."""
+        hand, last = self._hand, self._last
+        if self._retry_at > -math.inf:
+            return last + min((hand.last - last) * _EARLY, self._gather)
+        left = line.waiting * (1 - _ENOUGH)
+        if self._workers > 1:
+            left /= 2  # the places of others lie between those left here and those to come
+        return min(hand.instant(math.ceil(left)), last + self._horizon * _LONGEST)
 
     def compose(self, line: Line, now: float) -> Request:
         """Return everything there is to say; `answered()` or `lost()` follows.

@@ -261,6 +261,43 @@ def test_patched_and_unpatched_processes_share_one_budget(request, name, backend
     assert sum(int(many) for many, _ in told) == 200, told
 
 
+FIRST = """
+    import greenkit.auto
+    import threading
+    from gevent import monkey
+    from gevent._hub_local import get_hub_if_exists
+    from greenkit.limits import Limiter, _agent
+    import sys
+
+    _agent._IDLE = 0.3
+    native = monkey.get_original("_thread", "_count")
+    limit = Limiter(sys.argv[1], requests="2/s burst 1", share=sys.argv[2])
+    assert get_hub_if_exists() is None
+    for _ in range(3):
+        with limit.permit():
+            pass
+    [agent] = _agent._agents.values()
+    assert agent._where is None, "the agent was to have a thread of its own"
+    import gevent
+    while native():  # it ends, being idle
+        gevent.sleep(0.05)
+    gevent.joinall([gevent.spawn(limit.permit().__enter__) for _ in range(2)], raise_error=True)
+    print(limit.statistics().granted, native(), flush=True)
+"""
+
+
+def test_the_first_permit_may_come_before_any_hub(greenkit_valkey, name):
+    """A patched program that never switched: its agent has a thread, ends quietly, and goes on in the hub."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FIRST), name, greenkit_valkey.url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout.split(), done.stderr) == (["5", "0"], "")
+
+
 FORK = """
     import os, sys
     import greenkit.auto

@@ -192,6 +192,48 @@ def test_one_request_carries_everybody_and_books_ahead(clock, courier):
     gevent.killall(jobs)
 
 
+def requests_for(clock, courier, *, seconds, processes, crowd):
+    """Have crowds that always come back share 200/s; return (permits, requests, permits of each process)."""
+    limits = [
+        Limiter("a", requests="200/s burst 1", share=f"redis://{number}", clock=clock)
+        for number in range(processes)
+    ]
+    passed = [0] * processes
+    asked = 0
+
+    def one(number):
+        while True:
+            with limits[number].permit():
+                passed[number] += 1
+
+    jobs = [gevent.spawn(one, number) for number in range(processes) for _ in range(crowd)]
+    for _ in range(round(seconds / 0.005)):
+        gevent.sleep(0)
+        courier.send()
+        asked += len(courier.under_way)
+        courier.deliver()
+        for limit in limits:
+            look(limit)
+        clock.advance(0.005)
+    gevent.killall(jobs)
+    return sum(passed), asked, passed
+
+
+def test_few_requests_serve_a_crowd(clock, courier):
+    """A request carries nearly the whole of a crowd, and no slot is lost by waiting for it to gather."""
+    permits, asked, each = requests_for(clock, courier, seconds=5, processes=8, crowd=12)
+    assert permits >= 0.99 * 1000
+    assert asked < 0.12 * permits, (asked, permits)
+    assert min(each) > 0.8 * max(each), each
+
+
+def test_a_process_alone_loses_no_slot(clock, courier):
+    """With nobody else's places in between it asks while some of its own are left."""
+    permits, asked, _ = requests_for(clock, courier, seconds=5, processes=1, crowd=12)
+    assert permits >= 0.99 * 1000
+    assert asked < 0.15 * permits, (asked, permits)
+
+
 def test_a_kill_moves_those_behind_up(clock, courier):
     """The slot of the dead is the next one's; nothing is asked for twice."""
     limit = Limiter("a", requests="10/s burst 1", share="redis://nowhere", clock=clock)
