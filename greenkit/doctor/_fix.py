@@ -156,7 +156,7 @@ class _Source:
     def with_line(self, head: list[ast.stmt], rest: list[ast.stmt]) -> tuple[int, int, str]:
         """Return the edit that puts our line after `head`."""
         if not head:
-            at = self._starts[self._comments()]
+            at = [*self._starts, len(self._text)][self._comments()]
         else:
             end = self._span(head[-1])[1]
             if rest and rest[0].lineno == head[-1].end_lineno:  # `"""Docs."""; import x`
@@ -169,9 +169,9 @@ class _Source:
         """Return how many lines of shebang and encoding the text begins with."""
         lines = [self._text[start : self._next_line(start)] for start in self._starts[:2]]
         if lines[0].startswith("#!"):
-            return 2 if len(lines) > 1 and _CODING.match(lines[1]) else min(1, len(self._starts) - 1)
+            return 2 if len(lines) > 1 and _CODING.match(lines[1]) else 1
         if _CODING.match(lines[0]):
-            return min(1, len(self._starts) - 1)
+            return 1
         return 2 if lines[0].startswith("#") and len(lines) > 1 and _CODING.match(lines[1]) else 0
 
     def _cut(self, start: int, end: int) -> tuple[int, int, str]:
