@@ -279,7 +279,7 @@ def test_strict_uses_no_slot_that_comes_late(clock, courier):
         jobs, passed = start(limit, 60)
         courier.send()
         courier.deliver()
-        gevent.sleep(0)
+        look(limit)
         first = len(passed)
         clock.advance(1.0)
         look(limit)
