@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from greenkit.testing import run_clean
+from greenkit.testing import PostgresServer, _postgres, run_clean
+from greenkit.testing._database import fresh_database
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -78,6 +79,29 @@ def test_geodjangos_engine_has_the_pool_too(greenkit_database: str, driver: str)
     assert seen["kinds"] == ["PostGISOperations", "PostGISSchemaEditor"]
     assert (seen["errors"], seen["done"], seen["in_use"], seen["cancelled"]) == ([], 60, 0, 0)
     assert 0 < seen["peak"] <= seen["size"]
+
+
+@pytest.fixture(scope="module")
+def postgis():
+    """A server that has PostGIS: the system's, as the wheel has none."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/lib/postgis-3.so"))
+    if not found:
+        pytest.skip("no PostGIS (Debian: postgresql-postgis)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_postgres, "postgres_bin", lambda: found[-1].parents[1] / "bin")
+        with PostgresServer(own=True) as server:
+            yield server
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_greenlets_ask_for_what_is_near(postgis, driver: str) -> None:
+    """Geometries go through pooled connections, both ways; a killed query of one is cancelled and undone."""
+    with fresh_database(postgis) as dsn:
+        seen = run("dj_geometry.py", dsn, driver, "green", "postgis")
+    assert seen["found"] == [["Dresden", 0]]
+    assert (seen["times"], seen["wrong"]) == (40, [])
+    assert (seen["slept"], seen["left"], seen["killed_rows"]) == (1, 0, 0)
+    assert 0 < seen["created"] <= seen["size"]
 
 
 @pytest.mark.parametrize("world", ["green", "plain"])

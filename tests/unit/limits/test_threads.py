@@ -36,7 +36,7 @@ def natively(*functions):
 
 def test_threads_share_one_budget_and_lose_nothing():
     """Waiters of three hubs pass one turnstile; all get through, none twice."""
-    limiter = Limiter("shared", requests="5_000/s burst 1", concurrency=7)
+    limiter = Limiter("shared", requests="1_000/s burst 1", concurrency=7)
     passed, waited = [], []
 
     def one(number):
@@ -60,7 +60,7 @@ def test_threads_share_one_budget_and_lose_nothing():
 
 def test_threads_without_a_hub_wait_by_themselves():
     """A web server's threads in a process that was never patched: no hub is made, nobody is lost."""
-    limiter = Limiter("plain", requests="2_000/s burst 1", concurrency=3)
+    limiter = Limiter("plain", requests="1_000/s burst 1", concurrency=3)
     passed, hubs = [], []
 
     def one(number):
