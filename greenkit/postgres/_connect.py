@@ -198,6 +198,6 @@ def _give_up(conn: Any) -> None:
     try:
         # Allowed here: psycopg2 holds no lock of the connection while it connects.
         extensions.connection.close(conn)
-        _farewell.hang_up(line, say_goodbye=False, cooperative=True)
+        _farewell.give_up(line)
     finally:
         os.close(line)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import select
 from _socket import SHUT_WR, socket  # the C class: gevent's would wait in its own way
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -19,13 +21,14 @@ from greenkit.errors import WaitTimeout
 from greenkit.wait import Deadline, FdWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["GRACE", "hang_up", "poller", "see_off", "sever", "shielded"]
+__all__ = ["GRACE", "counted", "give_up", "hang_up", "poller", "see_off", "sever", "shielded"]
 
 GRACE = 1.0
 """Seconds a server gets to answer a cancel or a goodbye; then it is left behind."""
 
+_counted: ContextVar[bool] = ContextVar("greenkit.postgres.counted", default=False)
 _TERMINATE = b"X\x00\x00\x00\x04"  # frontend message "Terminate", protocol 3.0
 
 
@@ -73,6 +76,40 @@ def hang_up(fd: int, *, say_goodbye: bool, cooperative: bool, grace: float = GRA
         shielded(lambda: see_off(fd, until, say_goodbye=say_goodbye), until)
     else:
         see_off(fd, until, say_goodbye=say_goodbye, cooperative=False)
+
+
+@contextmanager
+def counted() -> Iterator[None]:
+    """Have connects inside the block that are given up count until the server has ended them.
+
+    Switches: never.
+    """
+    token = _counted.set(True)
+    try:
+        yield
+    finally:
+        _counted.reset(token)
+
+
+def give_up(fd: int) -> None:
+    """Hang up on a server that did not let us in; wait for its end only where connections are counted.
+
+    Args:
+        fd: The half-made connection's descriptor; it stays open.
+
+    Switches: may.
+    """
+    if _counted.get():
+        hang_up(fd, say_goodbye=False, cooperative=True, grace=GRACE)
+    else:
+        gevent.spawn(_hang_up_and_close, os.dup(fd))
+
+
+def _hang_up_and_close(fd: int) -> None:
+    try:
+        see_off(fd, Deadline.after(GRACE), say_goodbye=False)
+    finally:
+        os.close(fd)
 
 
 def see_off(fd: int, until: Deadline, *, say_goodbye: bool, cooperative: bool = True) -> None:

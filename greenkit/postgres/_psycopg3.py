@@ -237,7 +237,9 @@ def _careful_connect(wait_conn: Callable[..., Any]) -> Callable[..., Any]:
             raise
         except BaseException as interrupt:
             # psycopg closes the socket when the last traceback is forgotten: too late for a bound.
-            _hang_up(seen)
+            # Only after an interrupt: after psycopg's own errors the number may be another file's already.
+            if seen:
+                _farewell.give_up(seen[-1])
             if interrupt is timer:
                 raise _Timeout("the connect passed its deadline") from None
             raise
@@ -267,12 +269,6 @@ def _timely(resolve: Callable[[Any], Any]) -> Callable[[Any], Any]:
             timer.close()
 
     return resolve_until
-
-
-def _hang_up(seen: list[int]) -> None:
-    # Only after an interrupt: after psycopg's own errors the number may be another file's already.
-    if seen:
-        _farewell.hang_up(seen[-1], say_goodbye=False, cooperative=True)
 
 
 def _noting(gen: Generator[Any, Any, Any], seen: list[int]) -> Generator[Any, Any, Any]:

@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from greenkit.errors import PoolClosedError
-from greenkit.postgres import _driver
+from greenkit.postgres import _driver, _farewell
 from greenkit.postgres._deadline import deadline as deadline_of_queries
 from greenkit.postgres._deadline import lifted
 from greenkit.postgres._loan import Member
@@ -219,7 +219,7 @@ class Shelf:
             self.size += 1  # reserve first: connecting switches, and it counts
             self.peak = max(self.peak, self.size)
         try:
-            with deadline_of_queries(until.timeout()):
+            with deadline_of_queries(until.timeout()), _farewell.counted():
                 member = self._member_of(self._connect())
         except BaseException:
             with self.lock:

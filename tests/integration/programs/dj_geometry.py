@@ -17,10 +17,12 @@ connection.prepare_database()  # as a migration does: CREATE EXTENSION postgis
 
 
 class Town(models.Model):
+    """A name, and where it is."""
+
     name = models.CharField(max_length=20)
     place = models.PointField(geography=True)
 
-    class Meta:
+    class Meta:  # noqa: D106 - Django's
         app_label = "world"
 
 

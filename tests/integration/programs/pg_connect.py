@@ -5,6 +5,8 @@ import socket
 
 from pg_world import DRIVER, DSN, answer, driver, gevent, postgres, time
 
+from greenkit.postgres import _farewell
+
 said = {}
 silent = socket.socket()
 silent.bind(("127.0.0.1", 0))
@@ -97,7 +99,9 @@ def attempt(name, connecting, **options):
 
 PORT = proxy()
 nothing = contextlib.nullcontext()
+_farewell.GRACE = 30.0  # a connect that nobody counts does not wait for the server's end
 attempt("silent", nothing, host="127.0.0.1", port=SILENT, connect_timeout=2)
+_farewell.GRACE = 1.0
 attempt("deadline", postgres.deadline(0.5), host="127.0.0.1", port=SILENT)
 attempt("second host", nothing, host="127.0.0.1,127.0.0.1", port=f"{SILENT},{PORT}", connect_timeout=2)
 # Yes to TLS, and never a certificate; AuthenticationCleartextPassword, and never a verdict.
@@ -140,4 +144,41 @@ attempt("slow name", nothing, host="slow.test", port=PORT)
 attempt("endless name", postgres.deadline(0.5), host="never.test", port=PORT)
 attempt("endless name first", nothing, host="never.test,127.0.0.1", port=f"{PORT},{PORT}", connect_timeout=1)
 attempt("no such name", nothing, host="nowhere.invalid", port=PORT)
-answer(said=said, asked=sorted(set(asked)))
+
+
+def in_a_pool():
+    """Have a pool give a silent server up, which closes late; return what came when."""
+    order = []
+    told = gevent.event.Event()
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(1)
+
+    def hold():
+        line = listener.accept()[0]
+        while line.recv(65536):
+            pass
+        order.append("we hung up")
+        told.wait(5)  # not before the one beside had time to come
+        order.append("the server hung up")
+        line.close()
+
+    def borrow():
+        port = listener.getsockname()[1]
+        pool = postgres.ConnectionPool(
+            lambda: driver.connect(host="127.0.0.1", port=port, user="postgres"), max_size=1, timeout=0.5
+        )
+        try:
+            pool.getconn()
+        except driver.OperationalError:
+            order.append("the slot came free")
+
+    _farewell.GRACE = 30.0
+    server, caller = gevent.spawn(hold), gevent.spawn(borrow)
+    caller.join(timeout=1.5)
+    told.set()
+    gevent.joinall([server, caller], raise_error=True)
+    return order
+
+
+answer(order=in_a_pool(), said=said, asked=sorted(set(asked)))
