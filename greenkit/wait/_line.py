@@ -130,16 +130,17 @@ class WaitLine:
 
         Switches: may.
         """
-        if self.acquire_nowait():
+        # Where others wait it is no use; one that comes free just now is granted below.
+        if not self._queue and self.acquire_nowait():
             return
         if timeout is not None and timeout <= 0:
             raise self._timeout(timeout)
         waiter = _Waiter()
         with self._lock:
             self._queue.append(waiter)
-            # A slot may have come back between the look above and here; nobody else would
-            # look again.
-            self._grant()
+            if self._free > 0:
+                # It came back between the look above and here; nobody else would look again.
+                self._grant()
         try:
             self._park(waiter, timeout)
         except BaseException:
