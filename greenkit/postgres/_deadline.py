@@ -47,12 +47,12 @@ def current() -> Deadline:
 
 
 @contextmanager
-def lifted() -> Iterator[None]:
-    """Put the deadline out of force for a block: cleaning up after it has its own bounds.
+def lifted(seconds: float | None = None) -> Iterator[None]:
+    """Put the deadline out of force for a block, which has `seconds` of its own: cleaning up has other bounds.
 
     Switches: never.
     """
-    token = _current.set(_NONE)
+    token = _current.set(_NONE if seconds is None else Deadline.after(seconds))
     try:
         yield
     finally:

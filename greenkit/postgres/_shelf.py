@@ -259,7 +259,7 @@ class Shelf:
         if status == _driver.ACTIVE:
             return False
         # The borrower's deadline may be over, and without one a dead network would keep the slot.
-        with lifted(), deadline_of_queries(_TIDYING):
+        with lifted(_TIDYING):
             if status != _driver.IDLE:
                 conn.rollback()
             if reset is not None:

@@ -45,5 +45,7 @@ def test_a_lifted_deadline_is_back_after_the_block() -> None:
     with deadline(10.0) as outer:
         with suppress(KeyError), lifted():
             assert current().timeout() is None
+            with lifted(60.0):
+                assert current().remaining() > 10.0
             raise KeyError
         assert current() is outer
