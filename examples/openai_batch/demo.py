@@ -5,17 +5,36 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from greenkit.testing import MockLLM, PostgresServer, ValkeyServer
 
 HERE = Path(__file__).resolve().parent
 PG = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+STOPPED = 130  # by Ctrl-C
 WAYS = ["sdk", "stream", "requests"]
 
 
-def run(env, *words):
-    return subprocess.run([sys.executable, *words], cwd=HERE, env=env, check=True)
+def manage(env, *words):
+    """Run a management command to its end; Ctrl-C in a terminal reaches it too, so let it end by itself."""
+    command = subprocess.Popen([sys.executable, "manage.py", *words], cwd=HERE, env=env)
+    while command.poll() is None:
+        with suppress(KeyboardInterrupt):
+            command.wait()
+    return command.returncode
+
+
+def start_worker(env):
+    celery = ["-m", "greenkit", "celery", "-q", "-A", "project"]
+    command = [sys.executable, *celery, "worker", "-P", "gevent", "-c", "200", "-l", "error"]
+    # Not in the terminal's group: it gets one signal, ours, as in production.
+    return subprocess.Popen(command, cwd=HERE, env=env, start_new_session=True)
+
+
+def stop(worker):
+    worker.send_signal(signal.SIGTERM)
+    worker.wait()
 
 
 def main():
@@ -34,25 +53,30 @@ def main():
         env = os.environ | {PG[name]: value for name, value in postgres.parameters.items()}
         env |= {"BROKER_URL": valkey.broker_url, "LLM_URL": f"{llm.url}/v1", "LLM_TOKENS": "1_000_000/s"}
         env |= {"LLM_REQUESTS": options.believed or options.rate, "PYTHONUNBUFFERED": "1"}
-        run(env, "manage.py", "migrate", "-v0")
-        celery = ["-m", "greenkit", "celery", "-q", "-A", "project"]
-        command = [sys.executable, *celery, "worker", "-P", "gevent", "-c", "200", "-l", "error"]
-        worker = subprocess.Popen(command, cwd=HERE, env=env)
+        code = manage(env, "migrate", "-v0")
+        worker = start_worker(env)
         try:
-            for way in options.way:
+            for way in [] if code else options.way:
                 llm.reset()
-                run(env, "manage.py", "ask", way, str(options.count))
+                code = manage(env, "ask", way, str(options.count))
+                if code == STOPPED:
+                    stop(worker)
+                    print(
+                        "-- Ctrl-C: the worker ended what it had begun. A new one, from there --", flush=True
+                    )
+                    worker = start_worker(env)
+                    code = manage(env, "ask", way, "0")
+                if code:
+                    break
                 seen = llm.reset()
                 print(f"          {seen['calls']} calls, {seen['rejected']} of them 429", flush=True)
         finally:
-            worker.send_signal(signal.SIGTERM)
-            worker.wait()
+            stop(worker)
+    return code
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit(130)
-    except subprocess.CalledProcessError as error:
-        sys.exit(error.returncode)
+        sys.exit(STOPPED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +16,15 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "openai_batch"
 pytest.importorskip("openai")
 
 
+def environment():
+    return {name: value for name, value in os.environ.items() if not name.startswith(("GREENKIT", "PG"))}
+
+
 def demo(*words):
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GREENKIT", "PG"))}
     done = subprocess.run(
         [sys.executable, "demo.py", *words],
         cwd=EXAMPLE,
-        env=kept,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=110,
@@ -48,3 +52,30 @@ def test_a_limiter_that_was_told_too_much_loses_nothing(way):
     [calls, refused] = map(int, re.search(r"(\d+) calls, (\d+) of them 429", said).groups())
     assert refused > 0, "it was not refused: nothing was shown"
     assert calls - refused == 24
+
+
+def test_ctrl_c_keeps_what_was_answered_and_the_next_worker_goes_on():
+    """Stopped half-way, the worker ends what it began, the broker has the rest, and no call is made twice."""
+    run = subprocess.Popen(
+        [sys.executable, "demo.py", "--way", "sdk", "--count", "500", "--rate", "60/s", "--latency", "0.2"],
+        cwd=EXAMPLE,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # as a terminal gives it one
+    )
+    said = ""
+    while not re.search(r" [4-9][0-9]/500", said):
+        piece = run.stdout.read(1)
+        assert piece, f"it ended before it was stopped:\n{said}\n{run.stderr.read()}"
+        said += piece
+    os.killpg(run.pid, signal.SIGINT)
+    out, err = run.communicate(timeout=110)
+    said += out
+    assert run.returncode == 0, said + err
+    assert "Traceback" not in err, err
+    [missing] = re.findall(r"stopped watching, (\d+) answers are missing", said)
+    [left] = re.findall(r"sdk +(\d+) answers in", said)
+    assert 0 < int(left) < int(missing) < 500, said
+    assert "500 calls, 0 of them 429" in said

@@ -11,7 +11,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser):
         parser.add_argument("way", choices=sorted(WAYS))
-        parser.add_argument("count", type=int)
+        parser.add_argument("count", type=int, help="0 waits for those that were made before")
         parser.add_argument("--patience", type=float, default=60.0, help="seconds without any answer")
 
     def handle(self, *, way, count, patience, **options):
@@ -20,13 +20,18 @@ class Command(BaseCommand):
         with answer.app.producer_or_acquire() as producer:  # one connection for all of them
             for question in asked:
                 answer.apply_async((question.pk, way), producer=producer)
-        ours = Question.objects.filter(pk__in=[question.pk for question in asked])
-        left = count
+        ours = Question.objects.all()
+        if asked:
+            ours = ours.filter(pk__in=[question.pk for question in asked])
+        left = count = ours.filter(answer="").count()
         try:
             while left:
                 time.sleep(0.1)
                 before, left = left, ours.filter(answer="").count()
-                moved = time.monotonic() if left < before else moved
+                if left < before:
+                    moved = time.monotonic()
+                    self.stdout.write(f"{way:9} {count - left}/{count}", ending="\r")
+                    self.stdout.flush()
                 if time.monotonic() - moved > patience:
                     raise CommandError(
                         f"no answer for {patience:g} s, {left} are missing; see the worker's log"
