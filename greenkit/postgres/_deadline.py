@@ -48,7 +48,7 @@ def current() -> Deadline:
 
 @contextmanager
 def lifted(seconds: float | None = None) -> Iterator[None]:
-    """Put the deadline out of force for a block, which has `seconds` of its own: cleaning up has other bounds.
+    """Put the deadline out of force for a block that has `seconds` of its own: cleaning up has other bounds.
 
     Switches: never.
     """
