@@ -68,7 +68,11 @@ class Quotas:
         elif line or limiter in self._asking:
             self._stand(line, job, last=True)
             return False
-        permit = limiter.try_permit(**costs_of(job.task, *job.arguments()))
+        try:
+            permit = limiter.try_permit(**costs_of(job.task, *job.arguments()))
+        except BaseException:
+            self._ask_after(0.0, limiter)  # who stands behind asks for themselves
+            raise
         if permit:
             job.permit = permit.__enter__()
             self._ask_after(0.0, limiter)

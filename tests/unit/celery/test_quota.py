@@ -133,3 +133,19 @@ def test_a_lost_connection_forgets_who_waits(pool: TaskPool) -> None:
     gate.free = 1
     Event().wait(0.02)
     assert (request.calls, pool.statistics().limited) == ([], 0)
+
+
+def test_a_failing_cost_does_not_stop_the_line_behind_it(pool: TaskPool) -> None:
+    """Two stand aside; the first cannot say what it costs. It fails, and the second has its turn."""
+    gate, order = Gate(), []
+    limited = SimpleNamespace(name="limited", limits=gate, cost={"tokens": len})
+    first = Request(pool, lambda: order.append("first"), limited, "text")
+    broken = Request(pool, lambda: order.append("broken"), limited, None)
+    behind = Request(pool, lambda: order.append("behind"), limited, "text")
+    assert pool.statistics().limited == 3, "the line under test never formed"
+    gate.free = 2
+    assert broken.ended.wait(5)
+    assert behind.ended.wait(5)
+    assert (order, broken.calls, first.calls) == (
+        ["first", "behind"], ["accept", "failure"], ["accept", "success"],
+    )  # fmt: skip
