@@ -148,26 +148,25 @@ class RedisLedger:
         Switches: may.
         """
         while self.owed and self._trouble is None:  # again for what comes while execute() waits
-            tags = self.owed[:]
             try:
-                self._pay(self.channel.qos, tags)
+                self._pay(self.channel.qos)
             except (*self.channel.connection_errors, self.channel.ResponseError) as exc:
                 # Raised by the next turn: here it would take the acks queued behind along.
                 self._trouble = exc
                 self.loop.wake()
-            else:
-                del self.owed[: len(tags)]
 
     def _raise_trouble(self) -> None:
         trouble, self._trouble = self._trouble, None
         if trouble is not None:
             raise trouble
 
-    def _pay(self, qos: Any, tags: list[str]) -> None:
+    def _pay(self, qos: Any) -> None:
+        tags = self.owed[:]
         with qos.pipe_or_acquire() as pipe:
             for tag in tags:
                 qos._remove_from_indices(tag, pipe)
             pipe.execute()
+        del self.owed[: len(tags)]  # not all of it: more came while execute() waited
 
     # -- from one connection to the next -----------------------------------------
 
@@ -175,9 +174,8 @@ class RedisLedger:
         """Before a channel gives back what is not acknowledged: take out what must not go back."""
         if self.owed:
             try:
-                self._pay(qos, self.owed[:])
-                self.owed.clear()
-            except self.channel.connection_errors:
+                self._pay(qos)
+            except (*self.channel.connection_errors, self.channel.ResponseError):
                 pass  # the next channel does, or nobody: the broker gives them out again
         qos._flush()
         cancels = self.consumer.app.conf.worker_cancel_long_running_tasks_on_connection_loss

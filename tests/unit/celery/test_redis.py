@@ -192,3 +192,19 @@ def test_at_shutdown_what_runs_goes_back_too(setting: Setting) -> None:
     qos.restore_unacked_once()
     assert qos.restored == ["runs"]
     assert request
+
+
+def test_an_ack_that_comes_while_a_lost_channel_pays_is_not_forgotten(setting: Setting) -> None:
+    """A task that ends during that last round trip has its ack paid by the next channel."""
+    qos = setting.connect()
+    late = iter(["late"])
+    qos.during_a_trip = lambda: [qos.ack(tag) for tag in late]  # type: ignore[assignment, return-value]
+    qos.append("message", "early")
+    qos.append("message", "late")
+    qos.ack("early")
+    qos.restore_unacked_once()
+    assert next(late, "came") == "came", "the ack under test never came"
+    assert qos.restored == []
+    after = setting.connect()
+    setting.loop.turn()
+    assert (qos.paid, after.paid) == ([["early"]], [["late"]])
