@@ -147,13 +147,13 @@ class RedisLedger:
 
         Switches: may.
         """
-        while self.owed and self._trouble is None:  # again for what comes while execute() waits
-            try:
+        try:
+            while self.owed:  # again for what comes while execute() waits
                 self._pay(self.channel.qos)
-            except (*self.channel.connection_errors, self.channel.ResponseError) as exc:
-                # Raised by the next turn: here it would take the acks queued behind along.
-                self._trouble = exc
-                self.loop.wake()
+        except (*self.channel.connection_errors, self.channel.ResponseError) as exc:
+            # Raised by the next turn: here it would take the acks queued behind along.
+            self._trouble = exc
+            self.loop.wake()
 
     def _raise_trouble(self) -> None:
         trouble, self._trouble = self._trouble, None

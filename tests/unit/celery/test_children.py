@@ -1,0 +1,91 @@
+"""Which greenlets count as a task's own, and what they inherit."""
+
+from __future__ import annotations
+
+import contextvars
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import gevent
+import pytest
+from gevent.event import AsyncResult, Event
+
+from greenkit.celery import Options, TaskPool, _children, _upstream, current_task_id
+from greenkit.celery._body import _edged
+from greenkit.pool import GreenPool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+colour: contextvars.ContextVar[str] = contextvars.ContextVar("colour", default="none")
+
+
+@pytest.fixture
+def pool() -> Iterator[TaskPool]:
+    made = TaskPool(2)
+    made.settings = Options(children="join", kill_grace=0.01)
+    made.start()
+    _children.watch_spawns()
+    yield made
+    gevent.Greenlet.remove_spawn_callback(_children._on_spawn)
+
+
+def run(pool: TaskPool, body: Callable[[], Any]) -> Any:
+    """Return what `body` returned as a task of `pool`."""
+    ended = AsyncResult()
+    pool.apply_async(
+        lambda: (0, _edged(body)(), 0.0),
+        callback=lambda result: ended.set(result[1]),
+        error_callback=lambda info: ended.set_exception(info.exception),
+    )
+    return ended.get(timeout=10)
+
+
+def test_a_context_that_a_greenlet_brings_is_kept(pool: TaskPool) -> None:
+    """One that has a context of its own before it starts, as those of a GreenPool, does not get another."""
+
+    def body() -> str:
+        child = gevent.Greenlet(colour.get)
+        context = contextvars.copy_context()
+        context.run(colour.set, "its own")
+        child.gr_context = context
+        child.start()
+        return str(child.get(timeout=5))
+
+    assert run(pool, body) == "its own"
+
+
+def test_a_full_pool_in_a_task_does_not_wait_for_itself(pool: TaskPool) -> None:
+    """A GreenPool knows its children by their context, and lends a full one's work the caller's slot."""
+
+    def body() -> Any:
+        with GreenPool(1) as crew:
+            return crew.spawn(lambda: crew.spawn(lambda: "grandchild").get()).get()
+
+    assert run(pool, body) == "grandchild"
+
+
+def test_what_serves_the_process_is_no_child_of_the_task_that_started_it(pool: TaskPool) -> None:
+    """A daemon thread and a signal's handler outlive a task that joins its children."""
+    door, handled = Event(), Event()
+    told: list[str | None] = []
+
+    def handler(signum: int, frame: Any) -> None:
+        told.append(current_task_id())
+        handled.wait(5)
+
+    class Daemon(threading.Thread):
+        def run(self) -> None:
+            door.wait(5)
+
+    def body() -> str:
+        gevent.spawn(Daemon(daemon=True).run)  # what start() comes to in a patched process
+        _upstream._in_greenlet(handler, lambda: None)(signal.SIGTERM, None)
+        return "ended"
+
+    assert run(pool, body) == "ended"
+    assert (told, handled.is_set()) == ([None], False)
+    door.set()
+    handled.set()
