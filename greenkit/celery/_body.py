@@ -13,6 +13,7 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+import gevent
 from celery.exceptions import Reject, Retry
 from celery.utils.log import get_logger
 
@@ -68,7 +69,8 @@ def _edged(run: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(run)
     def body(*args: Any, **kwargs: Any) -> Any:
         job = current_job()
-        if job is None or not job.enter_body():
+        # Greenlets of a task may run other tasks' bodies, also when the task itself has ended.
+        if job is None or job.greenlet is not gevent.getcurrent() or not job.enter_body():
             return run(*args, **kwargs)
         try:
             result = run(*args, **kwargs)

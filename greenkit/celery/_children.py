@@ -104,7 +104,8 @@ class Children:
         if policy == "ignore" or not (left := self.alive()):
             return
         if policy == "join":
-            gevent.joinall(left)
+            while left := self.alive():  # again for those they start as they end
+                gevent.joinall(left)
         elif policy == "kill":
             gevent.killall(left, block=True, timeout=1.0)
         else:
@@ -126,6 +127,7 @@ def _report(left: list[Any], task: str) -> None:
 
 
 def _name_of(greenlet: Any) -> str:
-    run = getattr(greenlet, "_run", None)
-    module, name = getattr(run, "__module__", None), getattr(run, "__qualname__", None)
-    return f"{module}.{name}" if name else repr(run)
+    run: Any = getattr(greenlet, "_run", None)
+    run = getattr(run, "func", run)  # of functools.partial
+    named: Any = run if hasattr(run, "__qualname__") else type(run)
+    return f"{named.__module__}.{named.__qualname__}"

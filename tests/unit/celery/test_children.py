@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -32,13 +33,14 @@ def pool() -> Iterator[TaskPool]:
     gevent.Greenlet.remove_spawn_callback(_children._on_spawn)
 
 
-def run(pool: TaskPool, body: Callable[[], Any]) -> Any:
+def run(pool: TaskPool, body: Callable[[], Any], **limits: float) -> Any:
     """Return what `body` returned as a task of `pool`."""
     ended = AsyncResult()
     pool.apply_async(
         lambda: (0, _edged(body)(), 0.0),
         callback=lambda result: ended.set(result[1]),
         error_callback=lambda info: ended.set_exception(info.exception),
+        **limits,
     )
     return ended.get(timeout=10)
 
@@ -89,3 +91,46 @@ def test_what_serves_the_process_is_no_child_of_the_task_that_started_it(pool: T
     assert (told, handled.is_set()) == ([None], False)
     door.set()
     handled.set()
+
+
+def test_a_greenlet_that_outlives_its_task_may_run_another_tasks_body(pool: TaskPool) -> None:
+    """The edges are the task's: past its limit, a child neither dies of it nor joins itself."""
+    inner = _edged(lambda: "inner")
+    pool.settings = Options(children="ignore")
+    door = Event()
+
+    def body() -> Any:
+        return gevent.spawn(lambda: door.wait(5) and inner())
+
+    child = run(pool, body, timeout=0.01)
+    gevent.sleep(0.02)
+    door.set()
+    assert child.get(timeout=5) == "inner"
+
+
+def test_join_waits_for_grandchildren(pool: TaskPool) -> None:
+    """A child may start another as its last act."""
+    ended = Event()
+
+    def body() -> str:
+        gevent.spawn(gevent.spawn_later, 0.01, ended.set)
+        return "left"
+
+    assert run(pool, body) == "left"
+    assert ended.is_set()
+
+
+def test_a_function_left_behind_has_one_name(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever a partial carries: the message comes once per function, and shows no arguments."""
+    door = Event()
+
+    def wait(_: str) -> None:
+        door.wait(5)
+
+    for secret in ("a", "b"):
+        children = _children.Children()
+        children.add(gevent.spawn(functools.partial(wait, secret)))
+        children.settle("report", "shop.task")
+    door.set()
+    (said,) = [one.getMessage() for one in caplog.records]
+    assert "has_one_name.<locals>.wait running" in said
