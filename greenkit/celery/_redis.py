@@ -40,7 +40,7 @@ _NEEDED = (
 
 # KEYS: the hash of unacknowledged messages, its index by time, the lists in the order to look.
 # ARGV: how many, the time now, how many neighbouring lists take turns.
-# Returns (position of the list, message, 1 when booked) for each, flat.
+# Returns (position of the list, message, delivery tag when booked or "") for each, flat.
 _FETCH = """
 local want, now, width = 3 * tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local got = {}
@@ -57,13 +57,15 @@ for first = 3, #KEYS, width do
           return properties.delivery_tag,
             ', ' .. cjson.encode(info.exchange) .. ', ' .. cjson.encode(info.routing_key) .. ']'
         end)
-        if readable and type(tag) == 'string' then
+        if not readable or type(tag) ~= 'string' then
+          tag = ''
+        else
           redis.call('ZADD', KEYS[2], now, tag)
           redis.call('HSET', KEYS[1], tag, '[' .. item .. tail)
         end
         got[#got + 1] = at - 3
         got[#got + 1] = item
-        got[#got + 1] = readable and type(tag) == 'string' and 1 or 0
+        got[#got + 1] = tag
       else
         dry = dry + 1
       end
@@ -211,7 +213,7 @@ class Fetch:
         self._booked = ""
         # There may be a backlog; an empty answer costs one round trip, and BRPOP takes over.
         self._more = True
-        self._kombus = channel._brpop_start, channel._brpop_read, channel.qos.append
+        self._kombus = channel._brpop_start, channel.qos.append
         channel._brpop_start = self._start
         channel._brpop_read = channel.handlers["BRPOP"] = self._read
         channel.qos.append = self._append
@@ -241,34 +243,40 @@ class Fetch:
             return
         channel._in_poll = connection
         channel._brpop_sent_at = time.monotonic()
-        self._asked = keys[2:]
+        self._asked = [queue for _ in channel.priority_steps for queue in queues]
         connection.send_command(
             "EVALSHA", self._script, len(keys), *(channel.global_keyprefix + key for key in keys),
             room, repr(time.time()), len(queues) if fair else 1,
         )  # fmt: skip
 
     def _read(self, **options: Any) -> bool:
-        if not self._asked:
-            self._more = False
-            self._more = bool(self._kombus[1](**options))
-            return self._more
-        channel, keys = self.channel, self._asked
-        self._asked = []
+        asked, self._asked = self._asked, []
+        channel = self.channel
         try:
-            try:
-                flat = channel.client.parse_response(channel.client.connection, "EVALSHA", **options)
-            except channel.connection_errors:
-                channel.client.connection.disconnect()
-                raise
-            except channel.ResponseError as exc:
-                self._refused(exc)
-                flat = []
+            answer = self._answer("EVALSHA" if asked else "BRPOP", **options)
         finally:
             channel._in_poll = None
             if hasattr(channel, "_flush_brpop_reauth"):  # kombu 5.7
                 channel._flush_brpop_reauth()
-        self._more = len(flat) > 0
-        return self._deliver(list(zip(flat[::3], flat[1::3], flat[2::3], strict=True)), keys)
+        self._more = bool(answer)
+        if answer and not asked:
+            queue = bytes_to_str(answer[0]).rsplit(channel.sep, 1)[0]
+            return self._deliver([(queue, answer[1], "")])
+        triples = zip(answer[::3], answer[1::3], answer[2::3], strict=True)
+        return self._deliver([(asked[at], item, bytes_to_str(tag)) for at, item, tag in triples])
+
+    def _answer(self, command: str, **options: Any) -> Any:
+        client = self.channel.client
+        try:
+            return client.parse_response(client.connection, command, **options) or []
+        except self.channel.connection_errors:
+            client.connection.disconnect()
+            raise
+        except self.channel.ResponseError as exc:
+            if command == "BRPOP":
+                raise
+            self._refused(exc)
+            return []
 
     def _load(self, connection: Any) -> bool:
         connection.send_command("SCRIPT", "LOAD", _FETCH)
@@ -284,28 +292,50 @@ class Fetch:
             _logger.warning("the broker refuses the script that fetches in batches (%s); one by one", exc)
             self.channel._brpop_start = self._kombus[0]
 
-    def _deliver(self, batch: list[tuple[int, bytes, int]], keys: list[str]) -> bool:
+    def _deliver(self, batch: list[tuple[str, bytes, str]]) -> bool:
         channel, queue = self.channel, ""
-        raws = [loads(bytes_to_str(item)) for _, item, _ in batch]
-        for at, (position, _, booked) in enumerate(batch):
-            queue = keys[position].rsplit(channel.sep, 1)[0]
-            self._booked = raws[at]["properties"]["delivery_tag"] if booked else ""
+        raws = [_decoded(item) for _, item, _ in batch]
+        for at, (queue, item, tag) in enumerate(batch):
+            self._booked = tag
             try:
                 channel.connection._deliver(raws[at], queue)
-            except BaseException:
-                for raw in raws[at + 1 :]:  # booked, so somebody must give them back
-                    message = channel.Message(raw, channel=channel)
+            except BaseException as exc:
+                if isinstance(exc, Exception) and self._message(raws[at]) is None:
+                    self._drop(queue, item, tag)
+                    continue
+                # The rest is booked, so somebody must give it back.
+                for message in filter(None, map(self._message, raws[at + 1 :])):
                     channel.qos._quick_append(message.delivery_tag, message)
                 raise
         channel._queue_cycle.rotate(queue)
         return bool(batch)
 
+    def _message(self, raw: Any) -> Any:
+        try:
+            return self.channel.Message(raw, channel=self.channel)
+        except Exception:
+            return None
+
+    def _drop(self, queue: str, item: bytes, tag: str) -> None:
+        # kombu's exception ends the worker, and whoever was fetched along would wait for the
+        # visibility timeout.
+        _logger.critical("%r in queue %s is no message; it is thrown away", item[:1000], queue)
+        if tag:
+            self.channel.qos.ack(tag)
+
     def _append(self, message: Any, delivery_tag: str) -> None:
         if delivery_tag != self._booked:
-            self._kombus[2](message, delivery_tag)
+            self._kombus[1](message, delivery_tag)
             return
         self._booked = ""
         qos = self.channel.qos
         if qos._dirty:
             qos._flush()
         qos._quick_append(delivery_tag, message)
+
+
+def _decoded(item: bytes) -> Any:
+    try:
+        return loads(bytes_to_str(item))
+    except Exception:
+        return None

@@ -154,3 +154,24 @@ def test_kill_storm_loses_nothing(worker: Worker) -> None:
         worker.wait(lambda: worker.notes.hlen("runs") == 300 and settled(worker))
     again = {key.decode() for key, count in worker.notes.hgetall("runs").items() if int(count) > 1}
     assert again <= begun
+
+
+def test_what_is_no_message_is_thrown_away_alone(worker: Worker) -> None:
+    """Garbage in the list, met in a batch and by itself: named in the log, and the tasks around it run."""
+    booked = {"delivery_tag": "t", "delivery_info": {"exchange": "", "routing_key": "celery"}}
+    garbage = [
+        b"no JSON", b"null", b'{"no": "properties"}', b"\xff",
+        json.dumps({"properties": {**booked, "body_encoding": "base64"}, "body": "a"}).encode(),
+    ]  # fmt: skip
+    for number, item in enumerate(garbage):
+        worker.send("count", number, 0.0)
+        worker.notes.lpush("celery", item)
+    worker.send("count", len(garbage), 0.0)
+    with worker.running("-P", "gevent", "-c", "20"):
+        worker.wait(lambda: worker.notes.hlen("runs") == len(garbage) + 1)
+        for at, item in enumerate(garbage, start=len(garbage) + 1):
+            worker.notes.lpush("celery", item)
+            worker.wait(lambda at=at: worker.text().count("is no message") == at)
+        assert worker.send("nap", 0.0).get(timeout=10) == "done"
+        worker.wait(lambda: settled(worker))
+        assert worker.end() == 0
