@@ -65,7 +65,9 @@ def _serves_the_process(run: Any) -> bool:
     if isinstance(thread, threading.Thread):
         return thread.daemon
     module = getattr(run, "__module__", None) or ""
-    return module.startswith("greenkit.") and not module.startswith("greenkit.pool.")
+    # Not public functions: those a task may have started itself.
+    private = any(part[0] in "_<" for part in getattr(run, "__qualname__", "public").split("."))
+    return private and module.startswith("greenkit.") and not module.startswith("greenkit.pool.")
 
 
 class Children:
