@@ -24,7 +24,7 @@ from greenkit.errors import RateLimited, WouldWait
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["unwrap", "wrap"]
+__all__ = ["wrap"]
 
 _logger = get_logger(__name__)
 _MARK = "_greenkit_wrapped"
@@ -43,26 +43,14 @@ def wrap(tasks: Iterable[Any], *, edges: bool, retry_limited: bool) -> None:
         retry_limited: Retry on `WouldWait` and `RateLimited`.
     """
     for task in tasks:
-        if getattr(task, _MARK, None) is not None or task.name.startswith("celery."):
+        if hasattr(task, _MARK) or task.name.startswith("celery."):
             continue
-        kept: dict[str, Any] = {}
         if retry_limited:
             inner = "_orig_run" if hasattr(task, "_orig_run") else "run"
-            kept[inner] = getattr(task, inner)
-            setattr(task, inner, _retrying(task, kept[inner]))
+            setattr(task, inner, _retrying(task, getattr(task, inner)))
         if edges:
-            kept.setdefault("run", task.run)
             task.run = _edged(task.run)
-        setattr(task, _MARK, kept)
-
-
-def unwrap(tasks: Iterable[Any]) -> None:
-    """Give each task its own `run` back."""
-    for task in tasks:
-        for name, function in (getattr(task, _MARK, None) or {}).items():
-            setattr(task, name, function)
-        if hasattr(task, _MARK):
-            delattr(task, _MARK)
+        setattr(task, _MARK, True)
 
 
 def _edged(run: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,6 +17,8 @@ from celery.utils.log import get_logger
 from gevent.event import Event
 
 from greenkit import facts
+from greenkit.celery._body import wrap
+from greenkit.celery._children import watch_spawns
 from greenkit.celery._job import Job
 from greenkit.celery._options import Options
 from greenkit.celery._quota import Quotas, limiter_of
@@ -104,6 +106,9 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
     def on_start(self) -> None:
         """Open what the tasks share; an exception here ends the worker before its first message."""
         open_resources(self.settings.warm_up)
+        watch_spawns()
+        if self.app is not None:  # by now the tasks of the warm-up modules are there too
+            wrap(self.app.tasks.values(), edges=True, retry_limited=self.settings.retry_limited)
         per_slot, memory = self.options.get("maxtasksperchild"), self.options.get("max_memory_per_child")
         self._quotas = Quotas(self._ask_again, self._move_window, most=self.settings.hold_limited)
         self._recycler = Recycler(

@@ -22,7 +22,7 @@ from kombu.asynchronous import set_event_loop
 from kombu.utils.imports import symbol_by_name
 
 from greenkit import watchdog
-from greenkit.celery import _body, _children, _recycle, _resources, _upstream
+from greenkit.celery import _body, _recycle, _resources, _upstream
 from greenkit.celery._gevent import TaskPool
 from greenkit.celery._loop import GreenHub
 from greenkit.celery._options import Options
@@ -75,7 +75,7 @@ def _fit(worker: Any, options: Options) -> None:
         )
     if not green:
         _open_resources(worker, options)
-    _body.wrap(worker.app.tasks.values(), edges=green, retry_limited=options.retry_limited)
+        _body.wrap(worker.app.tasks.values(), edges=False, retry_limited=options.retry_limited)
 
 
 def _open_resources(worker: Any, options: Options) -> None:
@@ -159,7 +159,6 @@ def _go_green(worker: Any, options: Options) -> None:
 
     Pool.__module__, Pool.__qualname__, Pool.__name__ = TaskPool.__module__, "TaskPool", "TaskPool"
     worker.pool_cls = Pool
-    _children.watch_spawns()
     if options.share_results:
         _upstream.share_results(worker.app, connections=_RESULT_CONNECTIONS)
     _connect(worker, options, _upstream.signals_in_greenlets(loop.wake if loop else _nothing))

@@ -49,6 +49,20 @@ def test_a_worker_that_cannot_warm_up_does_not_start(worker: Worker) -> None:
     assert worker.notes.hlen("runs") == 0
 
 
+def test_tasks_of_warm_up_modules_have_limits_too(worker: Worker) -> None:
+    """They are there before the first message, and the hard limit and terminate end them as any other."""
+    with worker.running(TEST_OPTIONS="{'warm_up': ['celery_late']}"):
+        result = worker.app.send_task("celery_late.late", (30.0,), time_limit=0.5)
+        with pytest.raises(Exception, match="TimeLimitExceeded"):
+            result.get(timeout=10)
+        result = worker.app.send_task("celery_late.late", (30.0,))
+        worker.wait(lambda: result.id in worker.text())
+        worker.app.control.revoke(result.id, terminate=True)
+        worker.wait(lambda: result.state == "REVOKED")
+        worker.wait(lambda: worker.notes.hlen("unacked") == 0)
+        assert worker.end() == 0
+
+
 def test_children_are_reported_and_know_their_task(worker: Worker) -> None:
     """A greenlet left behind is named in the log once; one within a task knows the task's id."""
     with worker.running():

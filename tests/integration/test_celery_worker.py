@@ -72,6 +72,15 @@ def test_limits_hold_against_tasks_that_resist(worker: Worker) -> None:
         assert worker.send("nap", 0.01).get(timeout=10) == "done"
 
 
+def test_the_pool_keeps_limits_without_install(worker: Worker) -> None:
+    """`-P custom` with our pool in an app that does not install(): its limits hold all the same."""
+    pool = {"CELERY_CUSTOM_WORKER_POOL": "greenkit.celery:TaskPool", "TEST_STOCK": "1"}
+    with worker.running("-P", "custom", "-c", "2", **pool):
+        with pytest.raises(Exception, match="TimeLimitExceeded"):
+            worker.send("swallow").get(timeout=10)
+        assert worker.send("tidy").get(timeout=10) == "tidied"
+
+
 def test_terminate_ends_in_revoked(worker: Worker) -> None:
     """revoke(terminate=True) of a running task leaves it REVOKED and frees its slot."""
     with worker.running("-P", "gevent", "-c", "1"):

@@ -28,7 +28,6 @@ def pool() -> Iterator[TaskPool]:
     made = TaskPool(2)
     made.settings = Options(children="join", kill_grace=0.01)
     made.start()
-    _children.watch_spawns()
     yield made
     gevent.Greenlet.remove_spawn_callback(_children._on_spawn)
 
