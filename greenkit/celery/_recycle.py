@@ -67,6 +67,10 @@ def start_anew_at_exit() -> None:
 
 def _start_anew() -> None:
     _logger.warning("starting anew: %s", " ".join(sys.orig_argv))
+    # Registered last, this runs first, and does not come back: what tracing and error reports
+    # still hold is flushed by functions registered before it.
+    atexit.unregister(_start_anew)
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line

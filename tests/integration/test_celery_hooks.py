@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg2
@@ -12,7 +13,6 @@ from tests.integration.celery_worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from greenkit.testing import PostgresServer, ValkeyServer
 
@@ -137,6 +137,7 @@ def test_a_worker_recycles_after_so_many_tasks(worker: Worker, how: str) -> None
             worker.wait(lambda: int(worker.notes.get("ended") or 0) == 30)
             assert worker.process.poll() is None
             assert worker.text().count(" ready.") >= 3
+        assert Path(worker.environment["TEST_FOLDER"], "exited").exists(), "atexit functions were left out"
     assert {int(count) for count in worker.notes.hvals("runs")} == {1}
 
 

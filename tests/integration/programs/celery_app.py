@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import sys
 import time
@@ -47,6 +48,11 @@ notes = redis.Redis.from_url(os.environ["TEST_NOTES"], max_connections=1000)
 def farewell(**_: object) -> None:
     if "TEST_FAREWELL" in os.environ:
         notes.set("farewell", "said")
+
+
+@atexit.register
+def at_exit() -> None:
+    Path(os.environ["TEST_FOLDER"], "exited").touch()
 
 
 @app.task
