@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery.utils.log import get_logger
-from celery.worker import state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +32,7 @@ class SecondDeliveries:
 
         Switches: never.
         """
-        self._orphans = {request.id: request for request in tuple(state.active_requests)}
+        self._orphans = {request.id: request for request in self.consumer.pool.requests()}
         for request in self._orphans.values():
             request.on_reject = partial(self._rejected, request)
 
@@ -58,7 +57,7 @@ class SecondDeliveries:
             return False
         if headers.get("retries", 0) != request.request_dict.get("retries", 0):
             return False  # a retry carries the same id
-        if not request.acknowledged and request not in state.active_requests:
+        if not request.acknowledged and request not in self.consumer.pool.requests():
             return False  # it was killed
         del self._orphans[request.id]
         if request.acknowledged:

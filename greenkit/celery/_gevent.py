@@ -101,6 +101,16 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         """
         return list(self._jobs.values())
 
+    def requests(self) -> list[Any]:
+        """Return Celery's requests that have a slot and will acknowledge or reject their message.
+
+        Celery's `active_requests` lacks those about to start, and those whose end is being noted:
+        a signal's receiver or the result backend may take its time.
+
+        Switches: never.
+        """
+        return [job.request for job in self._jobs.values() if job.request is not None and not job.killed]
+
     # -- Celery's side: start, apply, resize ----------------------------------
 
     def on_start(self) -> None:

@@ -142,6 +142,11 @@ class Job:
         """Return the id of the request."""
         return str(getattr(self.request, "id", self.number))
 
+    @property
+    def killed(self) -> bool:
+        """Tell whether `kill()` was called: the job ends without a word to the broker."""
+        return self._doom == "terminated"
+
     def arguments(self) -> tuple[Any, Any]:
         """Return the positional and the keyword arguments of the call."""
         return self.request.args, self.request.kwargs
@@ -283,7 +288,7 @@ class Job:
             if isinstance(exc, gevent.Timeout):
                 exc.args = (exc.seconds,)  # all a result keeps of an exception is its arguments
             return "failure", ExceptionInfo()
-        return ("nothing", None) if self._doom == "terminated" else ("success", result)
+        return ("nothing", None) if self.killed else ("success", result)
 
     def _finish(self, how: str, value: Any) -> None:
         if how != "nothing":

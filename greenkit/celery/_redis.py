@@ -182,7 +182,7 @@ class RedisLedger:
         qos._flush()
         cancels = self.consumer.app.conf.worker_cancel_long_running_tasks_on_connection_loss
         if self.consumer.blueprint.state == RUN and not cancels:
-            for request in tuple(state.active_requests):
+            for request in self.consumer.pool.requests():
                 tag = request.message.delivery_tag
                 if not request.acknowledged and tag in qos._delivered:
                     self._running[tag] = qos._delivered.pop(tag)

@@ -244,3 +244,36 @@ def test_only_a_lost_connection_ends_the_loop_of_a_draining_pool(
     pool.on_stop()
     assert request.names() == ["accept", "success"]
     assert (loop.acks > 0) == goes_on
+
+
+def test_a_request_is_in_hand_from_its_slot_to_its_ack(pool: TaskPool) -> None:
+    """Before it begins, and while its end is being noted; not when it was killed."""
+
+    class Asked:
+        def __init__(self, body: Any) -> None:
+            self.seen: list[bool] = []
+            self.ended = Event()
+            pool.apply_async(lambda: (0, _edged(body)(), 0.0), accept_callback=self.accept, callback=self.end)
+            self.accept()
+
+        def revoked(self) -> bool:
+            return False
+
+        def accept(self, *_: Any) -> None:
+            self.seen.append(self in pool.requests())
+
+        def end(self, _: Any) -> None:
+            self.accept()
+            self.ended.set()
+
+    asked = Asked(lambda: None)
+    assert asked.ended.wait(5)
+    gevent.idle()
+    asked.accept()
+    assert asked.seen == [True, True, True, False]
+    killed = Asked(forever)
+    gevent.idle()
+    pool.terminate_job(pool.running()[0].number)
+    assert pool.requests() == []
+    assert killed.seen == [True, True]
+    pool.on_stop()

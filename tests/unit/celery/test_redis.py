@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import pytest
 from celery.bootsteps import CLOSE, RUN
-from celery.worker import state
 
 from greenkit.celery._redis import RedisLedger
 
@@ -95,7 +94,11 @@ class Setting:
     def __init__(self) -> None:
         self.loop = Loop()
         conf = SimpleNamespace(worker_cancel_long_running_tasks_on_connection_loss=False)
-        self.consumer = SimpleNamespace(blueprint=SimpleNamespace(state=RUN), app=SimpleNamespace(conf=conf))
+        self.in_hand: list[Any] = []
+        self.consumer = SimpleNamespace(
+            blueprint=SimpleNamespace(state=RUN), app=SimpleNamespace(conf=conf),
+            pool=SimpleNamespace(requests=lambda: self.in_hand),
+        )  # fmt: skip
         self.ledger = RedisLedger(self.consumer, self.loop)  # type: ignore[arg-type]
 
     def connect(self) -> Broker:
@@ -109,9 +112,8 @@ class Setting:
 
 
 @pytest.fixture
-def setting() -> Iterator[Setting]:
-    yield Setting()
-    state.active_requests.clear()
+def setting() -> Setting:
+    return Setting()
 
 
 def test_acks_that_fall_together_leave_together(setting: Setting) -> None:
@@ -148,19 +150,13 @@ def test_what_a_lost_connection_left_owed_is_paid_by_the_next(setting: Setting) 
 
 
 def running(tag: str) -> Any:
-    class Request:
-        acknowledged = False
-        message = SimpleNamespace(delivery_tag=tag)
-
-    request = Request()
-    state.active_requests.add(request)
-    return request
+    return SimpleNamespace(acknowledged=False, message=SimpleNamespace(delivery_tag=tag))
 
 
 def test_what_runs_is_kept_and_what_waits_goes_back(setting: Setting) -> None:
     """After a reconnect the running task has its place in the window, and acknowledges on it."""
     qos = setting.connect()
-    request = running("runs")
+    setting.in_hand.append(running("runs"))
     qos.append("message", "runs")
     qos.append("message", "waits")
     qos.restore_unacked_once()
@@ -170,7 +166,6 @@ def test_what_runs_is_kept_and_what_waits_goes_back(setting: Setting) -> None:
     qos.ack("runs")  # the request holds the old message
     setting.loop.turn()
     assert after.paid == [["runs"]]
-    assert request
 
 
 def test_what_the_broker_could_not_take_back_goes_back_later(setting: Setting) -> None:
@@ -186,12 +181,11 @@ def test_what_the_broker_could_not_take_back_goes_back_later(setting: Setting) -
 def test_at_shutdown_what_runs_goes_back_too(setting: Setting) -> None:
     """Nobody will acknowledge it any more."""
     qos = setting.connect()
-    request = running("runs")
+    setting.in_hand.append(running("runs"))
     qos.append("message", "runs")
     setting.consumer.blueprint.state = CLOSE
     qos.restore_unacked_once()
     assert qos.restored == ["runs"]
-    assert request
 
 
 def test_an_ack_that_comes_while_a_lost_channel_pays_is_not_forgotten(setting: Setting) -> None:

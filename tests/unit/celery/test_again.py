@@ -1,0 +1,76 @@
+"""Second deliveries: taken over by the task that runs, acknowledged for one that ran, run otherwise."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from greenkit.celery._again import SecondDeliveries
+
+
+class Message:
+    def __init__(self, *, redelivered: bool = True, retries: int = 0) -> None:
+        self.headers = {"id": "one", "retries": retries}
+        self.delivery_info = {"redelivered": redelivered}
+        self.acks = 0
+
+    def ack_log_error(self, *_: object) -> None:
+        self.acks += 1
+
+    reject_log_error = ack_log_error
+
+
+class World:
+    """A consumer that lost its connection while it had task `one` in hand."""
+
+    def __init__(self) -> None:
+        self.request: Any = SimpleNamespace(
+            id="one", acknowledged=False, request_dict={"retries": 0}, humaninfo=lambda: "task[one]"
+        )
+        self.in_hand = [self.request]
+        self.received: list[Message] = []
+        consumer = SimpleNamespace(
+            connection_errors=(), pool=SimpleNamespace(requests=lambda: self.in_hand),
+            call_soon_ack=lambda function, *arguments: function(*arguments),
+        )  # fmt: skip
+        self.again = SecondDeliveries(consumer)
+        self.receive = self.again.guard(self.received.append)
+        self.again.connection_lost()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_task_in_hand_takes_the_second_message_over(world: World) -> None:
+    """Also one that has not begun, or whose end is being noted: it acknowledges the new message."""
+    message = Message()
+    world.receive(message)
+    assert (world.received, message.acks) == ([], 0)
+    world.request._on_ack()
+    assert message.acks == 1
+
+
+def test_one_that_ran_is_acknowledged(world: World) -> None:
+    """Its ack went into the dead connection."""
+    world.request.acknowledged, world.in_hand = True, []
+    message = Message()
+    world.receive(message)
+    assert (world.received, message.acks) == ([], 1)
+
+
+def test_one_that_was_killed_or_rejected_or_retried_runs(world: World) -> None:
+    """As does a message that is no second delivery at all."""
+    fresh, retry = Message(redelivered=False), Message(retries=1)
+    world.receive(fresh)
+    world.receive(retry)
+    world.in_hand = []
+    killed = Message()
+    world.receive(killed)
+    world.request.on_reject(None, (), True)
+    rejected = Message()
+    world.receive(rejected)
+    assert world.received == [fresh, retry, killed, rejected]
