@@ -29,6 +29,7 @@ __all__ = ["wrap"]
 _logger = get_logger(__name__)
 _MARK = "_greenkit_wrapped"
 _DEFAULT_PAUSE = 1.0
+_LONGEST_PAUSE = 3600.0
 _TOO_MANY = 429
 # An account without credit answers 429 too (OpenAI), and no waiting mends that.
 _BROKE = "insufficient_quota"
@@ -103,19 +104,25 @@ def _pause_of(exc: Exception) -> float | None:
     if isinstance(exc, WouldWait):
         return exc.eta
     if isinstance(exc, RateLimited):
-        return _DEFAULT_PAUSE if exc.retry_after is None else exc.retry_after
+        return _sane(exc.retry_after)
     response = getattr(exc, "response", None)  # of requests, httpx, openai, anthropic
     if getattr(response, "status_code", None) != _TOO_MANY or getattr(exc, "code", None) == _BROKE:
         return None
     asked = getattr(response, "headers", {}).get("retry-after") or ""
     try:
-        return float(asked)
+        return _sane(float(asked))
     except ValueError:
         pass
     try:
-        return parsedate_to_datetime(asked).timestamp() - time.time()
-    except ValueError:
+        return _sane(parsedate_to_datetime(asked).timestamp() - time.time())
+    except (ValueError, OverflowError):
         return _DEFAULT_PAUSE
+
+
+def _sane(seconds: float | None) -> float:
+    # Zero, NaN or a date in the past would have the task ask without a pause, for ever; what no
+    # calendar holds cannot be sent as a countdown.
+    return min(seconds, _LONGEST_PAUSE) if seconds is not None and seconds > 0.0 else _DEFAULT_PAUSE
 
 
 def _come_back(task: Any, exc: Exception, seconds: float) -> Any:
