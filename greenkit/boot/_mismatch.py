@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["refuse_mismatches"]
 
+_GREEN = "celery.concurrency.gevent"
 _LEAVE_IT = "or leave this process unpatched with GREENKIT=off"
 
 # Tried on celery 5.7 and gunicorn 27.
@@ -39,7 +40,7 @@ def refuse_mismatches() -> None:
 
     Switches: never.
     """
-    on_import("celery.concurrency.gevent", _needs_the_patch)
+    on_import(_GREEN, _needs_the_patch)
     for module, words in _CLASHES.items():
         on_import(module, _clash(words))
 
@@ -54,7 +55,9 @@ def _needs_the_patch() -> None:
 
 def _clash(words: str) -> Callable[[], None]:
     def check() -> None:
-        if is_patched():
+        # Celery loads the pool it was given first; a green worker told `-c auto` goes on to ask which
+        # kind it is, and for that loads prefork's too (celery/worker/worker.py, 5.7).
+        if is_patched() and _GREEN not in sys.modules:
             _end(words)
 
     return check

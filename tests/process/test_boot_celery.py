@@ -106,6 +106,11 @@ def test_spellings_celery_does_not_see_are_patched_by_auto(worker, spelling):
     assert worker(*CELERY, *spelling) == CLEAN
 
 
+def test_a_green_pool_of_automatic_size_is_no_prefork_pool(worker):
+    """`-c auto` makes Celery load prefork's pool, only to compare; the last -c counts."""
+    assert worker(*CELERY, "-P", "gevent", "-c", "auto")["sleep"] == "gevent.hub"
+
+
 def test_a_pool_from_the_environment_is_patched_by_auto(worker):
     """`CELERY_WORKER_POOL=gevent` runs its tasks at once."""
     assert worker(*CELERY, CELERY_WORKER_POOL="gevent") == CLEAN
