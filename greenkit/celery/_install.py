@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from celery import signals
 
 from greenkit.celery._options import UNSET, Options, Unset
+from greenkit.celery._start import look_at_the_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +45,7 @@ def install(
 
     Raises:
         ConfigError: An option is out of range.
+        SystemExit: This process is a worker whose command line would keep it from running tasks.
 
     Switches: never.
     """
@@ -59,7 +61,8 @@ def install(
         "warm_up": warm_up,
         "hold_limited": hold_limited,
     }
-    Options.read({}, given)
+    if Options.read({}, given).unpatched == "refuse":
+        look_at_the_command()
     uid = _uid(app)
     signals.worker_init.disconnect(dispatch_uid=uid)
 

@@ -10,22 +10,24 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from celery import signals
 from celery.concurrency import get_implementation
 from celery.platforms import EX_OK
 from celery.utils.log import get_logger
 from celery.worker import state
-from gevent import monkey
 from kombu.asynchronous import set_event_loop
 from kombu.utils.imports import symbol_by_name
 
 from greenkit import watchdog
+from greenkit.boot import patched
 from greenkit.celery import _body, _recycle, _resources, _upstream
 from greenkit.celery._gevent import TaskPool
 from greenkit.celery._loop import GreenHub
 from greenkit.celery._options import Options
+from greenkit.celery._start import look_at_the_process, refuse
 from greenkit.celery._steps import OneWriter
 from greenkit.errors import ConfigError
 
@@ -49,19 +51,19 @@ def prepare(worker: Any, given: Mapping[str, Any]) -> None:
     try:
         _fit(worker, Options.read(worker.app.conf, given))
     except ConfigError as exc:
-        _refuse(str(exc))
+        refuse(str(exc))
     except Exception as exc:
         # Celery would swallow it, and the worker would run half installed.
         traceback.print_exc()
-        _refuse(f"could not prepare this worker: {exc!r}")
+        refuse(f"could not prepare this worker: {exc!r}")
 
 
 def _fit(worker: Any, options: Options) -> None:
     green = _is_green(worker)
+    _check(worker, options, green=green)
     if green:
-        _check(worker, options)
         _go_green(worker, options)
-    elif monkey.is_module_patched("socket"):
+    elif patched():
         _say(
             worker,
             f"this process is patched by gevent but its pool is {_pool_name(worker)}; start it "
@@ -112,30 +114,21 @@ def _is_green(worker: Any) -> bool:
     return isinstance(pool, type) and issubclass(pool, (stock, TaskPool))
 
 
-def _check(worker: Any, options: Options) -> None:
+def _check(worker: Any, options: Options, *, green: bool) -> None:
     """Refuse what would start, say "ready", and never run a task."""
-    broken = ""
-    if not (monkey.is_module_patched("socket") and monkey.is_module_patched("threading")):
-        broken = "the pool is gevent but the process is not patched"
-    elif stale := _upstream.stale_waits():
-        broken = f"gevent patched this process after Celery was imported ({', '.join(stale)})"
-    if worker.options.get("beat"):
-        _refuse("-B does not work in a gevent worker: run `celery beat` as its own process")
-    if not broken:
-        return
-    remedy = (
-        f"{broken}: it would receive tasks and never run them. "
-        "Start it as `greenkit celery -A ... worker -P gevent ...`, or put -P and gevent as two words "
-        "right after `worker`, or make `import greenkit.auto` the first line of the app module."
+    if green and worker.options.get("beat"):
+        refuse("-B does not work in a gevent worker: run `celery beat` as its own process")
+    warn = partial(_say, worker) if options.unpatched == "warn" else None
+    patched_now = patched()
+    look_at_the_process(_pool_name(worker), green=green, warn=warn)
+
+    def on_start(**_: Any) -> None:
+        if patched() != patched_now:  # by a receiver of `worker_init` that came after us
+            look_at_the_process(_pool_name(worker), green=green, warn=warn)
+
+    signals.celeryd_after_setup.connect(
+        on_start, weak=False, dispatch_uid=f"greenkit.celery.check:{id(worker)}"
     )
-    if options.unpatched == "warn":
-        _say(worker, remedy)
-    else:
-        _refuse(remedy)
-
-
-def _refuse(sentence: str) -> NoReturn:
-    raise SystemExit(f"greenkit: {sentence}")
 
 
 def _go_green(worker: Any, options: Options) -> None:

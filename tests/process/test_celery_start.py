@@ -2,62 +2,204 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from greenkit.testing import run_clean
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from greenkit.testing import CleanRun
+
 APP = """
+{first}
 from celery import Celery
 import greenkit.celery
-app = Celery("app", broker="memory://")
+app = Celery("app", broker="{broker}")
 app.conf.worker_pool = "{pool}"
 greenkit.celery.install(app{options})
+{last}
 """
+PATCH = "from gevent import monkey; monkey.patch_all()"
+RECEIVER = """
+from celery.signals import worker_init
+@worker_init.connect
+def late(**_):
+    from gevent import monkey; monkey.patch_all()
+"""
+OWN_POOL = {"CELERY_CUSTOM_WORKER_POOL": "own_pool:TaskPool"}
+CELERY = ("-m", "celery", "-A", "late", "worker")
 
 
-def start(directory: Path, *arguments: str, options: str = "", pool: str = "prefork", **env: str):
-    Path(directory, "late.py").write_text(APP.format(options=options, pool=pool))
-    argv = ["-m", "celery", "-A", "late", "worker", *arguments]
-    return run_clean(argv, cwd=str(directory), env=env, timeout=30)
+@pytest.fixture
+def calls() -> Iterator[socket.socket]:
+    """Give a broker's socket that answers nobody; `accept()` says whether somebody called."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        yield listening
+
+
+@pytest.fixture
+def start(tmp_path: Path, calls: socket.socket) -> Callable[..., CleanRun]:
+    """Start a worker that must end by itself, before it has called its broker."""
+
+    def run(
+        *argv: str, first: str = "", last: str = "", pool: str = "prefork", options: str = "", **env: str
+    ):
+        broker = f"redis://127.0.0.1:{calls.getsockname()[1]}/0"
+        app = APP.format(first=first, last=last, broker=broker, pool=pool, options=options)
+        Path(tmp_path, "late.py").write_text(app)
+        Path(tmp_path, "own_pool.py").write_text(f"{PATCH}\nfrom celery.concurrency.gevent import TaskPool\n")
+        Path(tmp_path, "start.py").write_text("import sys, late; late.app.worker_main(sys.argv[1:])")
+        done = run_clean(list(argv), cwd=str(tmp_path), env={"PYTHONPATH": str(tmp_path), **env})
+        with pytest.raises(BlockingIOError):
+            calls.accept()
+        return done
+
+    return run
+
+
+def test_a_worker_that_runs_calls_its_broker(tmp_path: Path, calls: socket.socket) -> None:
+    """What the refusals below are measured by: nobody calls the broker before it is ready to work."""
+    app = APP.format(
+        first="", last="", pool="prefork", options="",
+        broker=f"redis://127.0.0.1:{calls.getsockname()[1]}/0",
+    )  # fmt: skip
+    Path(tmp_path, "late.py").write_text(app)
+    calls.settimeout(60)
+    worker = subprocess.Popen([sys.executable, *CELERY, "-P", "gevent"], cwd=tmp_path)
+    try:
+        calls.accept()[0].close()
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+SEEN = "Celery patches for `-P gevent`, `--pool gevent` and `--pool=gevent` only"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "env", "pool"),
+    ("argv", "env", "pool", "why"),
     [
-        (("-Pgevent",), {}, "prefork"),
-        (("-EP", "gevent"), {}, "prefork"),
-        (("-P", "gevent", "-n", "multi"), {}, "prefork"),
-        ((), {"CELERY_WORKER_POOL": "gevent"}, "prefork"),
-        ((), {}, "gevent"),
+        (("-Pgevent",), {}, "prefork", f"{SEEN}, two words or `=`"),
+        (("-EP", "gevent"), {}, "prefork", f"{SEEN}, two words or `=`"),
+        (("-P", "gevent", "-n", "multi"), {}, "prefork", "a word of the command line is `multi`"),
+        (("-Pgevent", "--detach"), {}, "prefork", SEEN),
+        ((), {"CELERY_WORKER_POOL": "gevent"}, "prefork", f"{SEEN}, not for the environment variable"),
+        ((), {}, "gevent", ""),
+        ((), {}, "greenkit.celery:TaskPool", "Celery reads `worker_pool` too late"),
     ],
 )
 def test_an_unpatched_green_worker_refuses(
-    tmp_path: Path, arguments: tuple[str, ...], env: dict[str, str], pool: str
+    start: Callable[..., CleanRun], argv: tuple[str, ...], env: dict[str, str], pool: str, why: str
 ) -> None:
     """Stock Celery says "ready" here and never runs a task; greenkit exits with what to do."""
-    run = start(tmp_path, *arguments, pool=pool, **env)
+    run = start(*CELERY, *argv, pool=pool, **env)
     assert run.returncode == 1, run
     assert "the process is not patched" in run.stderr
-    assert "greenkit celery -A" in run.stderr
+    assert why in run.stderr
+    assert " ".join(["greenkit celery -A late worker", *argv]) in run.stderr
     assert "Traceback" not in run.stderr
 
 
+def test_a_refused_node_of_multi_is_told_of(start: Callable[..., CleanRun]) -> None:
+    """`celery multi` ends with 0 whatever its nodes do, but passes the sentence on."""
+    files = "--pidfile=%n.pid", "--logfile=%n.log"
+    run = start("-m", "celery", "multi", "start", "w", "-A", "late", "-Pgevent", *files)
+    assert "the process is not patched" in run.stdout + run.stderr
+    assert "FAILED" in run.stdout, run
+
+
+def test_a_pool_that_celery_does_not_know_is_its_own_to_refuse(start: Callable[..., CleanRun]) -> None:
+    """`-P Gevent` is a mistake of the command line; Celery lists the right names."""
+    run = start(*CELERY, "-P", "Gevent")
+    assert run.returncode == 2, run
+    assert "'Gevent' is not one of" in run.stderr
+    assert "'gevent'" in run.stderr
+
+
+def test_a_pool_behind_the_dashes_is_refused(start: Callable[..., CleanRun]) -> None:
+    """Celery reads settings there, this one after it has chosen: the worker would be prefork."""
+    run = start(*CELERY, "-c", "4", "--", "worker.pool=gevent")
+    assert run.returncode == 1, run
+    assert (
+        "the worker would be a prefork one. Start it as: greenkit celery -A late worker -c 4\n" in run.stderr
+    )
+
+
+@pytest.mark.parametrize("pool", ["-Pgevent", "-Pprefork", "-Pthreads", "-Psolo", ""])
+def test_a_patch_in_the_app_module_is_refused(start: Callable[..., CleanRun], pool: str) -> None:
+    """It comes after kombu bound its waits: whatever the pool, no task would ever run."""
+    run = start(*CELERY, *([pool] if pool else []), first=PATCH)
+    assert run.returncode == 1, run
+    assert "patched this process after Celery was imported (kombu.utils.eventio._selectf" in run.stderr
+    right = "Start it as: greenkit celery -A late" if pool == "-Pgevent" else "Put `import greenkit.auto`"
+    assert right in run.stderr
+
+
+@pytest.mark.parametrize("argv", [(*CELERY, "-P", "threads"), ("start.py", "worker", "-P", "gevent")])
+@pytest.mark.parametrize("where", ["first", "last"])
+def test_a_patch_at_worker_init_is_refused(
+    start: Callable[..., CleanRun], where: str, argv: tuple[str, ...]
+) -> None:
+    """Before greenkit's receiver or behind it, it is too late, and seen before a message is taken."""
+    run = start(*argv, **{where: RECEIVER})
+    assert run.returncode == 1, run
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("greenkit: ")
+    assert "patched" in last
+
+
+@pytest.mark.parametrize(
+    ("argv", "env", "pool"),
+    [
+        (("-Pcustom",), OWN_POOL, "prefork"),
+        ((), {"CELERY_WORKER_POOL": "custom", **OWN_POOL}, "prefork"),
+        ((), {}, "own_pool:TaskPool"),
+    ],
+)
+def test_a_pool_of_ones_own_that_patches_too_late_is_refused(
+    start: Callable[..., CleanRun], argv: tuple[str, ...], env: dict[str, str], pool: str
+) -> None:
+    """Its module is imported after the app; only `-P custom`, as two words, comes before."""
+    run = start(*CELERY, *argv, pool=pool, **env)
+    assert run.returncode == 1, run
+    assert "patched this process after Celery was imported" in run.stderr
+    right = (
+        "CELERY_CUSTOM_WORKER_POOL=greenkit.celery:TaskPool"
+        if env
+        else "Start it as: greenkit celery -A late"
+    )
+    assert right in run.stderr
+
+
+def test_a_patched_prefork_worker_is_refused(start: Callable[..., CleanRun]) -> None:
+    """Its children could not be stopped, even though the patch was early enough."""
+    run = start("-m", "gevent.monkey", "--module", *CELERY[1:])
+    assert run.returncode == 1, run
+    assert "its pool is prefork" in run.stderr
+
+
 @pytest.mark.parametrize("pool", ["gevent", "greenkit.celery:TaskPool", "celery.concurrency.gevent:TaskPool"])
-def test_a_worker_started_by_a_program_refuses(tmp_path: Path, pool: str) -> None:
+def test_a_worker_started_by_a_program_refuses(start: Callable[..., CleanRun], pool: str) -> None:
     """`worker_main()` never patches, nor does a class path in the configuration."""
-    Path(tmp_path, "late.py").write_text(APP.format(options="", pool=pool))
-    Path(tmp_path, "start.py").write_text("import late; late.app.worker_main(['worker'])")
-    run = run_clean(["start.py"], cwd=str(tmp_path), timeout=30)
+    run = start("start.py", "worker", pool=pool)
     assert run.returncode == 1, run
     assert "the process is not patched" in run.stderr
+    assert "Make `import greenkit.auto` line 1 of start.py" in run.stderr
+    assert "greenkit run -- start.py worker\n" in run.stderr
 
 
 def test_a_program_that_patches_first_runs_a_worker(tmp_path: Path) -> None:
     """`worker_main()` in a program whose line 1 is `import greenkit.auto` runs tasks."""
     Path(tmp_path, "late.py").write_text(
-        "import greenkit.auto\n" + APP.format(options="", pool="gevent")
+        APP.format(first="import greenkit.auto", last="", options="", pool="gevent", broker="memory://")
         + "import os, time\nfrom celery.signals import worker_ready\n"
         "app.conf.update(worker_enable_remote_control=False)\n"
         "@app.task(ignore_result=True)\ndef nap():\n"
@@ -71,28 +213,16 @@ def test_a_program_that_patches_first_runs_a_worker(tmp_path: Path) -> None:
     assert "slept" in run.stdout
 
 
-def test_a_patch_after_celery_is_refused(tmp_path: Path) -> None:
-    """Patching in the app module comes after kombu bound its waits; that is said by name."""
-    Path(tmp_path, "late.py").write_text(
-        "from gevent import monkey; monkey.patch_all()\n" + APP.format(options="", pool="gevent")
-    )
-    run = run_clean(["-m", "celery", "-A", "late", "worker"], cwd=str(tmp_path), timeout=30)
-    assert run.returncode == 1, run
-    assert "patched this process after Celery was imported (kombu." in run.stderr
-
-
-def test_beat_inside_a_green_worker_is_refused(tmp_path: Path) -> None:
+def test_beat_inside_a_green_worker_is_refused(start: Callable[..., CleanRun]) -> None:
     """-B needs a process of its own."""
-    run = start(tmp_path, "-P", "gevent", "-B")
+    run = start(*CELERY, "-P", "gevent", "-B")
     assert run.returncode == 1, run
     assert "run `celery beat` as its own process" in run.stderr
 
 
-def test_a_wrong_option_in_the_configuration_is_refused(tmp_path: Path) -> None:
+def test_a_wrong_option_in_the_configuration_is_refused(start: Callable[..., CleanRun]) -> None:
     """A greenkit_ key is validated when the worker starts, with its value."""
-    app = APP.format(options="", pool="prefork") + "app.conf.greenkit_watchdog = 'fast'\n"
-    Path(tmp_path, "late.py").write_text(app)
-    run = run_clean(["-m", "celery", "-A", "late", "worker", "-P", "gevent"], cwd=str(tmp_path), timeout=30)
+    run = start(*CELERY, "-P", "gevent", last="app.conf.greenkit_watchdog = 'fast'")
     assert run.returncode == 1, run
     assert "watchdog is 'fast'" in run.stderr
 
