@@ -98,11 +98,12 @@ def _stale() -> list[str]:
 
 
 def _late(stale: list[str], *, green: bool) -> str:
-    remedy = (
-        _start_as() if green else "Put `import greenkit.auto`, which looks at the pool, in that patch's place"
-    )
-    if _decision().pool == "custom":
+    pool, remedy = _decision().pool, _start_as()
+    if pool == "custom":
         remedy = "Use -P gevent, or CELERY_CUSTOM_WORKER_POOL=greenkit.celery:TaskPool"
+    elif not green:
+        put = "Put `import greenkit.auto`, which looks at the pool, in the place of that patch"
+        remedy = put if pool else f"{put}. {remedy.replace('Start it', 'For a gevent pool, start it')}"
     return (
         f"gevent patched this process after Celery was imported ({', '.join(stale)}): tasks would never "
         f"run, or all stand still whenever the broker is away. {remedy}"
