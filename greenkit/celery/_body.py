@@ -46,12 +46,23 @@ def wrap(tasks: Iterable[Any], *, edges: bool, retry_limited: bool) -> None:
     for task in tasks:
         if hasattr(task, _MARK) or task.name.startswith("celery."):
             continue
+        kept = {name: vars(task)[name] for name in ("run", "_orig_run") if name in vars(task)}
         if retry_limited:
             inner = "_orig_run" if hasattr(task, "_orig_run") else "run"
             setattr(task, inner, _retrying(task, getattr(task, inner)))
         if edges:
             task.run = _edged(task.run)
-        setattr(task, _MARK, True)
+        setattr(task, _MARK, kept)
+
+
+def unwrap(tasks: Iterable[Any]) -> None:
+    """Give each task its own `run` back."""
+    for task in tasks:
+        kept = vars(task).pop(_MARK, None)
+        if kept is not None:
+            for name in ("run", "_orig_run"):
+                vars(task).pop(name, None)  # what is left is the class's
+            vars(task).update(kept)
 
 
 def _edged(run: Callable[..., Any]) -> Callable[..., Any]:

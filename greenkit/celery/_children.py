@@ -15,9 +15,10 @@ import gevent
 from celery.utils.log import get_logger
 
 if TYPE_CHECKING:
+
     from greenkit.celery._job import Job
 
-__all__ = ["Children", "job_of", "watch_spawns"]
+__all__ = ["Children", "job_of", "unwatch_spawns", "watch_spawns"]
 
 _logger = get_logger(__name__)
 _KEY = "greenkit.celery.job"
@@ -31,6 +32,14 @@ def watch_spawns() -> None:
     Switches: never.
     """
     gevent.Greenlet.add_spawn_callback(_on_spawn)
+
+
+def unwatch_spawns() -> None:
+    """Leave greenlets that are started from now on alone.
+
+    Switches: never.
+    """
+    gevent.Greenlet.remove_spawn_callback(_on_spawn)
 
 
 def job_of(greenlet: Any) -> Job | None:

@@ -7,8 +7,6 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from celery.worker.control import inspect_command
-
 from greenkit import doctor
 from greenkit.celery._install import installed
 from greenkit.celery._options import Options
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-__all__ = ["diagnose", "replies"]
+__all__ = ["answer", "diagnose", "replies"]
 
 _GREEN = ("gevent", "greenkit.celery:TaskPool")
 
@@ -70,7 +68,6 @@ def replies(app: Celery, *, timeout: float) -> doctor.Diagnosis:
     )
 
 
-@inspect_command(name="greenkit_doctor")  # type: ignore[untyped-decorator]  # Celery ships no types
 def answer(state: Any, **_: Any) -> dict[str, Any]:
     """Say what the doctor sees in this worker."""
     told: dict[str, Any] = json.loads(doctor.to_json(doctor.collect(str(state.hostname))))

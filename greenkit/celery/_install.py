@@ -8,6 +8,7 @@ its pool), so that a web process that only sends tasks pays nothing.
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from celery import Celery
 
 __all__ = ["install", "uninstall"]
+
+_installed: dict[Any, ExitStack] = {}
+"""App → what `uninstall()` has to take back."""
 
 
 def install(
@@ -63,40 +67,49 @@ def install(
     }
     if Options.read({}, given).unpatched == "refuse":
         look_at_the_command()
-    uid = _uid(app)
-    signals.worker_init.disconnect(dispatch_uid=uid)
+    real = _real(app)
+    undo = _installed.setdefault(real, ExitStack())
 
     def on_worker_init(sender: Any = None, **_: Any) -> None:
-        if _is_app(getattr(sender, "app", None), app):
-            from greenkit.celery._worker import prepare
+        if _real(getattr(sender, "app", None)) is real:
+            from greenkit.celery._worker import prepare  # late: see the module's docstring
 
-            prepare(sender, given)
+            prepare(sender, given, undo)
 
-    signals.worker_init.connect(on_worker_init, weak=False, dispatch_uid=uid)
+    signals.worker_init.disconnect(dispatch_uid=_uid(real))
+    signals.worker_init.connect(on_worker_init, weak=False, dispatch_uid=_uid(real))
     if "celery.bin.celery" in sys.modules:
         # `celery inspect greenkit` is checked against the commands known on the asking side.
-        import greenkit.celery._doctor
-        import greenkit.celery._remote  # noqa: F401
+        from greenkit.celery import _remote
+
+        _remote.register()
 
 
 def uninstall(app: Celery) -> None:
-    """Take `install(app)` back; a worker that already runs keeps what it has."""
-    signals.worker_init.disconnect(dispatch_uid=_uid(app))
+    """Take `install(app)` back, and all that its workers changed in this process; for tests.
+
+    Call it when they have ended. Calling it without `install()` is fine.
+
+    Switches: may, as a log handler does.
+    """
+    real = _real(app)
+    signals.worker_init.disconnect(dispatch_uid=_uid(real))
+    _installed.pop(real, ExitStack()).close()
+    remote = sys.modules.get("greenkit.celery._remote")
+    if remote is not None and not _installed:
+        remote.withdraw()
 
 
 def installed(app: Celery) -> bool:
     """Tell whether `install(app)` was called and not taken back."""
-    return any(uid == _uid(app) for (uid, _), _ in signals.worker_init.receivers)
+    return _real(app) in _installed
 
 
-def _uid(app: Celery) -> str:
+def _uid(app: Any) -> str:
     return f"greenkit.celery.install:{id(app)}"
 
 
-def _is_app(one: Any, app: Any) -> bool:
-    # Either may be a proxy of the other (`celery.current_app`).
-    def real(thing: Any) -> Any:
-        get = getattr(thing, "_get_current_object", None)
-        return get() if get is not None else thing
-
-    return real(one) is real(app)
+def _real(app: Any) -> Any:
+    """Return the app behind a proxy such as `celery.current_app`."""
+    get = getattr(app, "_get_current_object", None)
+    return get() if get is not None else app

@@ -10,19 +10,47 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from celery.worker import control
-from celery.worker.control import control_command, inspect_command
+from celery.worker.control import Panel, control_command, inspect_command
 
 from greenkit import facts
 
 if TYPE_CHECKING:
     from greenkit.celery._job import Job
 
-__all__ = ["report", "time_limit"]
+__all__ = ["register", "report", "time_limit", "withdraw"]
 
 _celerys_time_limit = control.time_limit
+_before: dict[str, tuple[Any, Any]] = {}
+"""What Celery's panel held under our names, while we are there."""
 
 
-@inspect_command(name="greenkit", args=[("most", int)], signature="[most=20]")  # type: ignore[untyped-decorator]  # Celery ships no types
+def register() -> None:
+    """Have the workers of this process answer these commands, and the command line know them."""
+    if _before:
+        return
+    # Late: it loads this module.
+    from greenkit.celery._doctor import answer
+
+    for name in ("greenkit", "greenkit_doctor", "time_limit"):
+        _before[name] = (Panel.data.get(name), Panel.meta.get(name))
+    inspect_command(name="greenkit", args=[("most", int)], signature="[most=20]")(report)
+    inspect_command(name="greenkit_doctor")(answer)
+    control_command(
+        args=[("task_name", str), ("soft", float), ("hard", float)],
+        signature="<task_name> <soft_secs> [hard_secs]",
+    )(time_limit)
+
+
+def withdraw() -> None:
+    """Take `register()` back."""
+    for name, (function, meaning) in _before.items():
+        if function is None:
+            del Panel.data[name], Panel.meta[name]
+        else:
+            Panel.data[name], Panel.meta[name] = function, meaning
+    _before.clear()
+
+
 def report(state: Any, most: int = 20, **_: Any) -> dict[str, Any]:
     """Pools, limits, connections and hub lag of this worker, and its longest running tasks."""
     running = getattr(state.consumer.pool, "running", None)
@@ -30,10 +58,6 @@ def report(state: Any, most: int = 20, **_: Any) -> dict[str, Any]:
     return {**facts.snapshot(), "tasks": [_told(job) for job in jobs]}
 
 
-@control_command(  # type: ignore[untyped-decorator]  # as above
-    args=[("task_name", str), ("soft", float), ("hard", float)],
-    signature="<task_name> <soft_secs> [hard_secs]",
-)
 def time_limit(
     state: Any, task_name: str | None = None, hard: float | None = None, soft: float | None = None, **_: Any
 ) -> Any:

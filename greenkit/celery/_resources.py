@@ -72,12 +72,21 @@ def _close(function: Callable[[], Any]) -> None:
         _logger.exception("%s.%s() failed", function.__module__, function.__qualname__)
 
 
-def in_children(modules: Iterable[str]) -> None:
-    """Do both in each child of a prefork worker."""
+def in_children(modules: Iterable[str]) -> Callable[[], None]:
+    """Do both in each child of a prefork worker that starts from now on; return what ends it."""
     names = tuple(modules)
-    signals.worker_process_init.connect(
-        lambda **_: open_resources(names), weak=False, dispatch_uid="greenkit.celery.open"
-    )
-    signals.worker_process_shutdown.connect(
-        lambda **_: close_resources(), weak=False, dispatch_uid="greenkit.celery.close"
-    )
+
+    def on_init(**_: Any) -> None:
+        open_resources(names)
+
+    def on_shutdown(**_: Any) -> None:
+        close_resources()
+
+    signals.worker_process_init.connect(on_init, weak=False)
+    signals.worker_process_shutdown.connect(on_shutdown, weak=False)
+
+    def undo() -> None:
+        signals.worker_process_init.disconnect(on_init)
+        signals.worker_process_shutdown.disconnect(on_shutdown)
+
+    return undo

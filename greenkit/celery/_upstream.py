@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _PATIENCE = 10.0
+_SHARED = "result_backend_thread_safe"
 
 
 def signals_in_greenlets(then: Callable[[], None]) -> Callable[[], None]:
@@ -44,10 +45,11 @@ def signals_in_greenlets(then: Callable[[], None]) -> Callable[[], None]:
         def __setitem__(self, name: str, handler: Any) -> None:
             super().__setitem__(name, _in_greenlet(handler, then) if callable(handler) else handler)
 
-    platforms.signals = GreenSignals()
+    platforms.signals = ours = GreenSignals()
 
     def undo() -> None:
-        platforms.signals = original
+        if platforms.signals is ours:
+            platforms.signals = original
 
     return undo
 
@@ -117,7 +119,7 @@ def no_second_silence(channel: Any) -> None:
             pool.set_retry(retry)
 
 
-def share_results(app: Any, *, connections: int) -> bool:
+def share_results(app: Any, *, connections: int) -> Callable[[], None] | None:
     """Have all tasks of a green worker store results through one Redis backend.
 
     `app.backend` is a `threading.local` value (celery/app/base.py 5.7): under gevent every task
@@ -130,28 +132,35 @@ def share_results(app: Any, *, connections: int) -> bool:
         connections: Most connections to keep, unless `redis_max_connections` says otherwise.
 
     Returns:
-        Whether it was done: for no results at all and for Redis, not for other backends, nor for
-        a Celery whose result consumer cannot be read from several greenlets (before 5.7).
+        What takes it back, or None when it was not done: it is for no results at all and for
+        Redis, not for other backends, nor for a Celery whose result consumer cannot be read from
+        several greenlets (before 5.7).
     """
     try:
         from celery.backends.redis import RedisBackend, ResultConsumer, SentinelBackend
         from redis import BlockingConnectionPool
     except ImportError:
-        return False
+        return None
     if not hasattr(ResultConsumer, "_wait_for_pubsub"):
-        return False
-    before = app.conf.get("result_backend_thread_safe", False)
-    app.conf.result_backend_thread_safe = True
+        return None
+    before, backend_before = app.conf.changes.get(_SHARED), app._backend_cache
+    app.conf[_SHARED] = True
+
+    def undo() -> None:
+        app._backend_cache = backend_before
+        app.conf.changes.pop(_SHARED, None)
+        if before is not None:
+            app.conf[_SHARED] = before
+
     # In a greenlet of its own: a backend made earlier is bound to the current one.
     backend = gevent.spawn(getattr, app, "backend").get(timeout=10)
     if isinstance(backend, DisabledBackend):
-        return True
+        return undo
     fits = isinstance(backend, RedisBackend) and not isinstance(backend, SentinelBackend)
     if not (fits and hasattr(backend, "_ConnectionPool") and hasattr(backend, "connparams")):
-        app.conf.result_backend_thread_safe = before
-        app._backend_cache = None
-        return False
+        undo()
+        return None
     if backend._ConnectionPool is None:
         backend.connparams["max_connections"] = backend.max_connections or connections
         backend._ConnectionPool = functools.partial(BlockingConnectionPool, timeout=30)
-    return True
+    return undo

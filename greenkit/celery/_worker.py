@@ -7,7 +7,6 @@ every refusal here is one.
 
 from __future__ import annotations
 
-import importlib
 import sys
 import traceback
 from functools import partial
@@ -18,12 +17,12 @@ from celery.concurrency import get_implementation
 from celery.platforms import EX_OK
 from celery.utils.log import get_logger
 from celery.worker import state
-from kombu.asynchronous import set_event_loop
+from kombu.asynchronous import get_event_loop, set_event_loop
 from kombu.utils.imports import symbol_by_name
 
 from greenkit import watchdog
 from greenkit.boot import patched
-from greenkit.celery import _body, _recycle, _resources, _upstream
+from greenkit.celery import _body, _children, _recycle, _remote, _resources, _upstream
 from greenkit.celery._gevent import TaskPool
 from greenkit.celery._loop import GreenHub
 from greenkit.celery._options import Options
@@ -33,23 +32,27 @@ from greenkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import ExitStack
 
 __all__ = ["prepare"]
 
-for _commands in ("_remote", "_doctor"):  # registers what this worker answers
-    importlib.import_module(f"greenkit.celery.{_commands}")
 _logger = get_logger(__name__)
 _RESULT_CONNECTIONS = 20
 
 
-def prepare(worker: Any, given: Mapping[str, Any]) -> None:
+def prepare(worker: Any, given: Mapping[str, Any], undo: ExitStack) -> None:
     """Fit greenkit into `worker`, a `WorkController` that has not built its pool.
+
+    Args:
+        worker: Which one.
+        given: Options that were arguments of `install()`.
+        undo: Gets what takes everything back that outlives the worker.
 
     Raises:
         SystemExit: The worker could not keep its word; the sentence says what to change.
     """
     try:
-        _fit(worker, Options.read(worker.app.conf, given))
+        _fit(worker, Options.read(worker.app.conf, given), undo)
     except ConfigError as exc:
         refuse(str(exc))
     except Exception as exc:
@@ -58,39 +61,43 @@ def prepare(worker: Any, given: Mapping[str, Any]) -> None:
         refuse(f"could not prepare this worker: {exc!r}")
 
 
-def _fit(worker: Any, options: Options) -> None:
+def _fit(worker: Any, options: Options, undo: ExitStack) -> None:
+    _remote.register()
     green = _is_green(worker)
-    _check(worker, options, green=green)
+    _check(worker, options, undo, green=green)
     if green:
-        _go_green(worker, options)
-    elif patched():
-        _say(
-            worker,
-            f"this process is patched by gevent but its pool is {_pool_name(worker)}; start it "
-            "with -P gevent, or without the patch",
-        )
+        _go_green(worker, options, undo)
     else:
-        _say(
-            worker,
-            f"pool {_pool_name(worker)} keeps Celery's own delivery, limits and shutdown; active "
-            "here: retry on WouldWait and RateLimited, limits of tasks, inspect greenkit",
-        )
-    if not green:
-        _open_resources(worker, options)
+        _say(worker, undo, _what_is_active(worker))
+        _open_resources(worker, options, undo)
         _body.wrap(worker.app.tasks.values(), edges=False, retry_limited=options.retry_limited)
+    undo.callback(_body.unwrap, worker.app.tasks.values())
 
 
-def _open_resources(worker: Any, options: Options) -> None:
+def _what_is_active(worker: Any) -> str:
+    if patched():
+        return (
+            f"this process is patched by gevent but its pool is {_pool_name(worker)}; start it "
+            "with -P gevent, or without the patch"
+        )
+    return (
+        f"pool {_pool_name(worker)} keeps Celery's own delivery, limits and shutdown; active "
+        "here: retry on WouldWait and RateLimited, limits of tasks, inspect greenkit"
+    )
+
+
+def _open_resources(worker: Any, options: Options, undo: ExitStack) -> None:
     """Open and close what tasks share where our pool does not."""
     if "prefork" in _pool_name(worker):
-        _resources.in_children(options.warm_up)
+        undo.callback(_resources.in_children(options.warm_up))
         return
     _resources.open_resources(options.warm_up)
-    signals.worker_shutdown.connect(
-        lambda **_: _resources.close_resources(),
-        weak=False,
-        dispatch_uid=f"greenkit.celery.close:{id(worker)}",
-    )
+    _on(signals.worker_shutdown, lambda **_: _resources.close_resources(), undo)
+
+
+def _on(signal: Any, receiver: Callable[..., None], undo: ExitStack) -> None:
+    signal.connect(receiver, weak=False)
+    undo.callback(signal.disconnect, receiver)
 
 
 def _pool_name(worker: Any) -> str:
@@ -98,13 +105,14 @@ def _pool_name(worker: Any) -> str:
     return pool if isinstance(pool, str) else f"{pool.__module__}:{pool.__name__}"
 
 
-def _say(worker: Any, sentence: str) -> None:
+def _say(worker: Any, undo: ExitStack, sentence: str) -> None:
     """Log once, when the worker is ready: until then it has no logging."""
 
-    def on_ready(**_: Any) -> None:
-        _logger.warning("greenkit: %s", sentence)
+    def on_ready(sender: Any = None, **_: Any) -> None:
+        if getattr(sender, "controller", worker) is worker:
+            _logger.warning("greenkit: %s", sentence)
 
-    signals.worker_ready.connect(on_ready, weak=False, dispatch_uid=f"greenkit.celery.say:{id(worker)}")
+    _on(signals.worker_ready, on_ready, undo)
 
 
 def _is_green(worker: Any) -> bool:
@@ -114,11 +122,11 @@ def _is_green(worker: Any) -> bool:
     return isinstance(pool, type) and issubclass(pool, (stock, TaskPool))
 
 
-def _check(worker: Any, options: Options, *, green: bool) -> None:
+def _check(worker: Any, options: Options, undo: ExitStack, *, green: bool) -> None:
     """Refuse what would start, say "ready", and never run a task."""
     if green and worker.options.get("beat"):
         refuse("-B does not work in a gevent worker: run `celery beat` as its own process")
-    warn = partial(_say, worker) if options.unpatched == "warn" else None
+    warn = partial(_say, worker, undo) if options.unpatched == "warn" else None
     patched_now = patched()
     look_at_the_process(_pool_name(worker), green=green, warn=warn)
 
@@ -126,13 +134,11 @@ def _check(worker: Any, options: Options, *, green: bool) -> None:
         if patched() != patched_now:  # by a receiver of `worker_init` that came after us
             look_at_the_process(_pool_name(worker), green=green, warn=warn)
 
-    signals.celeryd_after_setup.connect(
-        on_start, weak=False, dispatch_uid=f"greenkit.celery.check:{id(worker)}"
-    )
+    _on(signals.celeryd_after_setup, on_start, undo)
 
 
-def _go_green(worker: Any, options: Options) -> None:
-    loop = _make_loop(worker)
+def _go_green(worker: Any, options: Options, undo: ExitStack) -> None:
+    loop = _make_loop(worker, undo)
 
     class Pool(TaskPool):
         """The worker's pool with its worker's options."""
@@ -152,12 +158,16 @@ def _go_green(worker: Any, options: Options) -> None:
 
     Pool.__module__, Pool.__qualname__, Pool.__name__ = TaskPool.__module__, "TaskPool", "TaskPool"
     worker.pool_cls = Pool
+    undo.callback(_children.unwatch_spawns)
     if options.share_results:
-        _upstream.share_results(worker.app, connections=_RESULT_CONNECTIONS)
-    _connect(worker, options, _upstream.signals_in_greenlets(loop.wake if loop else _nothing))
+        unshare = _upstream.share_results(worker.app, connections=_RESULT_CONNECTIONS)
+        undo.callback(unshare or _nothing)
+    undo.callback(
+        _connect(worker, options, undo, _upstream.signals_in_greenlets(loop.wake if loop else _nothing))
+    )
 
 
-def _make_loop(worker: Any) -> GreenHub | None:
+def _make_loop(worker: Any, undo: ExitStack) -> GreenHub | None:
     """Have the worker run on our event loop; None when its transport has no asynchronous side.
 
     Celery asks kombu for a ready-made loop before it makes its own (celery/worker/components.py,
@@ -167,28 +177,38 @@ def _make_loop(worker: Any) -> GreenHub | None:
         return None
     worker.use_eventloop = True
     loop = GreenHub()
+    undo.callback(set_event_loop, get_event_loop())
     set_event_loop(loop)
-    worker.app.steps["consumer"].add(OneWriter)
+    steps = worker.app.steps["consumer"]
+    steps.add(OneWriter)
+    undo.callback(steps.discard, OneWriter)
     return loop
 
 
-def _connect(worker: Any, options: Options, undo: Callable[[], None]) -> None:
+def _connect(
+    worker: Any, options: Options, undo: ExitStack, plain_signals: Callable[[], None]
+) -> Callable[[], None]:
+    """Follow the worker's life; return what ends the part that ends with it."""
+
     def on_shutting_down(**_: Any) -> None:
         if getattr(worker, "pool", None) is not None:
             worker.pool.pause()
 
+    ours: list[watchdog.Watchdog] = []
+
     def on_ready(**_: Any) -> None:
         if options.watchdog is not None:
-            watchdog.start(threshold=options.watchdog)
+            ours.append(watchdog.start(threshold=options.watchdog))
 
     def on_shutdown(**_: Any) -> None:
-        watchdog.stop()
-        undo()
+        if watchdog.running() in ours:
+            watchdog.stop()
+        plain_signals()
 
-    uid = f"greenkit.celery:{id(worker)}"
-    signals.worker_shutting_down.connect(on_shutting_down, weak=False, dispatch_uid=uid)
-    signals.worker_ready.connect(on_ready, weak=False, dispatch_uid=uid)
-    signals.worker_shutdown.connect(on_shutdown, weak=False, dispatch_uid=uid)
+    _on(signals.worker_shutting_down, on_shutting_down, undo)
+    _on(signals.worker_ready, on_ready, undo)
+    _on(signals.worker_shutdown, on_shutdown, undo)
+    return on_shutdown
 
 
 def _move_window(consumer: Any, places: int) -> None:
