@@ -1,7 +1,8 @@
 """When a worker has run long enough: after so many tasks, or with so much memory.
 
 Prefork replaces one child at a time; a gevent worker is one process, so it drains and starts anew.
-Not all of a fleet at once: each worker draws its own limit, up to a fifth above what was asked.
+Not all of a fleet at once: each worker draws its own limit, up to a fifth above what was asked, which
+spreads those that grow; and how long it bears to be over it, which spreads those that grew at one blow.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ __all__ = ["Recycler", "start_anew_at_exit"]
 _logger = get_logger(__name__)
 _SPREAD = 0.2
 _BETWEEN_LOOKS = 1.0
-# A worker over its memory limit from the start would do nothing but restart.
+# A peak is no leak; the number is drawn.
+_LOOKS_IN_A_ROW = (3, 15)
+# A worker over its memory limit from the start would do nothing but restart. Up to twice that.
 _YOUNGEST = 30.0
-_LOOKS_IN_A_ROW = 3
 
 
 class Recycler:
@@ -39,7 +41,8 @@ class Recycler:
         self.most_tasks = None if most_tasks is None else int(most_tasks * share)
         self.most_memory = None if most_memory is None else int(most_memory * share)
         self._looked = monotonic()
-        self._born = self._looked
+        self._youngest = self._looked + _YOUNGEST * (1.0 + random.random())
+        self._patience = random.randint(*_LOOKS_IN_A_ROW)
         self._too_much = 0
 
     def due(self, ended: int) -> str:
@@ -54,8 +57,7 @@ class Recycler:
         self._looked = monotonic()
         resident = _resident()
         self._too_much = self._too_much + 1 if resident > self.most_memory else 0
-        # A peak is no leak.
-        if self._too_much < _LOOKS_IN_A_ROW or self._looked - self._born < _YOUNGEST:
+        if self._too_much < self._patience or self._looked < self._youngest:
             return ""
         return f"{resident >> 20} MiB are resident, the limit of this process is {self.most_memory >> 20} MiB"
 

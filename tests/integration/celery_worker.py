@@ -26,6 +26,7 @@ class Worker:
     """Hold one worker process, its app seen from outside, and what its tasks noted."""
 
     def __init__(self, broker: str, backend: str, notes: str, directory: Path) -> None:
+        self.url, self.notes_url = broker, notes
         self.notes = redis.Redis.from_url(notes)
         self.app = Celery("celery_app", broker=broker, backend=backend, set_as_current=False)
         inherited = {
@@ -39,6 +40,7 @@ class Worker:
             "TEST_FOLDER": str(directory),
             "PYTHONWARNINGS": "ignore",
         }
+        directory.mkdir(exist_ok=True)
         self.log = directory / "worker.log"
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,6 +140,42 @@ def test_a_worker_recycles_after_so_many_tasks(worker: Worker, how: str) -> None
             assert worker.text().count(" ready.") >= 3
         assert Path(worker.environment["TEST_FOLDER"], "exited").exists(), "atexit functions were left out"
     assert {int(count) for count in worker.notes.hvals("runs")} == {1}
+
+
+def test_workers_with_too_much_memory_recycle_one_after_the_other(worker: Worker, tmp_path: Path) -> None:
+    """One blow fills both; each bears it for as many looks as it drew, drains, and loses nothing."""
+    other = Worker(worker.url, worker.url, worker.notes_url, tmp_path / "other")
+    limit = "-P", "gevent", "-c", "2", "--prefetch-multiplier", "2", "--max-memory-per-child", "200000"
+    numbers = itertools.count()
+
+    def ended(how_many: int) -> bool:
+        return int(worker.notes.get("ended") or 0) >= how_many
+
+    def one_each(task: str, *arguments: float) -> None:
+        for queue in ("one", "two"):
+            worker.send(task, next(numbers), *arguments, queue=queue)
+
+    with (
+        other,
+        worker.running(*limit, "-Q", "one", "-n", "one@%h", TEST_LOOKS="3"),
+        other.running(*limit, "-Q", "two", "-n", "two@%h", TEST_LOOKS="5"),
+    ):
+        one_each("hold", 200)
+        worker.wait(lambda: ended(2))
+        one_each("count", 0.0)
+        worker.wait(lambda: ended(4))
+        assert "MiB are resident" not in worker.text() + other.text()
+        for _ in range(10):  # the first to end is the third look; one more runs, the others wait
+            worker.send("count", next(numbers), 0.3, queue="one")
+        worker.wait(lambda: "MiB are resident" in worker.text())
+        one_each("count", 0.0)
+        worker.wait(lambda: worker.text().count(" ready.") == 2 and ended(16))
+        assert "MiB are resident" not in other.text(), "both at once"
+        assert worker.text().count("MiB are resident") == 1, "the new process has no more than it needs"
+        for _ in range(4):
+            worker.send("count", next(numbers), 0.3, queue="two")
+        worker.wait(lambda: other.text().count(" ready.") == 2 and ended(20))
+    assert [int(count) for count in worker.notes.hvals("runs")] == [1] * 20
 
 
 @pytest.mark.parametrize("limits", [{"soft_time_limit": 0.7}, {"time_limit": 0.7}], ids=["soft", "hard"])

@@ -41,6 +41,11 @@ if "TEST_STOCK" not in os.environ:
     if "TEST_DRIVERS" in os.environ:
         greenkit.postgres.install()
     greenkit.celery.install(app, **eval(os.environ.get("TEST_OPTIONS", "{}")))
+    if "TEST_LOOKS" in os.environ:  # what a worker draws at its start; the pauses of real life take a minute
+        from greenkit.celery import _recycle
+
+        _recycle._YOUNGEST = _recycle._BETWEEN_LOOKS = 0.0
+        _recycle._LOOKS_IN_A_ROW = (int(os.environ["TEST_LOOKS"]),) * 2
 notes = redis.Redis.from_url(os.environ["TEST_NOTES"], max_connections=1000)
 
 
@@ -72,6 +77,16 @@ def count(number: int, seconds: float) -> None:
     notes.eval(COUNT_ONCE, 2, "run-ids", "runs", uuid4().hex, str(number))
     time.sleep(0.0 if notes.exists("short") else seconds)
     notes.incr("ended")
+
+
+held: list[bytearray] = []
+
+
+@app.task(ignore_result=True)
+def hold(number: int, mib: int) -> None:
+    """Take memory and never give it back."""
+    held.append(bytearray(b"x") * (mib << 20))
+    count(number, 0.0)
 
 
 @app.task(ignore_result=True)
