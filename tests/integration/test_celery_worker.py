@@ -159,11 +159,30 @@ def test_the_pool_grows_and_refuses_to_vanish(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
-def test_other_pools_keep_working_and_say_what_is_not_active(worker: Worker, pool: str) -> None:
-    """install() changes no other pool's delivery, and a quota retry works there too."""
+def test_other_pools_have_the_hooks_that_make_sense(worker: Worker, pool: str) -> None:
+    """Quota retries, 429s, limits of tasks, resources and `inspect greenkit` work; one sentence says so, once."""
+    module = {"prefork": "prefork", "threads": "thread", "solo": "solo"}[pool]
     with worker.running("-P", pool, "-c", "2"):
         assert worker.send("limited").get(timeout=10) == 0
-        assert f"greenkit: pool celery.concurrency.{pool.removesuffix('s')}" in worker.text()
+        assert int(worker.notes.getdel("asked")) == 4
+        result = worker.send("wrong_status")
+        result.get(timeout=10)
+        assert (result.state, int(worker.notes.get("asked"))) == ("SUCCESS", 3)
+        for text in ("a", "bb"):
+            worker.send("paid", text)
+        worker.wait(lambda: worker.notes.llen("paid") == 2)
+        assert worker.notes.lrange("life", 0, -1) == [b"opened"] * (2 if pool == "prefork" else 1)
+        (told,) = worker.app.control.inspect(timeout=5)._request("greenkit").values()
+        assert (told["tasks"], "pool" in told) == ([], False)
+        assert worker.end() == 0
+    lines = [line for line in worker.text().splitlines() if "greenkit: " in line]
+    assert len(lines) == 1, lines
+    assert (
+        f"pool celery.concurrency.{module}:TaskPool keeps Celery's own delivery, limits and shutdown"
+        in lines[0]
+    )
+    assert "active here: retry on WouldWait and RateLimited, limits of tasks" in lines[0]
+    assert set(worker.notes.lrange("life", 0, -1)) == {b"opened", b"closed"}
 
 
 def test_filesystem_broker(greenkit_valkey: ValkeyServer, tmp_path: Path) -> None:
