@@ -15,7 +15,6 @@ import gevent
 from celery.utils.log import get_logger
 
 if TYPE_CHECKING:
-
     from greenkit.celery._job import Job
 
 __all__ = ["Children", "job_of", "unwatch_spawns", "watch_spawns"]
