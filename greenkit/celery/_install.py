@@ -2,7 +2,7 @@
 
 Nothing happens at install but connecting. The pool, the event loop and the checks come when a
 worker of this app starts (`worker_init`, after its app and tasks are imported, before it builds
-its pool), so that a web process that only sends tasks pays nothing.
+its pool), the shared result backend when the first one is made.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from celery import signals
 
 from greenkit.celery._options import UNSET, Options, Unset
+from greenkit.celery._results import keep_apart, share
 from greenkit.celery._start import look_at_the_command
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from celery import Celery
 
@@ -78,6 +79,7 @@ def install(
 
     signals.worker_init.disconnect(dispatch_uid=_uid(real))
     signals.worker_init.connect(on_worker_init, weak=False, dispatch_uid=_uid(real))
+    share(real, wanted=lambda: _shares_results(real, given))
     if "celery.bin.celery" in sys.modules:
         # `celery inspect greenkit` is checked against the commands known on the asking side.
         from greenkit.celery import _remote
@@ -95,6 +97,7 @@ def uninstall(app: Celery) -> None:
     real = _real(app)
     signals.worker_init.disconnect(dispatch_uid=_uid(real))
     _installed.pop(real, ExitStack()).close()
+    keep_apart(real)
     remote = sys.modules.get("greenkit.celery._remote")
     if remote is not None and not _installed:
         remote.withdraw()
@@ -103,6 +106,12 @@ def uninstall(app: Celery) -> None:
 def installed(app: Celery) -> bool:
     """Tell whether `install(app)` was called and not taken back."""
     return _real(app) in _installed
+
+
+def _shares_results(app: Celery, given: Mapping[str, Any]) -> bool:
+    # This key alone: a worker's other options are no business of who sends or waits.
+    value = given["share_results"]
+    return bool(app.conf.get("greenkit_share_results", True) if value is UNSET else value)
 
 
 def _uid(app: Any) -> str:

@@ -57,7 +57,8 @@ class Options:
         warm_up: Modules imported before the first message is taken.
         hold_limited: Tasks that wait for their limiter with a place in the prefetch window of
             their own; more take places of others.
-        share_results: Store the results of all tasks through one backend object (Redis only).
+        share_results: Store and await all results of a patched process through one backend object
+            (Redis only).
     """
 
     watchdog: float | None = 0.1

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 __all__ = [
     "no_second_silence",
     "notice_frozen_broker",
-    "share_results",
+    "share_backend",
     "signals_in_greenlets",
     "stale_waits",
 ]
 
 _PATIENCE = 10.0
-_SHARED = "result_backend_thread_safe"
+_RESULT_CONNECTIONS = 20
+_LONGEST_WAIT = 30.0
 
 
 def signals_in_greenlets(then: Callable[[], None]) -> Callable[[], None]:
@@ -119,48 +120,27 @@ def no_second_silence(channel: Any) -> None:
             pool.set_retry(retry)
 
 
-def share_results(app: Any, *, connections: int) -> Callable[[], None] | None:
-    """Have all tasks of a green worker store results through one Redis backend.
+def share_backend(backend: Any) -> None:
+    """Let all greenlets use `backend`, if it can take it.
 
-    `app.backend` is a `threading.local` value (celery/app/base.py 5.7): under gevent every task
-    makes a backend, a client and a connection of its own and throws them away, which costs more
-    than the task. Celery shares it when `result_backend_thread_safe` is set. A shared client
-    needs a pool that waits: redis-py's raises `MaxConnectionsError` when full.
-
-    Args:
-        app: The Celery app, in a patched process.
-        connections: Most connections to keep, unless `redis_max_connections` says otherwise.
-
-    Returns:
-        What takes it back, or None when it was not done: it is for no results at all and for
-        Redis, not for other backends, nor for a Celery whose result consumer cannot be read from
-        several greenlets (before 5.7).
+    No results at all can, and Redis, given a pool that waits: redis-py's raises
+    `MaxConnectionsError` when full. Not other backends, nor a Celery whose result consumer cannot
+    be read from several greenlets (before 5.7).
     """
+    if isinstance(backend, DisabledBackend) or _waits_for_connections(backend):
+        backend.thread_safe = True
+
+
+def _waits_for_connections(backend: Any) -> bool:
     try:
         from celery.backends.redis import RedisBackend, ResultConsumer, SentinelBackend
         from redis import BlockingConnectionPool
     except ImportError:
-        return None
-    if not hasattr(ResultConsumer, "_wait_for_pubsub"):
-        return None
-    before, backend_before = app.conf.changes.get(_SHARED), app._backend_cache
-    app.conf[_SHARED] = True
-
-    def undo() -> None:
-        app._backend_cache = backend_before
-        app.conf.changes.pop(_SHARED, None)
-        if before is not None:
-            app.conf[_SHARED] = before
-
-    # In a greenlet of its own: a backend made earlier is bound to the current one.
-    backend = gevent.spawn(getattr, app, "backend").get(timeout=10)
-    if isinstance(backend, DisabledBackend):
-        return undo
+        return False
     fits = isinstance(backend, RedisBackend) and not isinstance(backend, SentinelBackend)
-    if not (fits and hasattr(backend, "_ConnectionPool") and hasattr(backend, "connparams")):
-        undo()
-        return None
+    if not (fits and hasattr(ResultConsumer, "_wait_for_pubsub") and hasattr(backend, "_ConnectionPool")):
+        return False
     if backend._ConnectionPool is None:
-        backend.connparams["max_connections"] = backend.max_connections or connections
-        backend._ConnectionPool = functools.partial(BlockingConnectionPool, timeout=30)
-    return undo
+        backend.connparams["max_connections"] = backend.max_connections or _RESULT_CONNECTIONS
+        backend._ConnectionPool = functools.partial(BlockingConnectionPool, timeout=_LONGEST_WAIT)
+    return True

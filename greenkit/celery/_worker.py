@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["prepare"]
 
 _logger = get_logger(__name__)
-_RESULT_CONNECTIONS = 20
 
 
 def prepare(worker: Any, given: Mapping[str, Any], undo: ExitStack) -> None:
@@ -159,9 +158,6 @@ def _go_green(worker: Any, options: Options, undo: ExitStack) -> None:
     Pool.__module__, Pool.__qualname__, Pool.__name__ = TaskPool.__module__, "TaskPool", "TaskPool"
     worker.pool_cls = Pool
     undo.callback(_children.unwatch_spawns)
-    if options.share_results:
-        unshare = _upstream.share_results(worker.app, connections=_RESULT_CONNECTIONS)
-        undo.callback(unshare or _nothing)
     undo.callback(
         _connect(worker, options, undo, _upstream.signals_in_greenlets(loop.wake if loop else _nothing))
     )

@@ -88,7 +88,7 @@ def test_the_hub_still_has_the_parts_we_exchange() -> None:
 
 
 def test_the_backend_is_still_bound_to_a_thread() -> None:
-    """Each thread, so each greenlet, gets a backend of its own; once shared, `share_results` goes."""
+    """Each thread, so each greenlet, gets a backend of its own; once shared, `_results.py` goes."""
     app = Celery("canary", backend="cache+memory://", set_as_current=False)
     seen = [app.backend]
     thread = threading.Thread(target=lambda: seen.append(app.backend))

@@ -1,11 +1,19 @@
-"""Tasks that are made of tasks."""
+"""Tasks that are made of tasks.
+
+As a program it is the client: `python celery_canvas.py ask|wait`, the second one patched.
+"""
 
 from __future__ import annotations
 
-import os
 import sys
+
+if "wait" in sys.argv:
+    import greenkit.auto
+
+import os
 import time
 
+import gevent
 from celery import Celery, chain, chord, group
 
 import greenkit.celery
@@ -44,6 +52,13 @@ def parent() -> int:
     return int(add.delay(1, 2).get(disable_sync_subtasks=False, timeout=10)) + add.apply((1, 1)).get()
 
 
+@app.task(ignore_result=True)
+def waiting(number: int) -> None:
+    """Wait for a task whose queue nobody reads yet."""
+    answer = add.apply_async((number, 1), queue="held")
+    app.backend.client.incr("sum", answer.get(disable_sync_subtasks=False, timeout=60))
+
+
 @app.task(bind=True)
 def refused(self: object) -> None:
     from celery.exceptions import Reject
@@ -72,5 +87,17 @@ def ask() -> dict[str, object]:
     return answers
 
 
+def send_and_wait(number: int) -> int:
+    return int(add.apply_async((number, 1), queue="held").get(timeout=60))
+
+
+def wait() -> int:
+    """Wait in a hundred greenlets, as a web server on gevent does; half of them sent what they wait for."""
+    held = [add.apply_async((number, 1), queue="held") for number in range(50)]
+    waiters = [gevent.spawn(answer.get, timeout=60) for answer in held]
+    waiters += [gevent.spawn(send_and_wait, number) for number in range(50)]
+    return sum(waiter.get() for waiter in waiters)
+
+
 if __name__ == "__main__":
-    sys.stdout.write(repr(ask()))
+    sys.stdout.write(repr(globals()[sys.argv[1]]()))
