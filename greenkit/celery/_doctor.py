@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from greenkit import doctor
+from greenkit.celery._asking import ask
 from greenkit.celery._install import installed
 from greenkit.celery._options import Options
 from greenkit.errors import ConfigError
@@ -51,12 +52,11 @@ def replies(app: Celery, *, timeout: float) -> doctor.Diagnosis:
 
     Switches: may.
     """
-    answers = app.control.inspect(timeout=timeout)._request("greenkit_doctor") or {}
+    answers, trouble = ask(app, "greenkit_doctor", timeout=timeout)
     said = f"the running workers of {app.main or 'this app'}"
-    if not answers:
-        problem = f"no worker with greenkit.celery.install(app) answered within {timeout:g} s"
-        return doctor.Diagnosis(subject=said, problem=problem)
-    told = {name: doctor.from_document(answer) for name, answer in answers.items() if "findings" in answer}
+    if trouble:
+        return doctor.Diagnosis(subject=said, problem=trouble)
+    told = {name: doctor.from_document(answer) for name, answer in answers.items()}
     findings = {found: None for one in told.values() for found in one.findings}
     return doctor.Diagnosis(
         findings=tuple(findings),

@@ -191,7 +191,9 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
 
     def grow(self, n: int = 1) -> None:
         """Add `n` slots; what waits starts at once."""
-        self.limit += n
+        if n < 0:
+            self.shrink(-n)
+        self.limit += max(n, 0)
         self._dispatch()
 
     def shrink(self, n: int = 1) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from celery.bin.base import CeleryCommand, handle_preload_options
 
+from greenkit.celery._asking import ask
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,25 +22,37 @@ _CLEAR = "\x1b[H\x1b[J"
 
 
 @click.command(name="top", cls=CeleryCommand)
-@click.option("--every", default=2.0, show_default=True, help="Seconds between two looks.")
-@click.option("--timeout", default=1.0, show_default=True, help="Seconds to wait for workers to answer.")
+@click.option("--every", type=click.FloatRange(min=0.1), default=2.0, show_default=True,
+              help="Seconds between two looks.")  # fmt: skip
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=1.0,
+    show_default=True,
+    help="Seconds to wait for workers to answer.",
+)
 @click.option("--once", is_flag=True, help="Print one look and leave; status 2 when nobody answered.")
-@click.option("--tasks", default=5, show_default=True, help="Longest running tasks to show, per worker.")
+@click.option(
+    "--tasks",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    help="Longest running tasks to show, per worker.",
+)
 @click.pass_context
 @handle_preload_options  # type: ignore[untyped-decorator]  # Celery ships no types
 def top_command(ctx: Any, *, every: float, timeout: float, once: bool, tasks: int) -> None:
     """Show pools, limits, hub stalls and the longest tasks of all running workers."""
-    app = ctx.obj.app
-    while True:
-        answers = app.control.inspect(timeout=timeout)._request("greenkit", most=tasks) or {}
-        text = render(answers) or f"no worker with greenkit.celery.install(app) answered within {timeout:g} s"
-        click.echo(text if once else _CLEAR + text)
-        if once:
-            ctx.exit(0 if answers else 2)
-        try:
+    try:
+        while True:
+            answers, trouble = ask(ctx.obj.app, "greenkit", timeout=timeout, most=tasks)
+            text = trouble or render(answers)
+            click.echo(text if once else _CLEAR + text)
+            if once:
+                ctx.exit(2 if trouble else 0)
             time.sleep(every)
-        except KeyboardInterrupt:
-            return
+    except KeyboardInterrupt:
+        ctx.exit(0)
 
 
 def render(answers: Mapping[str, Mapping[str, Any]]) -> str:
@@ -49,10 +63,13 @@ def render(answers: Mapping[str, Mapping[str, Any]]) -> str:
         lines += [f"  pool {name:14} {_pool(pool)}" for name, pool in facts.get("pool", {}).items()]
         lines += [f"  limit {name:13} {_limit(limit)}" for name, limit in facts.get("limiter", {}).items()]
         lines += [f"  hub  {name:14} {_hub(hub)}" for name, hub in facts.get("watchdog", {}).items()]
-        lines += [
-            f"  {one['seconds']:8.1f} s  {one['name']}  {one['id']}  {one['at']}" for one in facts["tasks"]
-        ]
+        lines += [_task(one) for one in facts["tasks"]]
     return "\n".join(lines)
+
+
+def _task(task: Mapping[str, Any]) -> str:
+    waits = f"{task['at']}  {task.get('on', '')}".rstrip()
+    return f"  {task['seconds']:8.1f} s  {task['name']}  {task['id']}  {waits}"
 
 
 def _pool(pool: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ call, for tests. What a whole process knows about itself is `doctor`'s.
 
 from __future__ import annotations
 
-from greenkit.watchdog._census import LivingGreenlet, living_greenlets
+from greenkit.watchdog._census import LivingGreenlet, living_greenlets, whereabouts
 from greenkit.watchdog._forbid import forbid
 from greenkit.watchdog._process import expected, from_environ, running, start, stop
 from greenkit.watchdog._watchdog import Watchdog, WatchdogStatistics
@@ -23,4 +23,5 @@ __all__ = [
     "running",
     "start",
     "stop",
+    "whereabouts",
 ]

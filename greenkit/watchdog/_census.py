@@ -14,7 +14,7 @@ from greenkit.watchdog._look import Spot, label, spawned
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["LivingGreenlet", "living_greenlets"]
+__all__ = ["LivingGreenlet", "living_greenlets", "whereabouts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,17 @@ def living_greenlets() -> list[LivingGreenlet]:
     """
     hub = gevent.get_hub()
     return [
-        LivingGreenlet(
-            one, label(one), str(spawned(one) or ""), str(_waits(greenlet.gr_frame.__get__(one)) or "")
-        )
+        LivingGreenlet(one, label(one), str(spawned(one) or ""), whereabouts(one))
         for one in greenlets_of(hub)
     ]
+
+
+def whereabouts(one: Any) -> str:
+    """Return `file:line function` of the user's line `one` waits in, or of anybody's; "" without one.
+
+    Switches: never.
+    """
+    return str(_waits(greenlet.gr_frame.__get__(one)) or "")
 
 
 def _waits(frame: FrameType | None) -> Spot | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,9 +66,7 @@ def test_limits_and_revokes_by_remote_control(worker: Worker) -> None:
         expired = worker.send("child", "left", expires=0.2)
         worker.wait(lambda: worker.notes.hlen("unacked") == 3)
         assert len(ask(worker, "reserved")) == 2
-        (task,) = ask(worker, "greenkit")["tasks"]
-        assert (task["id"], task["name"]) == (running.id, "celery_app.nap")
-        assert " nap" in task["at"]
+        worker.wait(lambda: [task["id"] for task in ask(worker, "active")] == [running.id])
         tell(worker, "revoke", task_id=queued.id)
         time.sleep(0.3)  # past the other's expiry
         worker.app.control.revoke(running.id, terminate=True)
@@ -83,34 +83,68 @@ def test_limits_and_revokes_by_remote_control(worker: Worker) -> None:
         assert worker.end() == 0
 
 
-def test_greenkit_top_shows_what_runs(worker: Worker) -> None:
-    """`celery -A proj greenkit top --once` names pool and longest task; with no worker, status 2."""
-    command = [
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        "celery_app",
-        "greenkit",
-        "top",
-        "--once",
-        "--timeout",
-        "5",
-    ]
+def run(worker: Worker, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a `celery` command as a user does."""
+    argv = [sys.executable, "-m", "celery", "-A", "celery_app", *words]
+    return subprocess.run(
+        argv, cwd=PROGRAMS, env={**worker.environment, **environment}, capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
 
-    def look() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, cwd=PROGRAMS, env=worker.environment, capture_output=True, text=True, check=False
-        )
 
+def run_all(worker: Worker, *commands: str, **environment: str) -> list[subprocess.CompletedProcess[str]]:
+    """Run several at once: most of their time is waiting."""
+    with ThreadPoolExecutor() as at_once:
+        return list(at_once.map(lambda command: run(worker, *command.split(), **environment), commands))
+
+
+def test_commands_of_a_running_worker(worker: Worker) -> None:
+    """Inspect, control and top say and do what they should, typed at a command line."""
     with worker.running("-P", "gevent", "-c", "3"):
         result = worker.send("nap", 60)
         worker.wait(lambda: worker.notes.hlen("unacked") == 1)
-        seen = look()
+        inspected, seen = run_all(
+            worker, "inspect --timeout 3 -j greenkit", "greenkit top --once --timeout 3"
+        )  # fmt: skip
+        (told,) = json.loads(inspected.stdout).values()
+        (task,) = told["tasks"]
+        assert (task["id"], task["name"], task["children"]) == (result.id, "celery_app.nap", 0)
+        assert "celery_app.py:" in task["at"]
+        assert (task["at"].split()[-1], task["on"]) == ("nap", "gevent.hub.sleep")
+        assert 0 < task["seconds"] < 60
+        (active,) = ask(worker, "active")
+        assert (active["id"], active["worker_pid"]) == (result.id, task["greenlet"])
+        assert told["pool"]["celery"] == {"size": 3, "in_use": 1, "waiting": 0, "limited": 0, "ended": 0}
         assert seen.returncode == 0, seen.stderr
         assert "1/3 running" in seen.stdout
         assert f"celery_app.nap  {result.id}" in seen.stdout
-    assert look().returncode == 2
+
+        assert "5 slots: 1 running" in run(worker, "control", "--timeout", "3", "greenkit_pool", "5").stdout
+        for _ in range(4):
+            worker.send("nap", 60)
+        worker.wait(lambda: len(ask(worker, "active")) == 5)
+        for command, arguments in (("greenkit_pool", {"slots": 0}), ("pool_grow", {"n": -5})):
+            refused = worker.app.control.broadcast(command, arguments, reply=True, timeout=5, limit=1)
+            assert "cannot shrink by 5" in str(refused)
+        assert ask(worker, "stats")["pool"]["max-concurrency"] == 5
+
+
+def test_commands_that_cannot_be_done(worker: Worker) -> None:
+    """A wrong argument, no worker or no broker: status 2 and one sentence, no traceback."""
+    away = {"TEST_BROKER": "redis://127.0.0.1:1/0", "TEST_TRANSPORT": "{'max_retries': 1}"}
+    *cut_off, many, more, soon, never = run_all(
+        worker, "greenkit top --once", "greenkit doctor --worker", "inspect greenkit many",
+        "control greenkit_pool more", "control time_limit celery_app.nap soon", "greenkit top --every -1",
+        **away,
+    )  # fmt: skip
+    for said in cut_off:
+        assert (said.returncode, said.stderr) == (2, "")
+        assert "the broker redis://127.0.0.1:1/0 could not be asked" in said.stdout.replace("\n", " ")
+    for said in (many, more, soon, never):
+        assert (said.returncode, said.stderr.splitlines()[-1][:7]) == (2, "Error: "), said
+    alone = run(worker, "greenkit", "top", "--once")
+    assert (alone.returncode, alone.stderr) == (2, "")
+    assert alone.stdout.startswith("no worker with greenkit.celery.install(app) answered")
 
 
 def test_autoscale_reaches_its_most_at_once(worker: Worker) -> None:

@@ -7,7 +7,7 @@ from greenkit.celery._top import render
 
 def test_each_worker_has_its_pool_limits_hub_and_tasks() -> None:
     """Numbers come out with their words, longest tasks with the line they wait in."""
-    task = {"id": "4f", "name": "shop.ask", "seconds": 12.34, "at": "shop.py:7 ask"}
+    task = {"id": "4f", "name": "shop.ask", "seconds": 12.34, "at": "shop.py:7 ask", "on": "gevent.hub.sleep"}
     text = render({
         "celery@b": {"tasks": []},
         "celery@a": {
@@ -21,7 +21,7 @@ def test_each_worker_has_its_pool_limits_hub_and_tasks() -> None:
     assert "3/8 running, 2 waiting, 1 limited, 40 ended" in text
     assert "5 waiting, 90 granted, wait p95 0.50 s, paused for 2.0 s" in text
     assert "1 times still for 0.1 s or more, worst 0.25 s" in text
-    assert "12.3 s  shop.ask  4f  shop.py:7 ask" in text
+    assert "12.3 s  shop.ask  4f  shop.py:7 ask  gevent.hub.sleep" in text
     assert text.splitlines()[-1] == "celery@b"
 
 
