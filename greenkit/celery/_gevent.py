@@ -241,6 +241,10 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         """
         self._paused = True
 
+    def on_close(self) -> None:
+        """Pause; a shutdown by remote control gets here before the consumer waits for its broker."""
+        self.pause()
+
     def on_stop(self) -> None:
         """Wait until what runs has ended, at most the drain timeout."""
         self.pause()

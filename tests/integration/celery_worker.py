@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -58,29 +59,33 @@ class Worker:
         gc.collect()
 
     @contextlib.contextmanager
-    def running(self, *arguments: str, app: str = "celery_app", **environment: str) -> Iterator[Worker]:
-        """Start the worker, wait until it says it is ready, and end it at the end."""
+    def running(
+        self, *arguments: str, app: str = "celery_app", shell: str = "", **environment: str
+    ) -> Iterator[Worker]:
+        """Start the worker, wait until it says it is ready, and end its process group at the end.
+
+        Args:
+            *arguments: Of the worker's command line.
+            app: The module of the app.
+            shell: What `sh -c` runs, with `{}` for the worker's command line; empty for no shell.
+            **environment: On top of what the app needs.
+        """
         argv = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            app,
-            "worker",
-            "-l",
-            "INFO",
-            "--without-mingle",
+            *(sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO", "--without-mingle"),
+            *(arguments or ("-P", "gevent", "-c", "4")),
         ]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*argv, "--without-mingle", *(arguments or ("-P", "gevent", "-c", "4"))],
+                ["sh", "-c", shell.format(shlex.join(argv))] if shell else argv,
                 cwd=PROGRAMS, env={**self.environment, **environment}, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True,
             )  # fmt: skip
         try:
             self.wait(lambda: " ready." in self.text() or self.process.poll() is not None)
             yield self
         finally:
-            self.process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(10)
 
     def text(self) -> str:

@@ -90,6 +90,15 @@ def hold(number: int, mib: int) -> None:
 
 
 @app.task(ignore_result=True)
+def hold(number: int, key: str) -> None:
+    """Run until the test sets `key`."""
+    notes.eval(COUNT_ONCE, 2, "run-ids", "runs", uuid4().hex, str(number))
+    while not notes.exists(key):
+        time.sleep(0.05)
+    notes.incr("ended")
+
+
+@app.task(ignore_result=True)
 def stamp(number: int, seconds: float) -> None:
     """Note it where no broker is needed; on the second run the name is taken."""
     with Path(os.environ["TEST_FOLDER"], f"stamp-{number}").open("x"):

@@ -72,6 +72,18 @@ def test_apply_never_waits_and_the_queue_keeps_its_order(pool: TaskPool) -> None
     assert (pool.statistics().in_use, pool.statistics().ended) == (0, 5)
 
 
+def test_a_closed_pool_starts_nothing_that_waits(pool: TaskPool) -> None:
+    """Celery closes the pool before it stops the consumer; a slot that frees meanwhile stays free."""
+    gate = Event()
+    requests = [Request(pool, gate.wait) for _ in range(3)]
+    gevent.idle()
+    pool.close()
+    gate.set()
+    assert [request.names() for request in requests[:2]] == [["accept", "success"]] * 2
+    gevent.idle()
+    assert (requests[2].calls, pool.statistics().waiting) == ([], 1)
+
+
 def test_growing_starts_what_waits_and_shrinking_spares_what_runs(pool: TaskPool) -> None:
     """A slot more starts one task at once; fewer slots end none."""
     for _ in range(4):

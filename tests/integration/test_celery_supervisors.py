@@ -1,0 +1,103 @@
+"""What Kubernetes and systemd send to a worker they stop, signal by signal; the how-to page says the same."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from greenkit.celery._options import Options
+from tests.integration.celery_worker import PROGRAMS, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from greenkit.testing import ValkeyServer
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+GRACE = 30.0  # seconds from the first signal to SIGKILL
+
+
+@pytest.fixture
+def worker(greenkit_valkey: ValkeyServer, tmp_path: Path) -> Iterator[Worker]:
+    """Give a worker on empty databases, not started."""
+    url = greenkit_valkey.broker_url
+    with Worker(url, url, greenkit_valkey.url, tmp_path) as made:
+        made.notes.flushdb()
+        yield made
+
+
+def kubernetes(worker: Worker) -> None:
+    """TERM to the container's first process; systemd's KillMode=mixed begins in the same way."""
+    worker.process.send_signal(signal.SIGTERM)
+    worker.wait(lambda: "Warm shutdown" in worker.text())
+    worker.notes.set("go", 1)
+
+
+def kubernetes_pre_stop(worker: Worker) -> None:
+    """A preStop command that asks for the end by remote control, and TERM when the command is through."""
+    command = "-A", "celery_app", "control", "--timeout", "0.1", "shutdown"
+    with subprocess.Popen(
+        [sys.executable, "-m", "celery", *command], cwd=PROGRAMS, env=worker.environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ):  # fmt: skip
+        worker.wait(lambda: "Got shutdown from remote" in worker.text())
+        worker.notes.set("go", 1)
+    worker.process.send_signal(signal.SIGTERM)
+
+
+def systemd(worker: Worker) -> None:
+    """KillMode=control-group: TERM to every process of the unit, then CONT for those that stand still."""
+    for number in signal.SIGTERM, signal.SIGCONT:
+        os.killpg(worker.process.pid, number)
+    worker.wait(lambda: "Warm shutdown" in worker.text())
+    worker.notes.set("go", 1)
+
+
+@pytest.mark.parametrize(
+    ("shell", "stop"),
+    [
+        ("exec {}", kubernetes),
+        ("exec {}", kubernetes_pre_stop),
+        ("trap : TERM; {} & wait; wait $!", systemd),
+    ],
+    ids=["Kubernetes", "Kubernetes with preStop", "systemd"],
+)
+def test_a_supervised_worker_ends_before_it_is_killed(
+    worker: Worker, shell: str, stop: Callable[[Worker], None]
+) -> None:
+    """Of four running tasks two end; the others, and three that wait, go back: none is lost or repeated."""
+    conf = {"TEST_OPTIONS": "{'drain_timeout': 5.0}"}
+    with worker.running("-P", "gevent", "-c", "4", "--prefetch-multiplier", "2", shell=shell, **conf):
+        for number, key in enumerate(["go", "go", *["never"] * 5]):
+            worker.send("hold", number, key)
+        worker.wait(lambda: worker.notes.hlen("runs") == 4 and worker.notes.hlen("unacked") == 7)
+        stop(worker)
+        assert worker.process.wait(GRACE) == 0
+        with pytest.raises(ProcessLookupError):  # the KILL that follows finds nobody
+            os.killpg(worker.process.pid, signal.SIGKILL)
+        assert "Traceback" not in worker.text()
+    assert (worker.notes.llen("celery"), worker.notes.hlen("unacked")) == (5, 0)
+    assert int(worker.notes.get("ended")) == 2
+    assert worker.notes.hgetall("runs") == {str(number).encode(): b"1" for number in range(4)}
+
+
+def test_the_page_allows_for_the_drain() -> None:
+    """Both recipes of the how-to wait longer than a drain takes, and make the worker the first process."""
+    page = Path("docs/howto/stop-a-celery-worker.md").read_text(encoding="utf-8")
+
+    def number(pattern: str) -> float:
+        (found,) = re.findall(pattern, page)
+        return float(found)
+
+    longest = number(r"install\(app, drain_timeout=([\d.]+)\)") + 2 * Options().kill_grace
+    assert longest + 5 < number(r"TimeoutStopSec=(\d+)")
+    assert longest + 5 < number(r"terminationGracePeriodSeconds: (\d+)")
+    assert re.search(r"^ExecStart=\S+/greenkit celery ", page, re.MULTILINE)
+    assert 'command: ["greenkit", "celery", ' in page
