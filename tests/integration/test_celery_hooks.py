@@ -160,7 +160,7 @@ def test_workers_with_too_much_memory_recycle_one_after_the_other(worker: Worker
         worker.running(*limit, "-Q", "one", "-n", "one@%h", TEST_LOOKS="3"),
         other.running(*limit, "-Q", "two", "-n", "two@%h", TEST_LOOKS="5"),
     ):
-        one_each("hold", 200)
+        one_each("hoard", 200)
         worker.wait(lambda: ended(2))
         one_each("count", 0.0)
         worker.wait(lambda: ended(4))

@@ -160,7 +160,7 @@ def test_the_pool_grows_and_refuses_to_vanish(worker: Worker) -> None:
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_other_pools_have_the_hooks_that_make_sense(worker: Worker, pool: str) -> None:
-    """Quota retries, 429s, limits of tasks, resources and `inspect greenkit` work; one sentence says so, once."""
+    """Quota retries, 429s, limits, resources and `inspect greenkit` work; one sentence says so, once."""
     module = {"prefork": "prefork", "threads": "thread", "solo": "solo"}[pool]
     with worker.running("-P", pool, "-c", "2"):
         assert worker.send("limited").get(timeout=10) == 0

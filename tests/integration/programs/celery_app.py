@@ -83,7 +83,7 @@ held: list[bytearray] = []
 
 
 @app.task(ignore_result=True)
-def hold(number: int, mib: int) -> None:
+def hoard(number: int, mib: int) -> None:
     """Take memory and never give it back."""
     held.append(bytearray(b"x") * (mib << 20))
     count(number, 0.0)

@@ -102,8 +102,7 @@ def test_a_greenlet_that_outlives_its_task_may_run_another_tasks_body(pool: Task
         return gevent.spawn(lambda: door.wait(5) and inner())
 
     child = run(pool, body, timeout=0.01)
-    gevent.sleep(0.02)
-    door.set()
+    gevent.spawn_later(0.02, door.set)  # past the limit
     assert child.get(timeout=5) == "inner"
 
 

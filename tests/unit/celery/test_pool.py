@@ -231,6 +231,7 @@ class Loop:
 
     def __init__(self, error: Exception) -> None:
         self.owner, self.raising, self.acks = gevent.getcurrent(), [error, error], 0
+        self.gate = Event()
 
     def wake(self) -> None:
         pass
@@ -239,7 +240,8 @@ class Loop:
         if self.raising:
             raise self.raising.pop()
         self.acks += 1
-        gevent.sleep(min(timeout, TICK))
+        self.gate.set()
+        gevent.sleep(0)
 
 
 @pytest.mark.parametrize(
@@ -251,8 +253,10 @@ def test_only_a_lost_connection_ends_the_loop_of_a_draining_pool(
     """An event for a service that has stopped is no reason to keep the acks of the last tasks."""
     loop = Loop(error)
     pool.register_with_event_loop(loop)  # type: ignore[arg-type]
-    request = Request(pool, lambda: gevent.sleep(5 * TICK))
+    request = Request(pool, loop.gate.wait)
     gevent.idle()
+    if not goes_on:  # nothing turns any more; the task ends by itself
+        gevent.spawn_later(TICK, loop.gate.set)
     pool.on_stop()
     assert request.names() == ["accept", "success"]
     assert (loop.acks > 0) == goes_on
