@@ -46,7 +46,8 @@ class Options:
             tasks go back to the broker. None waits for ever, as Celery does.
         retry_limited: Turn `WouldWait` and `RateLimited` out of a task into a retry after the
             seconds they carry, not counted against `max_retries`.
-        unpatched: "refuse" to start a green pool in a process gevent has not patched, or "warn".
+        unpatched: "refuse" to start a worker in a process whose patch does not fit its pool, or
+            "warn". Only as an argument does it hold for what the command line tells already.
         kill_grace: Seconds a task over its hard limit gets for its `finally` blocks before it is
             killed again.
         children: What happens to greenlets a task leaves running: "report" them, once per task and
