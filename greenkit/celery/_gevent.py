@@ -22,7 +22,7 @@ from greenkit.celery._children import watch_spawns
 from greenkit.celery._job import Job
 from greenkit.celery._options import Options
 from greenkit.celery._quota import Quotas, limiter_of
-from greenkit.celery._recycle import Recycler
+from greenkit.celery._recycle import Recycler, end_worker
 from greenkit.celery._resources import close_resources, open_resources
 from greenkit.wait import Deadline
 
@@ -73,7 +73,6 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         self.settings = Options()
         self.loop: GreenHub | None = None
         self.window: Callable[[int], None] = lambda _: None
-        self.on_due: Callable[[str], None] = lambda _: None
         self._jobs: dict[int, Job] = {}
         self._queue: deque[Job] = deque()
         self._quotas = Quotas(self._ask_again, self._move_window, most=0)
@@ -330,7 +329,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         self._change.set()
         if not self._paused and (why := self._recycler.due(self._ended)):
             self.pause()
-            self.on_due(why)
+            end_worker(self.settings.recycle, why)
         if self._paused and self.loop is not None:
             self.loop.wake()
         self._dispatch()

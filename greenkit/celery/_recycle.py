@@ -15,9 +15,11 @@ import sys
 from pathlib import Path
 from time import monotonic
 
+from celery.platforms import EX_OK
 from celery.utils.log import get_logger
+from celery.worker import state
 
-__all__ = ["Recycler", "start_anew_at_exit"]
+__all__ = ["Recycler", "end_worker"]
 
 _logger = get_logger(__name__)
 _SPREAD = 0.2
@@ -62,9 +64,15 @@ class Recycler:
         return f"{resident >> 20} MiB are resident, the limit of this process is {self.most_memory >> 20} MiB"
 
 
-def start_anew_at_exit() -> None:
-    """Have the process become a new one, with the same command line, when it has shut down."""
-    atexit.register(_start_anew)
+def end_worker(how: str, why: str) -> None:
+    """Have the worker drain and then end, or, when `how` is "exec", become a new one.
+
+    Switches: may.
+    """
+    _logger.warning("%s; this worker drains and %s", why, "starts anew" if how == "exec" else "exits")
+    if how == "exec":
+        atexit.register(_start_anew)
+    state.should_stop = EX_OK  # what SIGTERM sets
 
 
 def _start_anew() -> None:

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from celery import signals
 from celery.concurrency import get_implementation
-from celery.platforms import EX_OK
 from celery.utils.log import get_logger
-from celery.worker import state
 from kombu.asynchronous import get_event_loop, set_event_loop
 from kombu.utils.imports import symbol_by_name
 
 from greenkit import watchdog
 from greenkit.boot import patched
-from greenkit.celery import _body, _children, _recycle, _remote, _resources, _upstream
+from greenkit.celery import _body, _children, _remote, _resources, _upstream
 from greenkit.celery._gevent import TaskPool
 from greenkit.celery._loop import GreenHub
 from greenkit.celery._options import Options
@@ -151,7 +149,6 @@ def _go_green(worker: Any, options: Options, undo: ExitStack) -> None:
             super().__init__(*args, **kwargs)
             self.settings = options
             self.window = lambda places: _move_window(worker.consumer, places)
-            self.on_due = lambda why: _recycle_worker(options.recycle, why)
             if loop is not None:
                 loop.timer = worker.timer
 
@@ -211,13 +208,6 @@ def _move_window(consumer: Any, places: int) -> None:
     # As for ETA tasks (celery/worker/strategy.py): what waits here takes nobody's place.
     move = consumer.qos.increment_eventually if places > 0 else consumer.qos.decrement_eventually
     move(abs(places))
-
-
-def _recycle_worker(how: str, why: str) -> None:
-    _logger.warning("%s; this worker drains and %s", why, "starts anew" if how == "exec" else "exits")
-    if how == "exec":
-        _recycle.start_anew_at_exit()
-    state.should_stop = EX_OK  # what SIGTERM sets
 
 
 def _nothing() -> None:

@@ -73,12 +73,15 @@ def test_limits_hold_against_tasks_that_resist(worker: Worker) -> None:
 
 
 def test_the_pool_keeps_limits_without_install(worker: Worker) -> None:
-    """`-P custom` with our pool in an app that does not install(): its limits hold all the same."""
+    """`-P custom` in an app that does not install(): time limits hold, and it starts anew when it is due."""
     pool = {"CELERY_CUSTOM_WORKER_POOL": "greenkit.celery:TaskPool", "TEST_STOCK": "1"}
-    with worker.running("-P", "custom", "-c", "2", **pool):
+    with worker.running("-P", "custom", "-c", "1", "--max-tasks-per-child", "3", **pool):
         with pytest.raises(Exception, match="TimeLimitExceeded"):
             worker.send("swallow").get(timeout=10)
         assert worker.send("tidy").get(timeout=10) == "tidied"
+        for _ in range(2):
+            assert worker.send("nap", 0.01).get(timeout=20) == "done"
+        worker.wait(lambda: worker.text().count(" ready.") == 2)
 
 
 def test_terminate_ends_in_revoked(worker: Worker) -> None:
