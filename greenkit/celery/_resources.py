@@ -57,7 +57,7 @@ def open_resources(modules: Iterable[str]) -> None:
 
 
 def close_resources() -> None:
-    """Run the closers, once.
+    """Run the closers, the last first.
 
     Switches: may.
     """
@@ -73,11 +73,18 @@ def _close(function: Callable[[], Any]) -> None:
 
 
 def in_children(modules: Iterable[str]) -> Callable[[], None]:
-    """Do both in each child of a prefork worker that starts from now on; return what ends it."""
+    """Do both in each child of a prefork worker that starts from now on; return what ends it.
+
+    A child that cannot open does not start.
+    """
     names = tuple(modules)
 
     def on_init(**_: Any) -> None:
-        open_resources(names)
+        try:
+            open_resources(names)
+        except Exception as exc:  # Celery would log it, and give the child tasks
+            _logger.exception("this child of the worker cannot start")
+            raise SystemExit(1) from exc
 
     def on_shutdown(**_: Any) -> None:
         close_resources()

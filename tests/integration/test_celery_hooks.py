@@ -41,10 +41,11 @@ def test_resources_live_as_long_as_the_worker(worker: Worker, pool: str) -> None
     assert int(worker.notes.get("ended")) == 1
 
 
-def test_a_worker_that_cannot_warm_up_does_not_start(worker: Worker) -> None:
+@pytest.mark.parametrize("pool", ["gevent", "prefork"])
+def test_a_worker_that_cannot_warm_up_does_not_start(worker: Worker, pool: str) -> None:
     """A module of the warm-up list that does not exist ends the worker, by name, before any message."""
     worker.send("count", 1, 0.0)
-    with worker.running(TEST_OPTIONS="{'warm_up': ['no_such_module']}"):
+    with worker.running("-P", pool, "-c", "2", TEST_OPTIONS="{'warm_up': ['no_such_module']}"):
         assert worker.process.wait(20) == 1
         assert "no_such_module" in worker.text()
     assert worker.notes.hlen("runs") == 0
