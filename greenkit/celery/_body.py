@@ -14,10 +14,10 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from celery.exceptions import Reject, Retry
+from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
-from greenkit.celery._job import current_job
+from greenkit.celery._job import Killed, current_job
 from greenkit.celery._quota import costs_of, limiter_of
 from greenkit.errors import RateLimited, WouldWait
 
@@ -78,6 +78,7 @@ def _edged(run: Callable[..., Any]) -> Callable[..., Any]:
             return result
         except BaseException as exc:
             job.end_permit(exc)
+            job.settle_children(too_late=isinstance(exc, (Killed, SoftTimeLimitExceeded)))
             raise
         finally:
             job.leave_body()

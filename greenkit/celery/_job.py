@@ -164,12 +164,16 @@ class Job:
     def terminate(self, signal: int | None = None) -> None:
         """Do nothing: Celery calls this after `TaskPool.terminate_job`, which did the work."""
 
-    def settle_children(self) -> None:
+    def settle_children(self, *, too_late: bool = False) -> None:
         """Deal with the greenlets the task leaves behind, still within its limits.
+
+        Args:
+            too_late: The task's own time is up; who would be joined is killed.
 
         Switches: may.
         """
-        self.children.settle(self._left, str(getattr(self.task, "name", self.task_id)))
+        policy = "kill" if too_late and self._left == "join" else self._left
+        self.children.settle(policy, str(getattr(self.task, "name", self.task_id)))
 
     def end_permit(self, error: BaseException | None) -> None:
         """Give the task's permit back, and tell its limiter how the call ended.

@@ -39,6 +39,7 @@ def run(pool: TaskPool, body: Callable[[], Any], **limits: float) -> Any:
         lambda: (0, _edged(body)(), 0.0),
         callback=lambda result: ended.set(result[1]),
         error_callback=lambda info: ended.set_exception(info.exception),
+        timeout_callback=lambda soft, limit: soft or ended.set_exception(RuntimeError("hard limit")),
         **limits,
     )
     return ended.get(timeout=10)
@@ -132,3 +133,36 @@ def test_a_function_left_behind_has_one_name(caplog: pytest.LogCaptureFixture) -
     door.set()
     (said,) = [one.getMessage() for one in caplog.records]
     assert "has_one_name.<locals>.wait running" in said
+
+
+@pytest.mark.parametrize(("policy", "how"), [("join", "ended"), ("kill", "killed")])
+def test_a_task_that_fails_leaves_nobody_behind_either(pool: TaskPool, policy: str, how: str) -> None:
+    """Its children are joined or killed before the failure is noted."""
+    pool.settings = Options(children=policy)
+    fate: list[str] = []
+
+    def body() -> None:
+        gevent.spawn(note_fate, fate, 0.01 if policy == "join" else None)
+        gevent.sleep(0)
+        raise ValueError("failed")
+
+    with pytest.raises(Exception, match="failed"):
+        run(pool, body)
+    assert fate == [how]
+
+
+def test_children_do_not_outlive_the_limit_of_a_task_that_joins_them(pool: TaskPool) -> None:
+    """The task waits for them until its time is up; then they are killed with it."""
+    fate: list[str] = []
+    with pytest.raises(Exception, match="hard limit"):
+        run(pool, lambda: gevent.spawn(note_fate, fate, None) and None, timeout=0.02)
+    assert fate == ["killed"]
+
+
+def note_fate(fate: list[str], seconds: float | None) -> None:
+    try:
+        Event().wait(seconds)
+    except gevent.GreenletExit:
+        fate.append("killed")
+    else:
+        fate.append("ended")
