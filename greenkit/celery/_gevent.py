@@ -302,9 +302,11 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         while self._queue and len(self._jobs) < self.limit and not self._paused:
             job = self._queue.popleft()
             self._jobs[job.number] = job  # reserved: a limiter that asks its store lets others in here
-            if limiter_of(job.task) is None or self._admitted(job):
+            admitted = limiter_of(job.task) is None or self._admitted(job)
+            if admitted and not self._paused:
                 job.start(self._done)
             else:
+                job.end_permit(None)  # if paused meanwhile, there is one
                 del self._jobs[job.number]
 
     def _admitted(self, job: Job) -> bool:

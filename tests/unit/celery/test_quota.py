@@ -149,3 +149,18 @@ def test_a_failing_cost_does_not_stop_the_line_behind_it(pool: TaskPool) -> None
     assert (order, broken.calls, first.calls) == (
         ["first", "behind"], ["accept", "failure"], ["accept", "success"],
     )  # fmt: skip
+
+
+def test_a_worker_told_to_stop_while_a_limiter_is_asked_starts_nothing(pool: TaskPool) -> None:
+    """The permit that comes then is given back, and the message is the broker's again."""
+
+    class Slow(Gate):
+        def try_permit(self, **costs: float) -> Any:
+            pool.pause()
+            return super().try_permit(**costs)
+
+    gate = Slow()
+    gate.free = 1
+    request = Request(pool, lambda: None, SimpleNamespace(name="limited", limits=gate))
+    gevent.idle()
+    assert (request.calls, gate.ended, pool.statistics().in_use) == ([], [None], 0)
