@@ -307,7 +307,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
                 job.start(self._done)
             else:
                 job.end_permit(None)  # if paused meanwhile, there is one
-                del self._jobs[job.number]
+                self._free(job)
 
     def _admitted(self, job: Job) -> bool:
         try:
@@ -326,15 +326,18 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
             self.loop.wake()
 
     def _done(self, job: Job) -> None:
-        del self._jobs[job.number]
         self._ended += 1
-        self._change.set()
         if not self._paused and (why := self._recycler.due(self._ended)):
             self.pause()
             end_worker(self.settings.recycle, why)
+        self._free(job)
+        self._dispatch()
+
+    def _free(self, job: Job) -> None:
+        del self._jobs[job.number]
+        self._change.set()
         if self._paused and self.loop is not None:
             self.loop.wake()
-        self._dispatch()
 
     def _get_info(self) -> dict[str, Any]:
         return {
