@@ -143,7 +143,7 @@ def test_a_task_that_fails_leaves_nobody_behind_either(pool: TaskPool, policy: s
 
     def body() -> None:
         gevent.spawn(note_fate, fate, 0.01 if policy == "join" else None)
-        gevent.sleep(0)
+        gevent.idle()
         raise ValueError("failed")
 
     with pytest.raises(Exception, match="failed"):
