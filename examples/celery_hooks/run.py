@@ -1,6 +1,9 @@
 """Start a broker, a gevent worker, a prefork worker and beat; show what hooks and limits do; stop all."""
 
+import argparse
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -10,23 +13,34 @@ from pathlib import Path
 import redis
 from celery import Celery, chord
 
+from greenkit.errors import GreenkitError
 from greenkit.testing import ValkeyServer
 
 HERE = Path(__file__).parent
 
 
-def start(*arguments):
-    name = "-".join(arguments)[:60]
-    with Path(os.environ["EXAMPLE_DIR"], f"log-{name}").open("wb") as log:
+@contextlib.contextmanager
+def running(*arguments):
+    """Run `celery ARGUMENTS`; it ends with the block, whichever way that ends."""
+    with Path(os.environ["EXAMPLE_DIR"], f"log-{arguments[-1]}").open("wb") as log:
         argv = [sys.executable, "-m", "celery", "-A", "shop", *arguments]
-        return subprocess.Popen(argv, cwd=HERE, stdout=log, stderr=log)
+        # A session of its own: Ctrl-C is for us.
+        process = subprocess.Popen(argv, cwd=HERE, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield process
+        process.terminate()
+        process.wait(30)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
-def until(condition, seconds=60.0):
-    end = time.monotonic() + seconds
+def until(condition):
+    end = time.monotonic() + 60
     while not condition():
         if time.monotonic() > end:
-            raise SystemExit("it took too long; the logs are in " + os.environ["EXAMPLE_DIR"])
+            raise TimeoutError("it took too long")
         time.sleep(0.05)
 
 
@@ -63,34 +77,51 @@ def tour(app, green):
 def drain(app, green, server):
     for _ in range(10):
         app.send_task("shop.sleepy", (1.5,), ignore_result=True)
-    broker = redis.Redis.from_url(server.url)
-    until(lambda: broker.hlen("unacked") >= 10)
-    time.sleep(0.3)
-    green.terminate()
-    status = green.wait(30)
-    ended, back = len(lines("done")), broker.llen("celery")
+    with redis.Redis.from_url(server.url) as broker:
+        until(lambda: broker.hlen("unacked") >= 10)
+        time.sleep(0.3)
+        green.terminate()
+        status = green.wait(30)
+        ended, back = len(lines("done")), broker.llen("celery")
     print(f"drain       status {status}; ended: {ended}, back in the queue: {back}")
     print("resources  ", lines("life")[-1])
-    broker.close()
 
 
-def main():
-    with tempfile.TemporaryDirectory() as directory, ValkeyServer() as server:
-        os.environ |= {"EXAMPLE_DIR": directory, "EXAMPLE_BROKER": server.broker_url}
-        quiet = "--without-mingle", "--without-gossip"
-        green = start("worker", "-P", "gevent", "-c", "4", *quiet)
-        others = [start("worker", "-P", "prefork", "-c", "1", "-Q", "cpu", *quiet), start("beat")]
-        try:
-            with Celery("client", broker=server.broker_url, backend=server.broker_url) as app:
-                tour(app, green)
-                others[1].terminate()  # beat: what it sends now would be counted below
-                others[1].wait(20)
-                drain(app, green, server)
-        finally:
-            for process in (green, *others):
-                process.terminate()
-                process.wait(20)
+def show(server):
+    impatient = {"retry_policy": {"max_retries": 1}}  # a broker that is gone is gone
+    quiet = "--without-mingle", "--without-gossip"
+    with (
+        Celery("client", broker=server.broker_url, backend=server.broker_url) as app,
+        running("worker", *quiet, "-c", "1", "-Q", "cpu", "-P", "prefork"),
+        running("worker", *quiet, "-c", "4", "-P", "gevent") as green,
+    ):
+        app.conf.update(
+            broker_transport_options={"max_retries": 1}, result_backend_transport_options=impatient
+        )
+        with running("beat"):  # no longer: what it sends would be counted in the queue
+            tour(app, green)
+        drain(app, green, server)
+
+
+def attempt(directory):
+    """Return what went wrong, with the ends of the logs, or "" when nothing did."""
+    os.environ["EXAMPLE_DIR"] = directory
+    try:
+        with ValkeyServer() as server:
+            os.environ["EXAMPLE_BROKER"] = server.broker_url
+            show(server)
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, (GreenkitError, KeyboardInterrupt)):
+            return str(error) or "stopped"
+        logs = [f"\n{log.name}:\n" + log.read_text()[-1000:] for log in Path(directory).glob("log-*")]
+        return "".join([f"{type(error).__name__}: {error}", *logs])
+    return ""
 
 
 if __name__ == "__main__":
-    main()
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        trouble = attempt(place)
+    if trouble:
+        print(trouble, file=sys.stderr, flush=True)
+        os._exit(130 if trouble == "stopped" else 1)  # Celery's results would ask a broker that is gone
