@@ -92,7 +92,13 @@ class Run:
         self._path = f"/batches/{post.value['id']}/"
         self.show.say(f"accepted as {self._path}")
         patience = 30.0 + 3 * options.latency + 10 / options.rate.per_second
-        follow(bell, self._api, self._path, show=self.show.progress, alive=self._alive, patience=patience)
+        last = follow(
+            bell, self._api, self._path, show=self.show.progress, alive=self._alive, patience=patience
+        )
+        if last["left"]:
+            self.show.say(
+                f"no answer for {patience:.0f} s: giving up; --logs shows what the worker said of it"
+            )
 
     def stop(self) -> None:
         """Count, then stop everything in order, each within its deadline."""
