@@ -84,11 +84,13 @@ def install(
 
 
 def _tell_the_command_line() -> None:
-    """Have `celery inspect greenkit` pass: words are checked against those known on the asking side."""
+    """Have `celery inspect greenkit` pass, which checks words on the asking side, and `celery events` end."""
     if "celery.bin.celery" in sys.modules:
         from greenkit.celery import _remote
+        from greenkit.celery._events import end_on_term
 
         _remote.register()
+        end_on_term()
 
 
 def uninstall(app: Celery) -> None:

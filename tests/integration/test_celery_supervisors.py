@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -86,6 +87,42 @@ def test_a_supervised_worker_ends_before_it_is_killed(
     assert (worker.notes.llen("celery"), worker.notes.hlen("unacked")) == (5, 0)
     assert int(worker.notes.get("ended")) == 2
     assert worker.notes.hgetall("runs") == {str(number).encode(): b"1" for number in range(4)}
+
+
+@contextlib.contextmanager
+def companion(worker: Worker, log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a `greenkit celery` command beside the workers."""
+    words = "-m", "greenkit", "celery", "-A", "celery_app", *command
+    environment = {**worker.environment, "PYTHONUNBUFFERED": "1"}
+    with log.open("wb") as output, subprocess.Popen(
+        [sys.executable, *words], cwd=PROGRAMS, env=environment, stdout=output, stderr=subprocess.STDOUT
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+def test_beat_and_events_end_in_good_order(worker: Worker, tmp_path: Path, number: signal.Signals) -> None:
+    """Scheduler, dumper and camera are told to end while they wait, and leave with status 0."""
+    commands = (
+        ("beat", "-l", "INFO", "-s", str(tmp_path / "schedule")),
+        ("events", "--dump"),
+        ("events", "--camera", "celery.events.snapshot.Polaroid"),
+    )
+    logs = [worker.log, tmp_path / "dump.log", tmp_path / "camera.log"]
+    with contextlib.ExitStack() as stack:
+        running = [
+            stack.enter_context(companion(worker, log, *command))
+            for log, command in zip(logs, commands, strict=True)
+        ]
+        worker.wait(lambda: "beat: Starting" in worker.text())
+        worker.wait(lambda: len(worker.notes.client_list(_type="pubsub")) == 2)  # both listen
+        for process in running:
+            process.send_signal(number)
+        ended = [process.wait(30) for process in running]
+        assert ended == [0, 0, 0], [log.read_text() for log in logs]
 
 
 def test_the_page_allows_for_the_drain() -> None:
