@@ -110,6 +110,30 @@ def test_an_amqp_connection_cut_while_tasks_run_repeats_none(
             assert worker.end() == 0
 
 
+def test_a_frozen_rabbitmq_is_noticed(greenkit_valkey: ValkeyServer, tmp_path: Path) -> None:
+    """Missed heartbeats end the connection; after the thaw all is done once, and remote control answers."""
+    with RabbitServer(own=True) as rabbit:
+        urls = rabbit.broker_url, greenkit_valkey.broker_url, greenkit_valkey.url
+        conf = {"TEST_CONF": "{'broker_heartbeat': 2}"}
+        arguments = "-P", "gevent", "-c", "4", "--prefetch-multiplier", "2"
+        with Worker(*urls, tmp_path) as worker, worker.running(*arguments, **conf):
+            worker.notes.flushdb()
+            for number in range(12):
+                worker.send("hold", number, "go", delivery_mode="persistent")
+            worker.wait(lambda: worker.notes.hlen("runs") == 4)
+            rabbit.freeze()
+            try:
+                worker.wait(lambda: "Connection to broker lost" in worker.text())
+            finally:
+                rabbit.thaw()
+            worker.wait(lambda: worker.text().count("Connected to amqp") >= 2)
+            worker.wait(lambda: worker.app.control.inspect(timeout=1).ping())
+            worker.notes.set("go", 1)
+            worker.wait(lambda: int(worker.notes.get("ended") or 0) >= 12)
+            assert worker.end() == 0
+            assert runs(worker) == [1] * 12
+
+
 def test_a_plain_worker_may_share_the_queue(worker: Worker, tmp_path: Path) -> None:
     """What ours books in batches is booked as kombu does: plain workers restore it when ours is killed."""
     for number in range(6):

@@ -118,6 +118,29 @@ def test_rabbitmq_gets_back_what_was_not_done(
         assert sorted(int(count) for count in worker.notes.hvals("runs")) == [1, 1, 1, 1, 2, 2, 2, 2]
 
 
+def test_rabbitmq_gets_back_what_was_only_fetched(
+    greenkit_rabbitmq: RabbitServer, greenkit_valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    """TERM with a full pool: slots that free afterwards take nothing of the backlog, all of it goes back."""
+    urls = greenkit_rabbitmq.broker_url, greenkit_valkey.broker_url, greenkit_valkey.url
+    arguments = "-P", "gevent", "-c", "4", "--prefetch-multiplier", "3", "-Q", "fetched"
+    with Worker(*urls, tmp_path) as worker:
+        worker.notes.flushdb()
+        with worker.running(*arguments):
+            for number in range(10):
+                worker.send("hold", number, "go", queue="fetched")
+            worker.wait(lambda: worker.notes.hlen("runs") == 4 and worker.text().count("hold[") >= 10)
+            worker.process.send_signal(TERM)
+            worker.wait(lambda: "Warm shutdown" in worker.text())
+            worker.notes.set("go", 1)
+            assert worker.process.wait(30) == 0
+            assert "Traceback" not in worker.text()
+        assert int(worker.notes.get("ended")) == 4
+        assert sorted(worker.notes.hvals("runs")) == [b"1"] * 4
+        with worker.app.connection() as connection:
+            assert connection.default_channel.queue_declare("fetched", passive=True).message_count == 6
+
+
 def test_a_broker_that_dies_while_the_pool_drains_kills_no_task(
     greenkit_valkey: ValkeyServer, tmp_path: Path
 ) -> None:
