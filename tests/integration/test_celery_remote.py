@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from greenkit.testing import RabbitServer
+from greenkit.testing._find import rabbitmq_script
 from tests.integration.celery_worker import PROGRAMS, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from greenkit.testing import ValkeyServer
 
@@ -52,6 +55,42 @@ def test_remote_control_survives_its_connection(worker: Worker) -> None:
         assert worker.notes.get("ended") is None, "the pool was not full when the answer came"
         worker.notes.set("go", 1)
         worker.wait(lambda: worker.notes.get("ended") == b"1")
+
+
+def close_pidbox_connection(rabbit: RabbitServer) -> None:
+    """Have the broker close the connection on which it sends remote control to the worker."""
+    guard = rabbit._guard
+    assert guard is not None
+    home = Path(guard.directory)
+    environment = {**os.environ, "HOME": str(home), "ERL_EPMD_PORT": str(rabbit._ports[2])}
+    cookie = (home / ".erlang.cookie").read_text()
+    command = rabbitmq_script().with_name("rabbitmqctl"), "-q", "-n", rabbit._node, "--erlang-cookie", cookie
+
+    def ctl(*words: str) -> dict[str, str]:
+        done = subprocess.run([*command, *words], env=environment, capture_output=True, text=True, check=True)
+        return dict(line.split("\t") for line in done.stdout.splitlines() if "\t" in line)
+
+    consumers = ctl("list_consumers", "queue_name", "channel_pid")
+    (channel,) = [channel for queue, channel in consumers.items() if queue.endswith(".celery.pidbox")]
+    ctl("close_connection", ctl("list_channels", "pid", "connection")[channel], "closed by a test")
+
+
+def test_remote_control_survives_its_amqp_connection(greenkit_valkey: ValkeyServer, tmp_path: Path) -> None:
+    """RabbitMQ closes the pidbox's connection: ping answers while the pool is full, the task runs once."""
+    with RabbitServer(own=True) as rabbit:
+        urls = rabbit.broker_url, greenkit_valkey.broker_url, greenkit_valkey.url
+        with Worker(*urls, tmp_path) as worker, worker.running("-P", "gevent", "-c", "1"):
+            worker.notes.flushdb()
+            worker.send("hold", 1, "go")
+            worker.wait(lambda: worker.notes.hlen("runs") == 1)
+            close_pidbox_connection(rabbit)
+            worker.wait(lambda: "Connection to broker lost" in worker.text())
+            worker.wait(lambda: worker.app.control.inspect(timeout=1).ping())
+            assert worker.notes.get("ended") is None, "the pool was not full when the answer came"
+            worker.notes.set("go", 1)
+            worker.wait(lambda: worker.notes.get("ended"))
+            assert worker.end() == 0
+            assert worker.notes.hgetall("runs") == {b"1": b"1"}
 
 
 def test_limits_and_revokes_by_remote_control(worker: Worker) -> None:
