@@ -35,6 +35,8 @@ def left(worker: Worker) -> tuple[int, int]:
 @pytest.mark.parametrize(
     ("conf", "signals", "seconds", "back", "status"),
     [
+        ({}, (TERM,), 1.0, 0, 0),
+        ({}, (QUIT,), 60.0, 4, 0),
         ({}, (TERM, QUIT), 60.0, 4, 0),
         ({"worker_soft_shutdown_timeout": 4.0}, (QUIT,), 1.5, 0, 0),
         ({"worker_soft_shutdown_timeout": 1.0}, (QUIT,), 60.0, 4, 0),
@@ -43,6 +45,8 @@ def left(worker: Worker) -> tuple[int, int]:
         ({}, (INT, INT), 60.0, 4, 1),
     ],
     ids=[
+        "TERM",
+        "QUIT",
         "TERM, QUIT",
         "QUIT, soft, short tasks",
         "QUIT, soft, long tasks",
