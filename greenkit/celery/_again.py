@@ -2,11 +2,14 @@
 
 A broker that loses a connection gives out again what was not acknowledged on it, also what still
 runs. With AMQP an ack belongs to the connection its message came on, so the running task takes
-over the new message and acknowledges that one, instead of running twice.
+over the new message and acknowledges that one, instead of running twice. A task that held the thread
+for longer than two heartbeats acknowledges on a connection the broker has closed already: what was
+acknowledged lately is known too.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["SecondDeliveries"]
 
 _logger = get_logger(__name__)
+_RECENT = 1000
 
 
 class SecondDeliveries:
@@ -26,6 +30,7 @@ class SecondDeliveries:
     def __init__(self, consumer: Any) -> None:
         self.consumer = consumer
         self._orphans: dict[str, Any] = {}
+        self._acked: deque[tuple[Any, ...]] = deque(maxlen=_RECENT)
 
     def connection_lost(self) -> None:
         """Remember what runs: its acks cannot reach the broker any more.
@@ -40,23 +45,37 @@ class SecondDeliveries:
         """Return `receive`, Celery's message handler, with ours before it."""
 
         def on_message(message: Any) -> Any:
-            if self._orphans and self._is_known(message):
+            if _redelivered(message) and (self._was_acked(message) or self._still_runs(message)):
                 return None
+            if isinstance(message.headers, dict):
+                # Not when the broker has it, which AMQP does not say, but when it is written.
+                message.ack_log_error = partial(self._ack, message.ack_log_error, _key(message.headers))
             return receive(message)
 
         return on_message
+
+    def _ack(self, ack: Callable[..., None], key: tuple[Any, ...], *args: Any) -> None:
+        self._acked.append(key)
+        ack(*args)
+
+    def _was_acked(self, message: Any) -> bool:
+        if not isinstance(message.headers, dict) or _key(message.headers) not in self._acked:
+            return False
+        message.ack_log_error(_logger, self.consumer.connection_errors)
+        _logger.info("task %s came again, its ack was lost; it is not run twice", message.headers.get("id"))
+        return True
 
     def _rejected(self, request: Any, logger: Any, errors: Any, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's
         if requeue:  # whoever gets it again is to run it
             self._orphans.pop(request.id, None)
 
-    def _is_known(self, message: Any) -> bool:
+    def _still_runs(self, message: Any) -> bool:
         headers = message.headers
         request = self._orphans.get(headers.get("id", "")) if isinstance(headers, dict) else None
-        if request is None or not _redelivered(message):
+        if request is None:
             return False
-        if headers.get("retries", 0) != request.request_dict.get("retries", 0):
-            return False  # a retry carries the same id
+        if _key(headers) != _key(request.request_dict):
+            return False
         if not request.acknowledged and request not in self.consumer.pool.requests():
             return False  # it was killed
         del self._orphans[request.id]
@@ -69,7 +88,18 @@ class SecondDeliveries:
         return True
 
 
+def _key(headers: Any) -> tuple[Any, ...]:
+    """Return what tells one message of a task from another.
+
+    A retry carries the same id, one for a quota also the same `retries` but another `eta`, and
+    what a task is replaced by another nesting.
+    """
+    names = ("id", "retries", "eta", "replaced_task_nesting")
+    return tuple(headers.get(name) or 0 for name in names)
+
+
 def _redelivered(message: Any) -> bool:
     # AMQP says it in the delivery, kombu's Redis in the headers.
     info: Any = message.delivery_info or {}
-    return bool(info.get("redelivered") or message.headers.get("redelivered"))
+    headers = message.headers
+    return bool(info.get("redelivered") or (isinstance(headers, dict) and headers.get("redelivered")))

@@ -134,6 +134,23 @@ def test_a_frozen_rabbitmq_is_noticed(greenkit_valkey: ValkeyServer, tmp_path: P
             assert runs(worker) == [1] * 12
 
 
+def test_a_task_that_outlasts_the_heartbeats_is_no_poison(
+    greenkit_rabbitmq: RabbitServer, greenkit_valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    """It holds the thread until RabbitMQ hangs up, acks into the void, and is not run when it comes again."""
+    urls = greenkit_rabbitmq.broker_url, greenkit_valkey.broker_url, greenkit_valkey.url
+    conf = {"task_default_queue": "hogs", "broker_heartbeat": 1}
+    with Worker(*urls, tmp_path) as worker, worker.running(TEST_CONF=repr(conf)):
+        worker.notes.flushdb()
+        # Without a result nothing switches between the body and its ack.
+        worker.send("hog", 5.0, queue="hogs", ignore_result=True)
+        worker.wait(lambda: "not run twice" in worker.text())
+        assert worker.send("nap", 0.01, queue="hogs").get(timeout=20) == "done"
+        assert worker.notes.llen("hogs") == 1
+        assert "the hub stood still" in worker.text()
+        assert worker.end() == 0
+
+
 def test_a_plain_worker_may_share_the_queue(worker: Worker, tmp_path: Path) -> None:
     """What ours books in batches is booked as kombu does: plain workers restore it when ours is killed."""
     for number in range(6):

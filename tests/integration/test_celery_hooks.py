@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import socket
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -179,7 +182,7 @@ def test_workers_with_too_much_memory_recycle_one_after_the_other(worker: Worker
     assert [int(count) for count in worker.notes.hvals("runs")] == [1] * 20
 
 
-@pytest.mark.parametrize("limits", [{"soft_time_limit": 0.7}, {"time_limit": 0.7}], ids=["soft", "hard"])
+@pytest.mark.parametrize("limits", [{"soft_time_limit": 2}, {"time_limit": 2}], ids=["soft", "hard"])
 def test_a_limit_ends_the_query_of_the_task(
     worker: Worker, greenkit_postgres: PostgresServer, limits: dict[str, float]
 ) -> None:
@@ -190,19 +193,54 @@ def test_a_limit_ends_the_query_of_the_task(
             worker.running(TEST_POSTGRES=greenkit_postgres.dsn, TEST_DRIVERS="1"),
             connection.cursor() as cursor,
         ):
-            result = worker.send("query", 31.5, **limits)
 
             def active() -> int:
                 connection.rollback()
                 cursor.execute(
                     "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'"
-                    " AND query LIKE '%31.5%' AND pid <> pg_backend_pid()"
+                    " AND query LIKE '%pg_sleep(%' AND pid <> pg_backend_pid()"  # psycopg 3 sends $1
                 )
                 return cursor.fetchone()[0]
 
-            worker.wait(active)
-            with pytest.raises(Exception, match="TimeLimitExceeded"):
-                result.get(timeout=10)
-            worker.wait(lambda: not active())
+            for driver in ("psycopg2", "psycopg"):
+                result = worker.send("query", 31.5, driver, **limits)
+                worker.wait(active)
+                with pytest.raises(Exception, match="TimeLimitExceeded"):
+                    result.get(timeout=10)
+                worker.wait(lambda: not active())
     finally:
         connection.close()
+
+
+@pytest.mark.parametrize("limits", [{"time_limit": 4}, {"soft_time_limit": 4}], ids=["hard", "soft"])
+def test_a_limit_closes_the_http_connection_of_the_task(worker: Worker, limits: dict[str, float]) -> None:
+    """Before the answer's head and in its middle: the provider sees that nobody waits for the rest."""
+    asked, left = [], []
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            word = connection.recv(65536).split()[1]
+            asked.append(word)
+            if word.endswith(b"body"):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
+            connection.settimeout(60)
+            if not connection.recv(1):
+                left.append(word)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, worker.running():
+        threading.Thread(target=accept, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        words = [f"/{how}/{where}" for how in ("requests", "session") for where in ("head", "body")]
+        sent = [worker.send("fetch", url + word, word.split("/")[1], **limits) for word in words]
+        worker.wait(lambda: len(asked) == 4)
+        assert left == []
+        for one in sent:
+            with pytest.raises(Exception, match="TimeLimitExceeded"):
+                one.get(timeout=20)
+        worker.wait(lambda: len(left) == 4)
+        listener.shutdown(socket.SHUT_RDWR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import importlib
 import os
 import sys
 import time
@@ -36,6 +37,7 @@ app.conf.update(
 app.conf.update(eval(os.environ.get("TEST_CONF", "{}")))
 if "TEST_STOCK" not in os.environ:
     import greenkit.celery
+    import greenkit.http
     import greenkit.postgres
 
     if "TEST_DRIVERS" in os.environ:
@@ -202,15 +204,30 @@ def length(text: str) -> int:
 
 
 @app.task
+def hog(seconds: float) -> str:
+    """Hold the thread, and with it the heartbeats of the broker's connection."""
+    notes.rpush("hogs", time.time())
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return "done"
+
+
+@app.task
 def who() -> int:
     return os.getpid()
 
 
 @app.task(time_limit=30, soft_time_limit=20)
-def query(seconds: float) -> str:
+def query(seconds: float, driver: str = "psycopg2") -> str:
     """Wait in a query, which must not outlive the task."""
-    import psycopg2
-
-    connection = psycopg2.connect(os.environ["TEST_POSTGRES"])
+    connection = importlib.import_module(driver).connect(os.environ["TEST_POSTGRES"])
     connection.cursor().execute("SELECT pg_sleep(%s)", (seconds,))
     return "waited"
+
+
+@app.task
+def fetch(url: str, how: str) -> str:
+    """Wait for an answer that never ends."""
+    get = requests.get if how == "requests" else greenkit.http.session(4).get
+    return get(url, timeout=60).text

@@ -27,7 +27,10 @@ class World:
 
     def __init__(self) -> None:
         self.request: Any = SimpleNamespace(
-            id="one", acknowledged=False, request_dict={"retries": 0}, humaninfo=lambda: "task[one]"
+            id="one",
+            acknowledged=False,
+            request_dict={"id": "one", "retries": 0},
+            humaninfo=lambda: "task[one]",
         )
         self.in_hand = [self.request]
         self.received: list[Message] = []
