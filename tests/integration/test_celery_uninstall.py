@@ -24,7 +24,6 @@ EVERYWHERE = {
 }
 GREEN = {
     "celery.platforms.signals",
-    "conf.result_backend_thread_safe",
     "signal worker_shutting_down",
     "spawn callback",
     "steps consumer",

@@ -59,7 +59,9 @@ def is_told_of_greenlets() -> bool:
 def look() -> dict[str, int | str]:
     """Return {what: which object it is}."""
     found: dict[str, object] = {
-        f"conf.{key}": id(value) if callable(value) else repr(value) for key, value in app.conf.items()
+        f"conf.{key}": id(value) if callable(value) else repr(value)
+        for key, value in app.conf.items()
+        if key != "include"  # a set's order, Celery's own
     }
     for name, module in list(sys.modules.items()):
         if isinstance(module, ModuleType) and name.partition(".")[0] in FAMILIES:
