@@ -9,12 +9,15 @@ what one turn of the loop writes.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from struct import unpack_from
 from typing import TYPE_CHECKING, Any
 
 from amqp.transport import SSLTransport, TCPTransport
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from greenkit.celery._loop import GreenHub
 
 __all__ = ["BulkAmqp"]
@@ -23,6 +26,8 @@ _BULK = 16 * 1024
 # Of one turn, three to a message; acks, timers and tasks have to have theirs.
 _FRAMES = 30
 _HEAD = 7  # type, channel, size; an octet ends the frame
+# Nothing else, heartbeats included, is done for the broker while one waits for its answer.
+_PATIENCE = 10.0
 
 
 class BulkAmqp:
@@ -72,15 +77,30 @@ class BulkAmqp:
         try:
             while self._out and self._wire.sock is not None:
                 data, self._out = self._out, bytearray()
-                self._send(data)
+                with self._patience():
+                    self._send(data)
         finally:
             self._sending = False
 
     def receive(self, size: int) -> bytes:
         """Return at most `size` bytes, for py-amqp, which waits for an answer."""
         self.flush()
-        data: bytes = self._receive(size)
+        with self._patience():
+            data: bytes = self._receive(size)
         return data
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Wait for a broker that may be frozen, but not for ever, as py-amqp does."""
+        sock = self._wire.sock
+        if sock.gettimeout() is not None:
+            yield
+            return
+        sock.settimeout(_PATIENCE)
+        try:
+            yield
+        finally:
+            sock.settimeout(None)
 
     def on_readable(self) -> None:
         """Take what the socket has; hand over the frames that are whole, some of them now."""

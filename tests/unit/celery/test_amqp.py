@@ -13,6 +13,7 @@ from amqp import Connection
 from amqp.transport import TCPTransport
 from kombu.asynchronous.timer import Timer
 
+from greenkit.celery import _amqp
 from greenkit.celery._amqp import BulkAmqp
 from greenkit.celery._loop import GreenHub
 
@@ -148,6 +149,18 @@ def test_a_server_that_has_gone_is_said_as_py_amqp_says_it(broker: Broker) -> No
         broker.turns(10)
     assert broker.given == [b"last"]
     assert not broker.connection.connected
+
+
+def test_a_silent_broker_is_not_waited_for_for_ever(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for its answer nor for room in its socket: the loop has heartbeats to look after."""
+    monkeypatch.setattr(_amqp, "_PATIENCE", 0.01)
+    broker.wire.write(b"question")
+    with pytest.raises(TimeoutError):
+        broker.connection.blocking_read(None)
+    broker.wire.write(b"a" * 4_000_000)
+    with pytest.raises(TimeoutError):
+        broker.turns()
+    assert broker.ours.gettimeout() is None
 
 
 def test_another_broker_is_left_alone() -> None:
