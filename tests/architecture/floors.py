@@ -12,7 +12,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # A room imports only rooms of floors further down; rooms of one floor are strangers.
 FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("F0 words everybody uses", frozenset({"errors", "findings", "facts", "_clock"})),
+    (
+        "F0 words everybody uses",
+        frozenset({"errors", "findings", "facts", "_clock", "_responses", "_aimd"}),
+    ),
     ("F1 patch the world, wait in it", frozenset({"boot", "wait"})),
     ("F2 the working rooms", frozenset({"limits", "pool", "postgres", "http", "watchdog", "auto"})),
     ("F3 look at the house", frozenset({"doctor", "metrics", "testing", "_children"})),
@@ -131,8 +134,8 @@ NEEDS_ONLY_GEVENT = (
     "greenkit.cli",
 )
 
-MAX_FILE_LINES = 400
-MAX_FUNCTION_LINES = 30
+MAX_FILE_LINES = 600
+MAX_FUNCTION_LINES = 45
 MAX_INDENT = 4
 MAX_POSITIONAL = 2
 
