@@ -10,8 +10,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from greenkit.testing._clean import CleanRun, run_clean
     from greenkit.testing._fake_clock import FakeClock
+    from greenkit.testing._fault_proxy import FaultProxy, ProxyStatistics
     from greenkit.testing._mock_process import MockLLM
     from greenkit.testing._postgres import PostgresServer
+    from greenkit.testing._program import Program, ProgramEnd
     from greenkit.testing._rabbit import RabbitServer
     from greenkit.testing._switches import assert_no_switch
     from greenkit.testing._valkey import ValkeyServer
@@ -19,8 +21,12 @@ if TYPE_CHECKING:
 __all__ = [
     "CleanRun",
     "FakeClock",
+    "FaultProxy",
     "MockLLM",
     "PostgresServer",
+    "Program",
+    "ProgramEnd",
+    "ProxyStatistics",
     "RabbitServer",
     "ValkeyServer",
     "assert_no_switch",
@@ -30,8 +36,12 @@ __all__ = [
 _FILES = {
     "CleanRun": "_clean",
     "FakeClock": "_fake_clock",
+    "FaultProxy": "_fault_proxy",
     "MockLLM": "_mock_process",
     "PostgresServer": "_postgres",
+    "Program": "_program",
+    "ProgramEnd": "_program",
+    "ProxyStatistics": "_fault_proxy",
     "RabbitServer": "_rabbit",
     "ValkeyServer": "_valkey",
     "assert_no_switch": "_switches",

@@ -93,6 +93,7 @@ class Guardian:
         self._lines = 0  # seen in all, so that a wait for a line starts where it was asked
         self._heard = b""
         self._exits: dict[int, int] = {}
+        self._copies: dict[int, int] = {}  # pipe of a program's output: file that gets a copy
         self._partial: dict[int, bytes] = {}
         self._poll = select.poll()
         self._poll.register(0, select.POLLIN)
@@ -137,11 +138,15 @@ class Guardian:
 
     def _listen(self, fd: int) -> None:
         data = os.read(fd, 65536)
+        if fd in self._copies:
+            os.write(self._copies[fd], data)
         *lines, rest = (self._partial.get(fd, b"") + data).split(b"\n")
         if not data:
             lines, rest = [rest] if rest else [], b""
             self._poll.unregister(fd)
             os.close(fd)
+            if fd in self._copies:
+                os.close(self._copies.pop(fd))
         self._partial[fd] = rest
         self._log.extend(line.decode("utf-8", "replace") for line in lines)
         self._lines += len(lines)
@@ -164,9 +169,11 @@ class Guardian:
         self.do_halt(self.end_signal, _GRACE)
 
     # -- commands --------------------------------------------------------------------------------
-    def spawn(self, argv: list[str], env: dict[str, str], cwd: str) -> int:
-        """Start a program as the unprivileged user, its output read by us."""
+    def spawn(self, argv: list[str], env: dict[str, str], cwd: str, copy_to: str = "") -> int:
+        """Start a program as the unprivileged user, its output read by us and appended to `copy_to`."""
         reading, writing = os.pipe()
+        if copy_to:
+            self._copies[reading] = os.open(copy_to, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._poll.register(reading, select.POLLIN)
         who: dict[str, Any] = {}
         if self.uid >= 0:
@@ -195,12 +202,15 @@ class Guardian:
         return {"status": self._exits.pop(pid), "tail": self.tail()}
 
     def do_launch(
-        self, argv: list[str], env: dict[str, str], cwd: str, timeout: float, ready: str, end_signal: int
-    ) -> dict[str, Any]:
-        """Start the server and wait until its log says `ready`."""
+        self, argv: list[str], env: dict[str, str], cwd: str, timeout: float, ready: str, end_signal: int,
+        copy_to: str = "",
+    ) -> dict[str, Any]:  # fmt: skip
+        """Start the server and wait until its log says `ready`; an empty `ready` is not waited for."""
         deadline, self.end_signal, seen = time.monotonic() + timeout, end_signal, self._lines
-        self.main = pid = self.spawn(argv, env, cwd)
+        self.main = pid = self.spawn(argv, env, cwd, copy_to)
         while True:
+            if not ready:
+                return {"pid": pid}
             new = min(self._lines - seen, len(self._log))
             if any(ready in line for line in list(self._log)[len(self._log) - new :]):
                 return {"pid": pid}
@@ -221,6 +231,24 @@ class Guardian:
             done.update(new)
         return {"count": len(done)}
 
+    def do_tell(self, number: int) -> dict[str, Any]:
+        """Send a signal to the main process alone, which has the number until we collect it."""
+        if self.main is not None and self.main not in self._exits:
+            os.kill(self.main, number)
+        return self.do_status()
+
+    def do_status(self) -> dict[str, Any]:
+        """Answer whether the main process runs, and with which status it ended."""
+        alive = self.main is not None and self.main not in self._exits
+        return {"alive": alive, "status": None if self.main is None else self._exits.get(self.main)}
+
+    def do_await(self, timeout: float) -> dict[str, Any]:
+        """Wait until the main process has ended by itself."""
+        deadline = time.monotonic() + timeout
+        while self.do_status()["alive"] and time.monotonic() < deadline:
+            self.turn(deadline)
+        return self.do_status()
+
     def do_freeze(self) -> dict[str, Any]:
         """Stop the whole tree, and answer when every process of it stands still.
 
@@ -237,8 +265,14 @@ class Guardian:
             time.sleep(0.001)
 
     def do_halt(self, number: int, timeout: float) -> dict[str, Any]:
-        """Signal the main process, give it `timeout`, then SIGKILL whatever is left of the tree."""
+        """Signal the main process, give it `timeout`, then SIGKILL whatever is left of the tree.
+
+        Answers with its status (None when it had to be killed), whether it had ended before it was
+        signalled, and how many of its descendants it left behind.
+        """
         deadline, pid, self.main = time.monotonic() + timeout, self.main, None
+        self.reap()
+        before = pid in self._exits
         if pid is not None and number != signal.SIGKILL:
             self.do_signal(int(signal.SIGCONT))  # a frozen process hears only SIGKILL
             with contextlib.suppress(ProcessLookupError):
@@ -246,12 +280,14 @@ class Guardian:
             while pid not in self._exits and time.monotonic() < deadline:
                 self.turn(deadline)
         polite = pid in self._exits
+        status = self._exits.get(pid) if pid is not None else None
+        left = len(descendants(os.getpid())) if polite else 0
         with contextlib.suppress(ChildProcessError):  # raised when none is left
             while True:
                 self.do_signal(int(signal.SIGKILL))
                 os.waitpid(-1, 0)  # what lost its parent to the kill is our child by now
         self._exits.clear()
-        return {"polite": polite}
+        return {"polite": polite, "status": status, "before": before, "left": left}
 
     def tail(self) -> list[str]:
         """Return the end of the servers' output."""
