@@ -55,6 +55,18 @@ class RabbitServer(EmbeddedServer):
         """Return the address for Celery; the same as `url`."""
         return self.url
 
+    def control(self, *arguments: str, timeout: float = 60.0) -> None:
+        """Run `rabbitmqctl` on this broker, such as ``control("close_all_connections", "maintenance")``.
+
+        Raises:
+            ServerStartError: It failed; the message ends with what it and the broker wrote.
+
+        Switches: may
+        """
+        guard = self._running()
+        _, env = self._command(guard)
+        self._run(guard, [str(self._script.with_name("rabbitmqctl")), *arguments], timeout=timeout, env=env)
+
     def _find(self) -> None:
         self._script = rabbitmq_script()
 

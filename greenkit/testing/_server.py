@@ -189,16 +189,18 @@ class EmbeddedServer:
             raise self._failure(argv[0], answer)
         return int(answer["pid"])
 
-    def _run(self, guard: Guard, argv: list[str], *, timeout: float = 60.0) -> None:
+    def _run(
+        self, guard: Guard, argv: list[str], *, timeout: float = 60.0, env: dict[str, str] | None = None
+    ) -> None:
         """Run a helper program of the server to its end.
 
         Raises:
             ServerStartError: It failed, or took too long.
         """
-        env = self._environment(guard, {})
+        whole = self._environment(guard, env or {})
         try:
             answer = guard.ask(
-                "run", argv=argv, env=env, cwd=guard.directory, timeout=timeout, patience=timeout + 10.0
+                "run", argv=argv, env=whole, cwd=guard.directory, timeout=timeout, patience=timeout + 10.0
             )
         except WaitTimeout as error:
             raise ServerStartError(f"{argv[0]} is not done after {timeout + 10.0:g} s") from error

@@ -159,6 +159,21 @@ def test_rabbitmq_is_private(greenkit_rabbitmq):
     assert plugins.read_text().strip() == "[]."
 
 
+def test_rabbitmqctl_reaches_this_broker(greenkit_rabbitmq):
+    """A command acts on the embedded broker: it closes our connection; one it does not know is an error."""
+    if greenkit_rabbitmq.given:
+        pytest.skip("a given broker is not ours to control")
+    import kombu
+
+    with kombu.Connection(greenkit_rabbitmq.url) as connection:
+        connection.connect()
+        greenkit_rabbitmq.control("close_all_connections", "maintenance")
+        with pytest.raises(connection.connection_errors, match="maintenance"):
+            connection.drain_events(timeout=10)
+    with pytest.raises(ServerStartError, match="rabbitmqctl ended with status"):
+        greenkit_rabbitmq.control("no_such_command")
+
+
 def test_a_rabbitmq_comes_back_after_a_kill(greenkit_rabbitmq):
     """Two brokers run side by side; one is killed and answers again at its old address."""
     import kombu
