@@ -78,7 +78,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         self._quotas = Quotas(self._ask_again, self._move_window, most=0)
         self._recycler = Recycler(None, None)
         self._services: dict[Any, object] = {}
-        self._paused = self._closed = False
+        self._paused = self._closed = self._held = False
         self._ended = 0
         self._change = Event()
         facts.register("pool", self)
@@ -101,14 +101,16 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         return list(self._jobs.values())
 
     def requests(self) -> list[Any]:
-        """Return Celery's requests that have a slot and will acknowledge or reject their message.
+        """Return Celery's requests that run and will acknowledge or reject their message.
 
-        Celery's `active_requests` lacks those about to start, and those whose end is being noted:
-        a signal's receiver or the result backend may take its time.
+        Not those that have a slot only to ask their limiter, or whose greenlet has not had its
+        first turn. Celery's `active_requests` lacks those whose end is being noted: a signal's
+        receiver or the result backend may take its time.
 
         Switches: never.
         """
-        return [job.request for job in self._jobs.values() if job.request is not None and not job.killed]
+        jobs = self._jobs.values()
+        return [job.request for job in jobs if job.begun and job.request is not None and not job.killed]
 
     # -- Celery's side: start, apply, resize ----------------------------------
 
@@ -214,10 +216,21 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         if job is not None:
             job.kill()
 
+    def hold(self) -> None:
+        """Start nothing until `flush()`: the connection is gone, and what waits goes to others.
+
+        Switches: never.
+        """
+        self._held = True
+        for job in self._jobs.values():
+            job.dropped = not job.begun  # asks its limiter, or its greenlet has not had its first turn
+
     def flush(self) -> None:
         """Forget what has not started: its connection is gone, the broker sends it again."""
+        self.hold()
         self._queue.clear()
         self._quotas.clear()
+        self._held = False
 
     def restart(self) -> None:
         """Say that there is nothing to restart: each task has a greenlet of its own anyway."""
@@ -282,16 +295,17 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
             # the tasks that end now have nobody else.
             try:
                 self.loop.turn(timeout)
-            except self.loop.propagate_errors as exc:  # the connection's own
-                _logger.warning(
-                    "the broker was lost while the pool drains (%r); tasks go on to their end", exc
-                )
-                self.loop = None
             except Exception as exc:
-                # Such as kombu's KeyError for an event that was on its way to gossip, which has
-                # just stopped (kombu/transport/redis.py 5.7, `_deliver_fanout_message`).
-                _logger.debug("passed over while the pool drains: %r", exc)
-                gevent.sleep(min(timeout, _BREATH))
+                # kombu counts KeyError as a lost connection. Here it is an event on its way to gossip,
+                # which has just stopped (kombu/transport/redis.py 5.7, `_deliver_fanout_message`).
+                if isinstance(exc, self.loop.propagate_errors) and not isinstance(exc, KeyError):
+                    _logger.warning(
+                        "the broker was lost while the pool drains (%r); tasks go on to their end", exc
+                    )
+                    self.loop = None
+                else:
+                    _logger.debug("passed over while the pool drains: %r", exc)
+                    gevent.sleep(min(timeout, _BREATH))
         else:
             self._change.clear()
             self._change.wait(timeout)
@@ -299,14 +313,14 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
     # -- slots ----------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        while self._queue and len(self._jobs) < self.limit and not self._paused:
+        while self._queue and len(self._jobs) < self.limit and not (self._paused or self._held):
             job = self._queue.popleft()
             self._jobs[job.number] = job  # reserved: a limiter that asks its store lets others in here
             admitted = limiter_of(job.task) is None or self._admitted(job)
-            if admitted and not self._paused:
+            if admitted and not (self._paused or job.dropped):
                 job.start(self._done)
             else:
-                job.end_permit(None)  # if paused meanwhile, there is one
+                job.end_permit(None)  # if paused or flushed meanwhile, there is one
                 self._free(job)
 
     def _admitted(self, job: Job) -> bool:

@@ -91,8 +91,8 @@ class Job:
 
     __slots__ = (
         "__weakref__", "_deadline", "_doom", "_in_body", "_left", "_limit", "_noted", "_soft_due",
-        "_soft_limit", "_timers", "args", "children", "grace", "greenlet", "hooks", "number", "permit",
-        "refusal", "request", "started", "target",
+        "_soft_limit", "_timers", "args", "begun", "children", "dropped", "grace", "greenlet", "hooks",
+        "number", "permit", "refusal", "request", "started", "target",
     )  # fmt: skip
 
     def __init__(
@@ -118,6 +118,7 @@ class Job:
         self.refusal: Exception | None = None
         self.greenlet: JobGreenlet | None = None
         self.started: float | None = None
+        self.begun = self.dropped = False
         self._left = left
         self._limit = limit
         self._soft_limit = soft_limit
@@ -255,7 +256,8 @@ class Job:
 
     def _run(self, done: Callable[[Job], None]) -> None:
         try:
-            if not self._is_revoked():
+            self.begun = not self.dropped
+            if self.begun and not self._is_revoked():
                 self.started = monotonic()
                 self._arm()
                 self._call("accept", self.number, self.started)

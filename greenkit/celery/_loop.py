@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import gevent
+from celery.utils.log import get_logger
 from gevent.event import AsyncResult, Event
 from gevent.monkey import get_original
 from kombu.asynchronous import Hub
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GreenHub", "GreenPoller"]
 
+_logger = get_logger(__name__)
 _POLLS_WITHOUT_REST = 8
 # A loop that waits for its broker to come back takes no calls; a shutdown goes on without it.
 _LONGEST_CALL = 5.0
@@ -105,6 +107,12 @@ class GreenHub(Hub):  # type: ignore[misc]  # kombu ships no types
 
     owner: object = None
 
+    def __init__(self, timer: Any = None) -> None:
+        self._soon: dict[Any, None] = {}  # a set that keeps its order: acks before what follows them
+        self.on_lost: list[Callable[[], None]] = []
+        """Called when the loop is left by an error, before anything of the dead connection is let go."""
+        super().__init__(timer)
+
     def _create_poller(self) -> None:
         # Called by Hub.__init__ and Hub.reset() (kombu 5.5 to 5.7).
         self._poller = GreenPoller()
@@ -127,9 +135,60 @@ class GreenHub(Hub):  # type: ignore[misc]  # kombu ships no types
         """
         if not isinstance(callback, Thenable):
             callback = promise(callback, args)
-        self._ready.add(callback)
+        self._soon[callback] = None
+        self._ready.add(self.run_soon)
         self.wake()
         return callback
+
+    def run_soon(self) -> None:
+        """Run what `call_soon()` was given; the error of one call is raised when the others have run.
+
+        kombu drops the rest (kombu/asynchronous/hub.py 5.7, `create_loop`): one event that cannot
+        be sent would take the acks of ended tasks along, and those tasks would run again.
+
+        Switches: may.
+        """
+        todo, self._soon = self._soon, {}
+        errors: list[Exception] = []
+        try:
+            while todo:
+                callback = next(iter(todo))
+                del todo[callback]
+                try:
+                    callback()
+                except Exception as exc:
+                    errors.append(exc)
+        finally:
+            if todo:  # left by a shutdown, which is no Exception
+                self._soon = todo | self._soon
+                self._ready.add(self.run_soon)
+        if errors:
+            # A lost connection is what the consumer knows how to mend; the others may follow from it.
+            lost = [exc for exc in errors if isinstance(exc, self.propagate_errors)]
+            raise (lost or errors)[0]
+
+    def run_soon_quietly(self) -> None:
+        """Run what `call_soon()` was given where nobody can do anything about an error.
+
+        Switches: may.
+        """
+        try:
+            self.run_soon()
+        except Exception as exc:
+            _logger.debug("passed over while a connection is let go: %r", exc)
+
+    def reset(self) -> None:
+        """Let go of a connection that is lost; raise nothing, which would end the worker.
+
+        Switches: may.
+        """
+        for callback in self.on_lost:
+            callback()
+        try:
+            super().reset()
+        except Exception as exc:
+            _logger.debug("passed over while a lost connection is let go: %r", exc)
+        self.on_tick.clear()  # kombu leaves those of the dead connection (kombu/transport/redis.py 5.7)
 
     def wake(self) -> None:
         """Have the loop go round once more, now.

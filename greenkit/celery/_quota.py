@@ -73,6 +73,11 @@ class Quotas:
         except BaseException:
             self._ask_after(0.0, limiter)  # who stands behind asks for themselves
             raise
+        if self._lines.get(limiter) is not line:
+            # Cleared while the limiter asked its store: the message went back, the job must not stand here.
+            if permit:
+                job.permit = permit.__enter__()  # for the pool to end
+            return False
         if permit:
             job.permit = permit.__enter__()
             self._ask_after(0.0, limiter)

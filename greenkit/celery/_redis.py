@@ -10,8 +10,10 @@ Keys and values stay those kombu writes, so other workers may share the queues a
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import gevent
 from celery.bootsteps import RUN
 from celery.utils.log import get_logger
 from celery.worker import state
@@ -37,6 +39,10 @@ _NEEDED = (
     "pipe_or_acquire",
     "_quick_ack",
 )
+
+# Seconds in which a worker that ends asks a broker that is away again, and between two times.
+_LAST_WORD = 10.0
+_PAUSE = 1.0
 
 # KEYS: the hash of unacknowledged messages, its index by time, the lists in the order to look.
 # ARGV: how many, the time now, how many neighbouring lists take turns.
@@ -93,10 +99,9 @@ class RedisLedger:
         self.channel: Any = None
         self.owed: list[str] = []
         self._running: dict[str, Any] = {}
-        self._adrift: set[str] = set()
+        self._adrift: dict[str, Any] = {}
         self._trouble: Exception | None = None
         self._give_back: Any = None
-        loop.on_tick.add(self._raise_trouble)
 
     def attach(self, channel: Any) -> bool:
         """Take over a new channel's bookkeeping, before its first message.
@@ -110,17 +115,17 @@ class RedisLedger:
         if missing := [name for name in _NEEDED if not hasattr(qos, name)]:
             _logger.warning("this kombu's Redis QoS has no %s; acks go out one by one", ", ".join(missing))
             return False
+        self._settle(qos)
         self.channel = channel
         self._trouble = None
-        self._give_back, restore_once = qos.reject, qos.restore_unacked_once
-
-        def restore(stderr: Any = None) -> None:
-            self._let_go(qos)
-            restore_once(stderr)
-            self._adrift.clear()
-
-        qos.ack, qos.reject, qos.restore_unacked_once = self.ack, self.reject, restore
-        self._carry_over(qos)
+        self.loop.on_tick.add(self._raise_trouble)
+        self._give_back = qos.reject
+        qos.ack, qos.reject, qos.restore_unacked_once = self.ack, self.reject, self._restore
+        for tag, message in self._running.items():
+            qos._quick_append(tag, message)  # they have a place in the window until they end
+        self._running.clear()
+        if self.owed:
+            self.loop.call_soon(self.flush)
         Fetch(self.consumer, channel)
         return True
 
@@ -132,27 +137,36 @@ class RedisLedger:
         if not self.owed:
             self.loop.call_soon(self.flush)
         self.owed.append(delivery_tag)
-        self.channel.qos._quick_ack(delivery_tag)
+        for kept in (self._running, self._adrift):
+            kept.pop(delivery_tag, None)
+        if self.channel is not None:
+            self.channel.qos._quick_ack(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
         """Give a message back, or drop it, which to Redis is the same as an ack.
 
         Switches: may.
         """
-        if requeue:
-            self._give_back(delivery_tag, requeue=True)
-        else:
+        if not requeue:
             self.ack(delivery_tag)
+        elif self.channel is None:
+            if delivery_tag in self._running:
+                self._adrift[delivery_tag] = self._running.pop(delivery_tag)
+        else:
+            self._give_back(delivery_tag, requeue=True)
 
     def flush(self) -> None:
-        """Send what is owed.
+        """Send what is owed; without a connection the next one does.
 
         Switches: may.
         """
+        channel = self.channel
+        if channel is None:
+            return
         try:
-            while self.owed:  # again for what comes while execute() waits
-                self._pay(self.channel.qos)
-        except (*self.channel.connection_errors, self.channel.ResponseError) as exc:
+            while self.owed and self.channel is channel:  # again for what comes while execute() waits
+                self._pay(channel.qos)
+        except Exception as exc:
             # Raised by the next turn: here it would take the acks queued behind along.
             self._trouble = exc
             self.loop.wake()
@@ -172,31 +186,92 @@ class RedisLedger:
 
     # -- from one connection to the next -----------------------------------------
 
-    def _let_go(self, qos: Any) -> None:
-        """Before a channel gives back what is not acknowledged: take out what must not go back."""
-        if self.owed:
-            try:
-                self._pay(qos)
-            except (*self.channel.connection_errors, self.channel.ResponseError):
-                pass  # the next channel does, or nobody: the broker gives them out again
-        qos._flush()
-        cancels = self.consumer.app.conf.worker_cancel_long_running_tasks_on_connection_loss
-        if self.consumer.blueprint.state == RUN and not cancels:
-            for request in self.consumer.pool.requests():
-                tag = request.message.delivery_tag
-                if not request.acknowledged and tag in qos._delivered:
-                    self._running[tag] = qos._delivered.pop(tag)
-        self._adrift = set(qos._delivered)
+    def let_go(self) -> None:
+        """Take over what the channel has in hand; say nothing on a connection that is dead.
 
-    def _carry_over(self, qos: Any) -> None:
-        for tag, message in self._running.items():
-            qos._quick_append(tag, message)  # they have a place in the window until they end
+        Switches: never.
+        """
+        channel, self.channel = self.channel, None
+        if channel is None:
+            return
+        qos = channel.qos
+        qos._flush()
+        for request in self.consumer.pool.requests():
+            tag = request.message.delivery_tag
+            if tag in qos._delivered and not (request.acknowledged or self._is_cancelled(request)):
+                self._running[tag] = qos._delivered.pop(tag)
+        self._adrift.update(qos._delivered)
+        qos._delivered.clear()
+        # kombu would try once more to give them back when the process ends, to whoever has them by then.
+        qos._on_collect.cancel()
+        # kombu reads the answer while it closes, and delivers what is in it.
+        channel._in_poll = None
+        if channel.connection is not None:
+            channel.connection.cycle.discard(channel)  # nor does it fetch any more
+
+    def _is_cancelled(self, request: Any) -> bool:
+        conf = self.consumer.app.conf
+        return bool(conf.worker_cancel_long_running_tasks_on_connection_loss and request.task.acks_late)
+
+    def _restore(self, stderr: Any = None) -> None:
+        """Stand where kombu gives back what a closing channel has not acknowledged; raise nothing."""
+        if self.consumer.blueprint.state == RUN:
+            self.let_go()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Pay and give back what there is, at the end of the worker.
+
+        The broker may be away just now, or refuse: it is asked again for `_LAST_WORD` seconds.
+
+        Switches: may.
+        """
+        self.loop.run_soon_quietly()  # acks that nobody runs any more
+        channel = self.channel
+        if channel is not None and channel._in_poll:
+            with suppress(Exception):  # such as Empty; what comes goes straight back
+                channel._brpop_read()
+        self.let_go()
+        self._adrift.update(self._running)
         self._running.clear()
+        why: object = "no answer"
+        with gevent.Timeout(_LAST_WORD, False):
+            while self._in_debt() and (why := self._try_to_settle(channel)) is not None:
+                channel = None
+                gevent.sleep(_PAUSE)
+        if self._in_debt():
+            _logger.warning(
+                "the broker takes nothing (%s): after its visibility timeout it gives out again %d messages, "
+                "and %d whose tasks have ended", why, len(self._adrift), len(self.owed),
+            )  # fmt: skip
+            self.owed.clear()
+            self._adrift.clear()
+
+    def _in_debt(self) -> bool:
+        return bool(self.owed or self._adrift)
+
+    def _try_to_settle(self, channel: Any) -> Exception | None:
+        """Settle on this channel, or on a new connection; return what went wrong."""
+        try:
+            if channel is not None:
+                self._settle(channel.qos)
+            else:
+                with self.consumer.app.connection_for_read() as connection:
+                    connection.connect()
+                    self._settle(connection.default_channel.qos)
+        except Exception as exc:
+            return exc
+        return None
+
+    def _settle(self, qos: Any) -> None:
+        """Pay what is owed and give back what is adrift, each once."""
+        while self.owed:
+            self._pay(qos)
         while self._adrift:  # not started, and the broker was not there to take them back
-            qos.restore_by_tag(next(iter(self._adrift)))
-            self._adrift.pop()
-        if self.owed:
-            self.loop.call_soon(self.flush)
+            tag = next(reversed(self._adrift))  # the last first: each goes to the head of its list
+            qos.restore_by_tag(tag)
+            self._adrift.pop(tag, None)
 
 
 class Fetch:

@@ -38,6 +38,14 @@ class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships 
         restore = consumer._restore_prefetch_count_after_connection_restart
         consumer._restore_prefetch_count_after_connection_restart = partial(consumer.hub.call_soon, restore)
         _upstream.notice_frozen_broker(consumer)
+        consumer.hub.on_lost.append(partial(self.lost, consumer))
+        recover = consumer.on_connection_error_after_connected
+
+        def on_connection_error(exc: BaseException) -> None:
+            self.lost(consumer)
+            recover(exc)
+
+        consumer.on_connection_error_after_connected = on_connection_error
 
     def include_if(self, consumer: Any) -> bool:
         """Take part only when our loop runs the consumer."""
@@ -61,10 +69,25 @@ class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships 
             _upstream.no_second_silence(consumer.task_consumer.channel)
             _open_window(consumer)
 
-    def stop(self, consumer: Any) -> None:
-        """Note what runs while there is no connection; at the end of the worker, nothing."""
-        if consumer.blueprint.state == bootsteps.RUN and not self._kept:
+    def lost(self, consumer: Any) -> None:
+        """Stop, then settle: called before anything of a lost connection is let go, maybe twice.
+
+        Nothing starts any more whose message goes to others; what has ended is on the books; what
+        runs is noted. What Redis is owed the next connection says; RabbitMQ has forgotten already.
+
+        Switches: may.
+        """
+        consumer.pool.hold()
+        consumer.hub.run_soon_quietly()
+        if self._kept:
+            self.ledger.let_go()
+        else:
             self.again.connection_lost()
+
+    def shutdown(self, consumer: Any) -> None:
+        """Give back what the worker ends with, while kombu's channel is still there."""
+        if self._kept:
+            self.ledger.close()
 
 
 def _open_window(consumer: Any) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from celery import platforms
 from celery.backends.base import DisabledBackend
+from celery.utils.log import get_logger
 from gevent.monkey import saved
 from kombu.utils import eventio, functional
 
@@ -27,6 +28,7 @@ __all__ = [
     "stale_waits",
 ]
 
+_logger = get_logger(__name__)
 _PATIENCE = 10.0
 _RESULT_CONNECTIONS = 20
 _LONGEST_WAIT = 30.0
@@ -96,9 +98,21 @@ def notice_frozen_broker(consumer: Any) -> None:
             connection = make(heartbeat=heartbeat, **options)
             if connection.transport.driver_type == "redis":
                 connection.transport_options.setdefault("socket_timeout", _PATIENCE)
+            connection.close = _quiet(connection.close)
             return consumer.ensure_connected(connection)
 
         return connect
+
+    def _quiet(close: Callable[[], None]) -> Callable[[], None]:
+        # Celery ignores connection errors here (kombu/common.py 5.7, `ignore_errors`). Of a broker that
+        # is away halfway through kombu makes others too, and each ends the worker.
+        def close_quietly() -> None:
+            try:
+                close()
+            except Exception as exc:
+                _logger.debug("passed over while a connection is closed: %r", exc)
+
+        return close_quietly
 
     consumer.connection_for_read = bounded(consumer.app.connection_for_read)
     consumer.connection_for_write = bounded(consumer.app.connection_for_write)

@@ -42,6 +42,12 @@ class Refusal:
         return False
 
 
+def until_it_is_asked_again() -> None:
+    due = Event()
+    gevent.spawn_later(2 * Refusal.retry_after, due.set)
+    assert due.wait(5)
+
+
 class Request:
     """What Celery hands to the pool: bound callbacks, a task, arguments."""
 
@@ -164,3 +170,38 @@ def test_a_worker_told_to_stop_while_a_limiter_is_asked_starts_nothing(pool: Tas
     request = Request(pool, lambda: None, SimpleNamespace(name="limited", limits=gate))
     gevent.idle()
     assert (request.calls, gate.ended, pool.statistics().in_use) == ([], [None], 0)
+
+
+@pytest.mark.parametrize("free", [0, 1], ids=["refused", "admitted"])
+def test_a_connection_lost_while_a_limiter_is_asked_takes_the_job_along(pool: TaskPool, free: int) -> None:
+    """Not started, it is nobody's running task, does not run, stands in no line and keeps no permit."""
+    moved: list[int] = []
+    pool.window = moved.append
+    in_hand: list[list[Any]] = []
+
+    class Slow(Gate):
+        def try_permit(self, **costs: float) -> Any:
+            pool.hold()
+            in_hand.append(pool.requests())
+            pool.flush()
+            return super().try_permit(**costs)
+
+    gate = Slow()
+    gate.free = free
+    request = Request(pool, lambda: None, SimpleNamespace(name="limited", limits=gate))
+    until_it_is_asked_again()
+    assert (request.calls, gate.ended, in_hand, moved) == ([], [None] * free, [[]], [])
+    assert (pool.statistics().in_use, pool.statistics().limited) == (0, 0)
+
+
+def test_a_limiter_that_lets_go_after_a_loss_starts_nothing(pool: TaskPool) -> None:
+    """Jobs that stood in its line when the connection was lost went back to the broker."""
+    gate = Gate()
+    request = Request(pool, lambda: None, SimpleNamespace(name="limited", limits=gate))
+    assert pool.statistics().limited == 1
+    pool.hold()
+    gate.free = 1
+    until_it_is_asked_again()
+    pool.flush()
+    until_it_is_asked_again()
+    assert (request.calls, gate.free) == ([], 1)

@@ -28,6 +28,7 @@ class Broker:
         self._delivered: OrderedDict[str, Any] = OrderedDict()
         self._dirty: set[str] = set()
         self._quick_ack = self._dirty.add
+        self._on_collect = SimpleNamespace(cancel=lambda: None)
         self._quick_append = self._delivered.__setitem__
 
     def _remove_from_indices(self, tag: str, pipe: list[str]) -> None:
@@ -76,6 +77,11 @@ class Loop:
         self.todo: list[Callable[[], None]] = []
         self.on_tick: set[Callable[[], None]] = set()
 
+    def run_soon_quietly(self) -> None:
+        todo, self.todo = self.todo, []
+        for callback in todo:
+            callback()
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.todo.append(callback)
 
@@ -101,13 +107,35 @@ class Setting:
         )  # fmt: skip
         self.ledger = RedisLedger(self.consumer, self.loop)  # type: ignore[arg-type]
 
-    def connect(self) -> Broker:
-        broker = Broker()
+    def connect(self, broker: Broker | None = None) -> Broker:
+        broker = Broker() if broker is None else broker
         channel = SimpleNamespace(
             qos=broker, connection_errors=(ConnectionError,), ResponseError=KeyError,
             _brpop_start=None, _brpop_read=None, handlers={},
         )  # fmt: skip
+        channel.connection = SimpleNamespace(cycle=SimpleNamespace(discard=lambda _: None))
+        channel._in_poll = None
         assert self.ledger.attach(channel)
+        return broker
+
+    def afresh(self, *, away: int = 0) -> Broker:
+        """Return what a connection made at the worker's end finds, after `away` that are refused."""
+        broker, refusals = Broker(), iter(range(away))
+
+        class Connection:
+            default_channel = SimpleNamespace(qos=broker)
+
+            def __enter__(self) -> Connection:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                pass
+
+            def connect(self) -> None:
+                if next(refusals, None) is not None:
+                    raise ConnectionError
+
+        self.consumer.app.connection_for_read = Connection
         return broker
 
 
@@ -160,22 +188,92 @@ def test_what_runs_is_kept_and_what_waits_goes_back(setting: Setting) -> None:
     qos.append("message", "runs")
     qos.append("message", "waits")
     qos.restore_unacked_once()
-    assert qos.restored == ["waits"]
     after = setting.connect()
+    assert (qos.restored, after.restored) == ([], ["waits"])
     assert list(after._delivered) == ["runs"]
     qos.ack("runs")  # the request holds the old message
     setting.loop.turn()
     assert after.paid == [["runs"]]
 
 
-def test_what_the_broker_could_not_take_back_goes_back_later(setting: Setting) -> None:
-    """A broker that is away while the channel closes gets its messages from the next channel."""
+def test_a_channel_that_dies_says_nothing_and_raises_nothing(setting: Setting) -> None:
+    """Whatever a broker that is away makes of a call, kombu's close goes on; the next channel does it."""
     qos = setting.connect()
     qos.append("message", "waits")
-    qos.fails = True
+    qos.append("message", "ended")
+    qos.ack("ended")
+    qos.pipe_or_acquire = None  # type: ignore[assignment]  # as with a transport that has no client
+    qos.restore_by_tag = None  # type: ignore[assignment]
+    qos.restore_unacked_once()
+    qos.restore_unacked_once()
+    after = setting.connect()
+    assert (after.restored, after.paid) == (["waits"], [["ended"]])
+
+
+def test_what_the_broker_could_not_take_back_goes_back_once_later(setting: Setting) -> None:
+    """The connection after the next takes what the next was lost over; what went back does not go twice."""
+    qos = setting.connect()
+    for tag in "abc":
+        qos.append("message", tag)
+    qos.restore_unacked_once()
+    half = Broker()
+    taken = iter([1, 1])
+
+    def restore(tag: str) -> None:
+        if next(taken, None) is None:
+            raise ConnectionError
+        half.restored.append(tag)
+
+    half.restore_by_tag = restore  # type: ignore[method-assign]
     with pytest.raises(ConnectionError):
-        qos.restore_unacked_once()
-    assert setting.connect().restored == ["waits"]
+        setting.connect(half)
+    assert sorted(half.restored + setting.connect().restored) == ["a", "b", "c"]
+
+
+def test_a_task_that_ends_without_a_connection_is_not_given_back(setting: Setting) -> None:
+    """Its ack waits for the next channel, whoever held the message meanwhile."""
+    qos = setting.connect()
+    setting.in_hand.append(running("runs"))
+    qos.append("message", "runs")
+    qos.append("message", "revoked")
+    qos.restore_unacked_once()
+    qos.ack("runs")
+    qos.ack("revoked")
+    setting.loop.turn()
+    after = setting.connect()
+    assert (after.restored, after.paid, list(after._delivered)) == ([], [["runs", "revoked"]], [])
+
+
+def test_what_runs_at_a_loss_while_the_worker_stops_ends_in_peace(setting: Setting) -> None:
+    """It ends during the drain and is acknowledged at the end; what does not end goes back."""
+    qos = setting.connect()
+    setting.in_hand += [running("ends"), running("killed")]
+    qos.append("message", "ends")
+    qos.append("message", "killed")
+    setting.consumer.blueprint.state = CLOSE
+    setting.ledger.let_go()
+    assert (qos.paid, qos.restored) == ([], [])
+    qos.ack("ends")
+    last = setting.afresh()
+    setting.ledger.close()
+    assert (last.paid, last.restored) == ([["ends"]], ["killed"])
+
+
+def test_the_end_waits_for_a_broker_that_comes_back(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked again; one that stays away is given up, and the worker ends."""
+    monkeypatch.setattr("greenkit.celery._redis._PAUSE", 0.0)
+    qos = setting.connect()
+    qos.append("message", "waits")
+    setting.consumer.blueprint.state = CLOSE
+    qos.fails = True
+    last = setting.afresh(away=3)
+    qos.restore_unacked_once()
+    assert last.restored == ["waits"]
+    setting.connect().append("message", "lost")
+    monkeypatch.setattr("greenkit.celery._redis._LAST_WORD", 0.0)
+    setting.ledger.close()
 
 
 def test_at_shutdown_what_runs_goes_back_too(setting: Setting) -> None:
@@ -188,17 +286,18 @@ def test_at_shutdown_what_runs_goes_back_too(setting: Setting) -> None:
     assert qos.restored == ["runs"]
 
 
-def test_an_ack_that_comes_while_a_lost_channel_pays_is_not_forgotten(setting: Setting) -> None:
-    """A task that ends during that last round trip has its ack paid by the next channel."""
+def test_an_ack_that_comes_while_the_next_channel_pays_is_not_forgotten(setting: Setting) -> None:
+    """A task that ends during that round trip has its ack paid by the same channel."""
     qos = setting.connect()
-    late = iter(["late"])
-    qos.during_a_trip = lambda: [qos.ack(tag) for tag in late]  # type: ignore[assignment, return-value]
+    setting.in_hand += [running("early"), running("late")]
     qos.append("message", "early")
     qos.append("message", "late")
-    qos.ack("early")
     qos.restore_unacked_once()
+    qos.ack("early")
+    late = iter(["late"])
+    after = Broker()
+    after.during_a_trip = lambda: [qos.ack(tag) for tag in late]  # type: ignore[assignment, return-value]
+    setting.connect(after)
     assert next(late, "came") == "came", "the ack under test never came"
-    assert qos.restored == []
-    after = setting.connect()
     setting.loop.turn()
-    assert (qos.paid, after.paid) == ([["early"]], [["late"]])
+    assert (after.paid, after.restored, list(after._delivered)) == ([["early"], ["late"]], [], [])
