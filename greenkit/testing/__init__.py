@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from greenkit.testing._clean import CleanRun, run_clean
     from greenkit.testing._fake_clock import FakeClock
     from greenkit.testing._fault_proxy import FaultProxy, ProxyStatistics
+    from greenkit.testing._kill_safety import KillReport, kill_at_every_switch
     from greenkit.testing._mock_process import MockLLM
     from greenkit.testing._postgres import PostgresServer
     from greenkit.testing._program import Program, ProgramEnd
@@ -22,6 +23,7 @@ __all__ = [
     "CleanRun",
     "FakeClock",
     "FaultProxy",
+    "KillReport",
     "MockLLM",
     "PostgresServer",
     "Program",
@@ -30,6 +32,7 @@ __all__ = [
     "RabbitServer",
     "ValkeyServer",
     "assert_no_switch",
+    "kill_at_every_switch",
     "run_clean",
 ]
 
@@ -37,6 +40,7 @@ _FILES = {
     "CleanRun": "_clean",
     "FakeClock": "_fake_clock",
     "FaultProxy": "_fault_proxy",
+    "KillReport": "_kill_safety",
     "MockLLM": "_mock_process",
     "PostgresServer": "_postgres",
     "Program": "_program",
@@ -45,6 +49,7 @@ _FILES = {
     "RabbitServer": "_rabbit",
     "ValkeyServer": "_valkey",
     "assert_no_switch": "_switches",
+    "kill_at_every_switch": "_kill_safety",
     "run_clean": "_clean",
 }
 
