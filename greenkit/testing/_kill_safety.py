@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["KillReport", "kill_at_every_switch"]
 
 State = TypeVar("State")
-_SHOWN = 5
+_ENOUGH = 5  # failures: those that follow have the same cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +134,10 @@ def kill_at_every_switch(
             job.join(timeout)
         where = f"point {point}, {strike.name} killed at {strike.place}" if strike.name else "not killed"
         failures += _look(job, check, given, where, struck=bool(strike.name))
-        if not strike.name or not job.dead:
-            break
         places[strike.place] += strike.landed
         victims[strike.name] += strike.landed
+        if not strike.name or not job.dead or len(failures) == _ENOUGH:
+            break
     else:
         failures.append(f"the call has more than {most} switch points; most= allows more")
     report = KillReport(places.total(), _most(places), _most(victims))
@@ -145,8 +145,7 @@ def kill_at_every_switch(
     if not report.points:
         failures.append("visited no switch point: the call never waits, so nothing is proved")
     if failures:
-        more = f"\n… and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
-        raise AssertionError(f"{report}\n" + "\n".join(failures[:_SHOWN]) + more)
+        raise AssertionError("\n".join([str(report), *failures]))
     return report
 
 

@@ -112,47 +112,67 @@ with MockLLM() as server, session(1, timeout=(5.0, 0.2)) as client:
 """)
 
 
-STORM = """
-import random
+KILL_POINTS = """
+from greenkit.testing import kill_at_every_switch
 
-def storm(client, server):
-    # Kill callers at many moments: waiting for a connection, sending, waiting for the answer.
-    rng = random.Random(3)
-    killed = 0
-    for _ in range(40):
-        jobs = [gevent.spawn(ask, client, server) for _ in range(8)]
-        gevent.sleep(rng.random() * 0.05)
-        killed += sum(not job.dead for job in jobs)
-        gevent.killall(jobs)
-    assert killed > 40, killed
-    server.reset()
-    gevent.joinall([gevent.spawn(ask, client, server) for _ in range(20)], raise_error=True)
-    return server.stats()
+class Scene:
+    # Three callers of two connections: waiting for one, opening it, sending, reading.
+    def __init__(self):
+        self.client, self.callers = open_client(), []
+
+    def crowd(self):
+        self.callers = [gevent.spawn(ask, self.client, server, timeout=10.0) for _ in range(3)]
+        gevent.joinall(self.callers)
+
+    def name(self, greenlet):
+        return "caller" if greenlet in self.callers else None
+
+    def check(self):
+        gevent.joinall(self.callers, timeout=20)
+        failed = [caller.exception for caller in self.callers if caller.exception is not None]
+        assert not failed, failed
+        server.reset()
+        with gevent.Timeout(20):
+            again = [gevent.spawn(ask, self.client, server, timeout=10.0) for _ in range(4)]
+            gevent.joinall(again, raise_error=True)
+        page = server.stats()
+        assert (page["ok"], page["peak_in_flight"]) == (4, 2), page
+        self.client.close()
+
+def kill():
+    report = kill_at_every_switch(
+        Scene.crowd, Scene.check, fresh=Scene, whom=lambda who, scene: scene.name(who)
+    )
+    assert dict(report.victims)["caller"] > 10, report
 """
 
 
-def test_a_killed_call_gives_back_what_it_had_and_no_more():
-    """Greenlets killed at many moments of a call leave the pool neither smaller nor larger."""
+def test_a_call_killed_at_any_switch_gives_back_what_it_had_and_no_more():
+    """Callers killed wherever they wait leave the pool neither smaller nor larger."""
     run(
-        STORM
+        KILL_POINTS
         + """
-with MockLLM(latency=0.02) as server, session(4, timeout=5.0) as client:
-    page = storm(client, server)
-assert (page["ok"], page["peak_in_flight"]) == (20, 4), page
+def open_client():
+    return session(2, timeout=10.0)
+with MockLLM(latency=0.005) as server:
+    kill()
 """
     )
 
 
-def test_the_storm_breaks_the_pool_of_plain_requests():
-    """The same kills make urllib3's own bounded pool overflow: the reason for ours, and the storm's worth."""
+def test_the_kill_points_break_the_pool_of_plain_requests():
+    """The same kills make urllib3's own bounded pool overflow: the reason for ours."""
     done = run_clean(
         PRELUDE
-        + STORM
+        + KILL_POINTS
         + """
 from requests.adapters import HTTPAdapter
-with MockLLM(latency=0.02) as server, requests.Session() as client:
-    client.mount("http://", HTTPAdapter(pool_maxsize=4, pool_block=True))
-    storm(client, server)
+def open_client():
+    client = requests.Session()
+    client.mount("http://", HTTPAdapter(pool_maxsize=2, pool_block=True))
+    return client
+with MockLLM(latency=0.005) as server:
+    kill()
 """
     )
     assert "FullPoolError" in done.stderr, str(done)

@@ -46,6 +46,21 @@ def test_the_storm_sees_a_pool_that_forgets_base_exceptions(greenkit_database: s
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
+def test_a_borrower_killed_at_any_switch_costs_no_connection(greenkit_database: str, driver: str) -> None:
+    """Connecting, waiting, asking, giving back: struck at each switch, no connection is gone."""
+    seen = run("pg_kill_points.py", greenkit_database, driver)
+    assert seen["problem"] == ""
+    assert seen["victims"]["borrower"] > 30, seen
+    assert seen["peak"] <= seen["size"]
+
+
+def test_the_kill_points_see_a_pool_that_forgets_base_exceptions(greenkit_database: str) -> None:
+    """The twin is found out at some of them."""
+    seen = run("pg_kill_points.py", greenkit_database, "psycopg2", "twin")
+    assert "borrower killed at" in seen["problem"], seen
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_a_cold_burst_opens_no_connection_too_many(greenkit_database: str, driver: str) -> None:
     """200 greenlets on a cold pool of 10 are served by 10 connections."""
     seen = run("pg_burst.py", greenkit_database, driver)

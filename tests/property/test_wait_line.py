@@ -15,6 +15,7 @@ import pytest
 from gevent.monkey import get_original
 
 from greenkit.errors import WaitTimeout
+from greenkit.testing import kill_at_every_switch
 from greenkit.wait import WaitLine
 
 SEEDS = range(300)
@@ -101,33 +102,58 @@ def test_the_broken_twin_loses_slots_in_the_same_storms() -> None:
     pytest.fail("the twin kept all its slots: the storm proves nothing")
 
 
-def walk_and_kill(line: WaitLine, victim: int, point: int) -> list[int]:
-    """Let 6 visitors pass one by one; kill number `victim` after `point` steps of the world."""
-    order: list[int] = []
+class Crowd:
+    """Six visitors who pass a line of one slot, one by one."""
 
-    def walk(number: int) -> None:
-        with line.slot(timeout=None):
-            order.append(number)
+    def __init__(self, line: CountedLine) -> None:
+        self.line = line
+        self.order: list[int] = []
+        self.visitors: list[gevent.Greenlet] = []
+
+    def walk(self, number: int) -> None:
+        with self.line.slot(timeout=None):
+            self.order.append(number)
             gevent.sleep(0)
 
-    crowd = [gevent.spawn(walk, number) for number in range(6)]
-    for _ in range(point):
-        gevent.sleep(0)
-    crowd[victim].kill(block=False)
-    gevent.joinall(crowd, timeout=20)
-    assert all(one.dead for one in crowd), f"killing {victim} at {point} left waiters: {line!r}"
-    return order
+    def come(self) -> None:
+        self.visitors = [gevent.spawn(self.walk, number) for number in range(6)]
+        gevent.joinall(self.visitors)
+
+    def name(self, greenlet: Any) -> str | None:
+        return f"visitor {self.visitors.index(greenlet)}" if greenlet in self.visitors else None
+
+    def check(self) -> None:
+        gevent.joinall(self.visitors, timeout=20)
+        assert all(visitor.dead for visitor in self.visitors), f"some wait for ever: {self.line!r}"
+        alive = [n for n, visitor in enumerate(self.visitors) if not isinstance(visitor.value, BaseException)]
+        passed = [number for number in self.order if number in alive]
+        assert passed == alive, "out of order, or left out"
+        seen = self.line.statistics()
+        assert (seen.free, seen.waiting) == (1, 0), f"{self.line!r}"
 
 
-def test_every_waiter_killed_at_every_step_lets_the_others_pass_in_order() -> None:
+def test_every_visitor_killed_at_every_switch_lets_the_others_pass_in_order() -> None:
     """Exhaustively: whoever dies whenever, the rest is served, in order."""
-    for victim in range(6):
-        for point in range(16):
-            line = CountedLine(1)
-            order = walk_and_kill(line, victim, point)
-            rest = [number for number in order if number != victim]
-            assert rest == [number for number in range(6) if number != victim]
-            assert line.statistics().free == 1
+    crowds: list[Crowd] = []
+
+    def fresh() -> Crowd:
+        crowds.append(Crowd(CountedLine(1)))
+        return crowds[-1]
+
+    report = kill_at_every_switch(
+        Crowd.come, Crowd.check, fresh=fresh, whom=lambda who, crowd: crowd.name(who)
+    )
+    assert {name for name, _ in report.victims} == {"the call", *(f"visitor {n}" for n in range(6))}
+    assert sum(crowd.line.races for crowd in crowds) >= 5, "hardly a promised slot was ever given up"
+
+
+def test_a_line_that_forgets_a_promise_is_found_out_at_its_switch() -> None:
+    """The twin loses a slot at some of those points, and is seen to."""
+    with pytest.raises(AssertionError, match=r"visitor \d killed at .*the call did not end"):
+        kill_at_every_switch(
+            Crowd.come, Crowd.check, fresh=lambda: Crowd(ForgetfulLine(1)),
+            whom=lambda who, crowd: crowd.name(who), timeout=0.1,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("line_type", [CountedLine, ForgetfulLine])

@@ -1,0 +1,80 @@
+"""Kill borrowers at every switch of borrowing, asking and giving back; then the pool must be whole.
+
+`MORE`: "twin" for a pool that undoes its reservation on `Exception` only.
+"""
+
+from pg_world import DRIVER, MORE, Eye, answer, connect, driver, gevent, postgres, until
+
+from greenkit.testing import kill_at_every_switch
+
+SIZE = 2
+
+
+class Twin(postgres.ConnectionPool):
+    """The usual mistake: GreenletExit and gevent.Timeout are not Exceptions."""
+
+    def getconn(self, *, timeout=None):
+        line = self._line
+        until = self._queue_up(line, 0.3)
+        try:
+            member = self._shelf.find(until)
+            self._lent[id(member.conn)] = member
+        except Exception:
+            line.release()
+            raise
+        return member.conn
+
+
+class Scene:
+    """Three borrowers of two connections."""
+
+    def __init__(self):
+        made = Twin if "twin" in MORE else postgres.ConnectionPool
+        self.pool = made(connect, max_size=SIZE, timeout=1.0 if "twin" in MORE else 10.0)
+        self.borrowers = []
+
+    def borrow(self):
+        with self.pool.connection() as conn:
+            conn.cursor().execute("select 1")
+
+    def crowd(self):
+        self.borrowers = [gevent.spawn(self.borrow) for _ in range(3)]
+        gevent.joinall(self.borrowers)
+
+    def name(self, greenlet):
+        return "borrower" if greenlet in self.borrowers else None
+
+    def check(self):
+        """Whoever was not struck got its connection, all are to be had again, and none is one too many."""
+        gevent.joinall(self.borrowers, timeout=20)
+        failed = [type(one.exception).__name__ for one in self.borrowers if one.exception is not None]
+        usable = []
+        try:
+            for _ in range(SIZE):
+                usable.append(self.pool.getconn(timeout=0.3 if "twin" in MORE else 5.0))
+                usable[-1].cursor().execute("select 1")
+        except driver.OperationalError as error:
+            failed.append(type(error).__name__)
+        seen = eye.count()
+        for conn in usable:
+            self.pool.putconn(conn)
+        left = self.pool.statistics().in_use
+        self.pool.close()
+        assert (failed, len(usable), left) == ([], SIZE, 0), (failed, len(usable), left)
+        assert seen <= SIZE, f"{seen} connections"
+        assert until(lambda: eye.count() == 0), "a connection outlived its pool"
+
+
+with Eye() as eye:
+    problem = ""
+    report = None
+    try:
+        report = kill_at_every_switch(
+            Scene.crowd, Scene.check, fresh=Scene, whom=lambda g, scene: scene.name(g)
+        )
+    except AssertionError as error:
+        problem = str(error)
+    answer(
+        driver=DRIVER, points=report and report.points, victims=report and dict(report.victims),
+        places=report and len(report.places), problem=problem, peak=eye.peak, size=SIZE,
+    )  # fmt: skip
