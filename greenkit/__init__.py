@@ -18,11 +18,14 @@ _ROOMS = {
     "GreenPool": "greenkit.pool",
     "GreenkitError": "greenkit.errors",
     "Limiter": "greenkit.limits",
+    "NativePool": "greenkit._offload",
     "Outcome": "greenkit.pool",
     "PatchReport": "greenkit.boot",
     "Severity": "greenkit.findings",
     "WaitLine": "greenkit.wait",
     "evidence": "greenkit.boot",
+    "offload": "greenkit._offload",
+    "offloaded": "greenkit._offload",
     "patch": "greenkit.boot",
 }
 

@@ -17,6 +17,7 @@ from greenkit.boot._mismatch import refuse_mismatches
 from greenkit.boot._patch import patch, patched, patched_by, report
 from greenkit.boot._plan import PLAN, Step
 from greenkit.boot._record import EarlyModule, PatchReport
+from greenkit.boot._running_loop import LoopIsolation, isolate_loops, loop_isolation, share_loops
 from greenkit.boot._scan import StaleReference, stale_references
 from greenkit.boot._settings import Settings, read_settings, unknown_variables
 from greenkit.boot._shown import called, shown
@@ -33,6 +34,7 @@ __all__ = [
     "PLAN",
     "Decision",
     "EarlyModule",
+    "LoopIsolation",
     "PatchReport",
     "Settings",
     "StaleReference",
@@ -44,6 +46,8 @@ __all__ = [
     "importers",
     "init_grpc",
     "is_users_file",
+    "isolate_loops",
+    "loop_isolation",
     "on_did_patch_all",
     "on_import",
     "on_will_patch_all",
@@ -54,6 +58,7 @@ __all__ = [
     "refuse_mismatches",
     "repair",
     "report",
+    "share_loops",
     "shown",
     "stale_references",
     "unknown_variables",

@@ -12,6 +12,10 @@ DRIVER_HOOKS = (
     ("psycopg2", "greenkit.postgres:install"),
     ("psycopg", "greenkit.postgres:install"),
     ("grpc", "greenkit.boot:init_grpc"),
+    ("asyncio.events", "greenkit.boot:isolate_loops"),
+    ("asyncio.unix_events", "greenkit.aio:install_loop"),
+    ("asgiref.sync", "greenkit.aio:install_asgiref"),
+    ("uvloop", "greenkit.aio:replace_uvloop"),
     ("httpcore2._backends.sync", "greenkit.http:tune_httpx"),
     ("httpcore._backends.sync", "greenkit.http:tune_httpx"),
 )

@@ -108,7 +108,7 @@ KNOWN: tuple[KnownLibrary, ...] = (
         "foreign-loop",
         "blocks-hub",
         "uvloop waits in libuv; while its loop runs no greenlet does (300 of 300 ms measured)",
-        "Run the loop in a native thread: gevent.get_hub().threadpool.apply(uvloop.run, (main(),)).",
+        "Run the loop in a native thread: greenkit.offload(uvloop.run, main()).",
     ),
     KnownLibrary(
         "eventlet.hubs",

@@ -13,6 +13,7 @@ from greenkit.boot._blame import imported_at
 from greenkit.boot._graph import namespace_of
 from greenkit.boot._known import KNOWN
 from greenkit.boot._places import bound_at
+from greenkit.boot._running_loop import loop_isolation
 from greenkit.boot._search import patched_at
 from greenkit.boot._shown import file_of, shown
 from greenkit.boot._source import calls_of, user_modules
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["library_findings"]
 
 _C_FUNCTIONS = frozenset({"builtin_function_or_method", "cython_function_or_method"})
+
+
+REMEDY = (
+    "import greenkit.auto in line 1 gives each greenlet a running loop of its own (unless"
+    " GREENKIT_ASYNCIO=off); or run the loop in a native thread: greenkit.offload(asyncio.run, main())."
+)
 
 
 def library_findings() -> Iterator[Finding]:
@@ -119,6 +126,11 @@ def _grpc() -> Iterator[Finding]:
 
 
 def _running_loop() -> Iterator[Finding]:
+    isolation = loop_isolation()
+    if isolation.installed:
+        return
+    if isolation.failed:
+        yield _placed(_not_isolated(isolation.failed), "asyncio")
     running = (namespace_of(sys.modules.get("_asyncio")) or {}).get("_get_running_loop")
     if type(running) is not BuiltinFunctionType or running() is None:
         return
@@ -127,13 +139,28 @@ def _running_loop() -> Iterator[Finding]:
         Severity.WARNING,
         "an asyncio loop runs in this thread, where the greenlets live: a second one is refused, and"
         " Django's ORM refuses to work in every other greenlet",
-        hint="Run the loop in a native thread: gevent.get_hub().threadpool.apply(asyncio.run, (main(),)).",
+        hint=REMEDY,
         rule="foreign-loop",
         effect="crashes",
         holder="asyncio",
         attribute="run",
     )
     yield _placed(found, "asyncio")
+
+
+def _not_isolated(reason: str) -> Finding:
+    return Finding(
+        "GK123",
+        Severity.WARNING,
+        "greenlets share asyncio's running loop although GREENKIT_ASYNCIO is on: the self-test failed"
+        f" ({reason}). While a loop runs in one greenlet, asyncio.run() and Django's ORM are refused"
+        " in the others",
+        hint="Run loops in a native thread: greenkit.offload(asyncio.run, main()).",
+        rule="loops-not-isolated",
+        effect="crashes",
+        holder="asyncio",
+        attribute="run",
+    )
 
 
 def _multiprocessing() -> Iterator[Finding]:

@@ -14,8 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["MODES", "VARIABLES", "Settings", "read_settings", "unknown_variables"]
+__all__ = ["MODES", "VARIABLES", "Settings", "asyncio_mode", "read_settings", "unknown_variables"]
 
+ASYNCIO_MODES = ("on", "warn", "off")
 MODES = ("off", "report", "strict", "repair")
 
 _PREFIX = "GREENKIT_"
@@ -26,6 +27,7 @@ VARIABLES: dict[str, str] = {
     "GREENKIT_CHILDREN": "1 patches the Python programs this process starts",
     "GREENKIT_REPORT": "file the doctor writes its findings to",
     "GREENKIT_WATCHDOG": "how long the hub may stand still, such as 100ms",
+    "GREENKIT_ASYNCIO": "whether each greenlet has a running asyncio loop of its own: on, warn, off",
     "GREENKIT_OBSERVE": "set by `greenkit doctor -- COMMAND` for the program it observes",
     "GREENKIT_OBSERVE_STALL": "set with it: seconds a program may stand still",
     "GREENKIT_CORPUS_HOOK": "used by the collection of broken programs greenkit is tried on",
@@ -61,6 +63,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     mode = environ.get("GREENKIT") or "report"
     if mode not in MODES:
         raise ConfigError(f"GREENKIT={mode!r} is none of {', '.join(MODES)}")
+    asyncio_mode(environ)  # read when asyncio is imported; wrong values are said at the start
     repair = _flag(environ, "GREENKIT_REPAIR")
     return Settings(
         mode=mode,
@@ -68,6 +71,20 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         repair=mode == "repair" or (repair and mode != "off"),
         children=_flag(environ, "GREENKIT_CHILDREN"),
     )
+
+
+def asyncio_mode(environ: Mapping[str, str]) -> str:
+    """Return what `GREENKIT_ASYNCIO` asks for: "on" (also when unset), "warn" or "off".
+
+    Raises:
+        ConfigError: A value that means nothing; the message lists those that do.
+
+    Switches: never.
+    """
+    mode = environ.get("GREENKIT_ASYNCIO") or "on"
+    if mode not in ASYNCIO_MODES:
+        raise ConfigError(f"GREENKIT_ASYNCIO={mode!r} is none of {', '.join(ASYNCIO_MODES)}")
+    return mode
 
 
 def _flag(environ: Mapping[str, str], name: str) -> bool:

@@ -41,7 +41,7 @@ def _wrap(tell: Callable[[Finding], object], thread: int) -> None:
 
     def set_running_loop(loop: Any) -> None:
         begin(loop)
-        if _get_ident() == thread:
+        if _get_ident() == thread and not boot.loop_isolation().installed:
             runs[:] = [getcurrent()] if loop is not None else []
             if loop is not None:
                 tell(_finding(boot.user_frame(), hurts="django.db" in sys.modules))
@@ -62,7 +62,8 @@ def _finding(place: str, *, hurts: bool) -> Finding:
         Severity.WARNING if hurts else Severity.INFO,
         f"{boot.shown(place)} runs an asyncio loop in a greenlet; while it runs a second one, and Django's"
         " ORM, refuse to work in every other greenlet",
-        hint="Run it in a native thread: gevent.get_hub().threadpool.apply(asyncio.run, (main(),)).",
+        hint="import greenkit.auto in line 1 gives each greenlet a running loop of its own (unless"
+        " GREENKIT_ASYNCIO=off); or run the loop in a native thread: greenkit.offload(asyncio.run, main()).",
         where=place,
         rule="foreign-loop",
         effect="crashes",

@@ -17,7 +17,10 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset({"errors", "findings", "facts", "_clock", "_responses", "_aimd"}),
     ),
     ("F1 patch the world, wait in it", frozenset({"boot", "wait"})),
-    ("F2 the working rooms", frozenset({"limits", "pool", "postgres", "http", "watchdog", "auto"})),
+    (
+        "F2 the working rooms",
+        frozenset({"limits", "pool", "postgres", "http", "watchdog", "auto", "aio", "_offload"}),
+    ),
     ("F3 look at the house", frozenset({"doctor", "metrics", "testing", "_children"})),
     ("F4 celery", frozenset({"celery"})),
     ("F5 django", frozenset({"django"})),
@@ -59,6 +62,7 @@ NOT_BEFORE = frozenset(
 # Doors that hold more than imports and `__all__`.
 DOORS_WITH_LOGIC: dict[str, str] = {
     "greenkit/__init__.py": "lazy by PEP 562, so that importing it loads nothing gevent patches",
+    "greenkit/aio/__init__.py": "lazy: its hooks are called in the middle of `import asyncio`",
     "greenkit/boot/__init__.py": "lazy for repair(), which a process patched at its first line never needs",
     "greenkit/celery/__init__.py": "lazy, so that a process that only sends tasks loads no gevent",
     "greenkit/testing/__init__.py": "lazy, so that greenkit.testing.early patches before the rest loads",
@@ -153,6 +157,7 @@ FOREIGN_SIGNATURES: dict[str, str] = {
 
 # Unit tests that may wait for the real clock.
 SLEEPERS: dict[str, str] = {
+    "tests/unit/test_offload.py": "polls for the end of native threads, which no clock of ours moves",
     "tests/unit/pool/test_defects.py": "its sleepers are killed; nobody waits for them",
     "tests/unit/wait/test_fd.py": "a real wait is what a late switch would end",
 }

@@ -1,0 +1,248 @@
+"""Call async code from greenlets: one coroutine, several, or an async generator."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from greenkit.aio._portal import LoopStatistics, portal, portal_if_started
+from greenkit.wait import Deadline
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
+
+__all__ = ["close", "gather", "iterate", "loop", "run", "statistics"]
+
+T = TypeVar("T")
+GRACE = 5.0
+
+
+def run(coroutine: Coroutine[Any, Any, T], *, timeout: float | None = None, grace: float = GRACE) -> T:
+    """Run a coroutine on the long-lived loop of this thread and return its result.
+
+    Async clients made in one call can be used in the next: they live on the same loop. Exceptions arrive as
+    they are, with the coroutine's traceback below the caller's. Context variables go in, and what the
+    coroutine set comes back. Thread-sensitive code of asgiref (the async ORM) runs in the calling greenlet,
+    on its connection.
+
+    A killed greenlet, or one whose time is up, cancels the coroutine and waits for its end.
+
+    Args:
+        coroutine: What to run; it is closed when it cannot be.
+        timeout: Seconds after which it is cancelled; None for no limit.
+        grace: Seconds a cancelled coroutine has to end; one that does not is logged and counted as abandoned.
+
+    Raises:
+        WaitTimeout: `timeout` passed.
+        RuntimeError: Called in a coroutine of the same thread, which should await instead.
+        TypeError: `coroutine` is no coroutine.
+
+    Switches: may.
+    """
+    if not asyncio.iscoroutine(coroutine):
+        raise TypeError(
+            f"aio.run() takes a coroutine, not {coroutine!r}; call the async function: aio.run(fetch(1))"
+        )
+    try:
+        _refuse_inside_a_loop()
+        deadline = Deadline.after(_seconds("timeout", timeout))
+        here = portal()
+    except BaseException:
+        coroutine.close()  # or Python warns that it was never awaited
+        raise
+    return here.run(coroutine, deadline=deadline, grace=grace)
+
+
+def gather(
+    *awaitables: Awaitable[T],
+    limit: int | None = None,
+    timeout: float | None = None,
+    return_exceptions: bool = False,
+) -> list[T]:
+    """Run several awaitables at once and return their results in order.
+
+    When one raises, the others are cancelled and joined before the exception arrives.
+
+    Args:
+        awaitables: Coroutines, or anything else that can be awaited on the loop.
+        limit: How many run at once; None for all.
+        timeout: Seconds for all of them together; None for no limit.
+        return_exceptions: Return exceptions in place of results instead of raising the first.
+
+    Raises:
+        WaitTimeout: `timeout` passed.
+
+    Switches: may.
+    """
+    if limit is not None and limit < 1:
+        _close_all(awaitables)
+        raise ValueError(f"limit is {limit}; it must be 1 or more, or None for all at once")
+    return run(_gather(awaitables, limit, return_exceptions=return_exceptions), timeout=timeout)
+
+
+async def _gather(
+    awaitables: tuple[Awaitable[T], ...], limit: int | None, *, return_exceptions: bool
+) -> list[T]:
+    gate = asyncio.Semaphore(limit or len(awaitables) or 1)
+
+    async def through_the_gate(awaitable: Awaitable[T]) -> T:
+        async with gate:
+            return await awaitable
+
+    tasks = [asyncio.ensure_future(through_the_gate(one)) for one in awaitables]
+    try:
+        results: Any = await asyncio.gather(*tasks, return_exceptions=return_exceptions)
+        return list(results)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    finally:
+        _close_all(awaitables)
+
+
+def _close_all(awaitables: tuple[Awaitable[Any], ...]) -> None:
+    for awaitable in awaitables:
+        close = getattr(awaitable, "close", None)
+        if close is not None and asyncio.iscoroutine(awaitable):
+            close()  # those that never began would warn; closing one that ended does nothing
+
+
+def iterate(source: AsyncIterator[T], *, timeout: float | None = None, grace: float = GRACE) -> Iterator[T]:
+    """Iterate over an async generator in an ordinary `for`.
+
+    The generator runs only while the next item is asked for: it is never ahead of the loop that consumes it.
+    All its steps run in one asyncio task, as cancel scopes of anyio demand. Leaving the `for` early closes
+    it.
+
+    Args:
+        source: An async generator or iterator.
+        timeout: Seconds each item may take; None for no limit.
+        grace: Seconds the generator has to end when it is closed.
+
+    Raises:
+        WaitTimeout: An item took longer than `timeout`.
+
+    Switches: may.
+    """
+    if not hasattr(source, "__anext__"):
+        source_name = type(source).__name__
+        raise TypeError(f"iterate() takes an async generator or iterator, not {source_name}")
+    seconds = _seconds("timeout", timeout)
+    return _iterate(source, seconds, grace)
+
+
+def _iterate(source: AsyncIterator[T], timeout: float | None, grace: float) -> Iterator[T]:
+    here = portal()
+    steps = _Steps(source)
+    try:
+        while True:
+            step = here.run(steps.next(), deadline=Deadline.after(timeout), grace=grace)
+            if step is None:
+                return
+            yield step[0]
+    finally:
+        here.run(steps.close(), deadline=Deadline.after(grace), grace=grace)
+
+
+class _Steps:
+    """Drive an async iterator, one item for each demand, in a task of its own."""
+
+    __slots__ = ("_demands", "_source", "_task")
+
+    def __init__(self, source: AsyncIterator[Any]) -> None:
+        self._source = source
+        self._demands: asyncio.Queue[asyncio.Future[tuple[Any] | None]] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def next(self) -> tuple[Any] | None:
+        """Return the next item in a tuple, or None at the end."""
+        if self._task is None:
+            self._demands = asyncio.Queue()  # made on the loop: before 3.10 it would be bound to another
+            self._task = asyncio.ensure_future(self._drive(self._demands))
+        assert self._demands is not None
+        answer: asyncio.Future[tuple[Any] | None] = asyncio.get_running_loop().create_future()
+        self._demands.put_nowait(answer)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._task.cancel()  # the consumer was killed in the middle of an item
+            raise
+
+    async def _drive(self, demands: asyncio.Queue[asyncio.Future[tuple[Any] | None]]) -> None:
+        source = self._source
+        try:
+            while True:
+                answer = await demands.get()
+                try:
+                    item = (await source.__anext__(),)
+                except StopAsyncIteration:
+                    answer.set_result(None)
+                    return
+                except BaseException as error:
+                    if not answer.done():
+                        answer.set_exception(error)
+                    return
+                if not answer.done():
+                    answer.set_result(item)
+        finally:
+            close = getattr(source, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def close(self) -> None:
+        """End the task, and with it the generator."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        else:
+            close = getattr(self._source, "aclose", None)
+            if close is not None:
+                await close()
+
+
+def loop() -> asyncio.AbstractEventLoop:
+    """Return the long-lived loop that `run()` uses, started when it is not.
+
+    For code that needs the loop itself, such as `asyncio.run_coroutine_threadsafe(coroutine, aio.loop())`.
+
+    Switches: may, at the first call.
+    """
+    return portal().loop
+
+
+def statistics() -> LoopStatistics:
+    """Return what passed through the loop of this thread; zeros when nothing has used it.
+
+    Switches: never.
+    """
+    here = portal_if_started()
+    return here.statistics() if here is not None else LoopStatistics(0, 0, 0, 0, 0)
+
+
+def close(*, grace: float = GRACE) -> None:
+    """Cancel what runs on the loop, finish its async generators, and end it; a later call starts a new one.
+
+    Args:
+        grace: Seconds the tasks have to end.
+
+    Switches: may.
+    """
+    here = portal_if_started()
+    if here is not None:
+        here.close(grace=grace)
+
+
+def _seconds(name: str, value: float | None) -> float | None:
+    if value is not None and not 0 <= value < float("inf"):  # nan fails both comparisons
+        raise ValueError(f"{name} is {value!r}; it must be 0 or more seconds, or None for no limit")
+    return value
+
+
+def _refuse_inside_a_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError("aio.run() was called in a coroutine; await the coroutine there instead")

@@ -1,0 +1,69 @@
+"""Run submitted calls in a greenlet, and put their outcome into futures."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Executor, Future
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["GreenWorker", "run_item"]
+
+
+class GreenWorker(Executor):
+    """Run what is submitted in one greenlet, in order; `submit()` never switches."""
+
+    def __init__(self) -> None:
+        self._items: deque[tuple[Future[Any], Callable[[], Any]] | None] = deque()
+        self._more = Event()
+        self._runner: Any = None
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have the greenlet call `fn` after what was submitted before. Switches: never."""
+        future: Future[Any] = Future()
+        self._items.append((future, lambda: fn(*args, **kwargs)))
+        self._more.set()
+        if self._runner is None:
+            # Not a bound method: a forgotten executor must be collected, and its greenlet end.
+            self._runner = gevent.spawn(_work, self._items, self._more)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - Executor's
+        """Take no more; end when the rest is done. Switches: may, with `wait`."""
+        self._items.append(None)
+        self._more.set()
+        if wait and self._runner is not None and self._runner is not gevent.getcurrent():
+            self._runner.join()
+
+    def __del__(self) -> None:
+        self._items.append(None)
+        self._more.set()
+
+
+def _work(items: deque[Any], more: Event) -> None:
+    while True:
+        more.wait()
+        more.clear()
+        while items:
+            item = items.popleft()
+            if item is None:
+                return
+            run_item(*item)
+            del item  # or it would keep its result alive until the next one
+
+
+def run_item(future: Future[Any], call: Callable[[], Any]) -> None:
+    """Run a submitted call and put its outcome into its future. Switches: may."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
