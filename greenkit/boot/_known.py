@@ -35,7 +35,7 @@ class KnownLibrary(NamedTuple):
     hint: str
 
 
-_POOL = "Call it through gevent.get_hub().threadpool.apply(), or in a prefork worker."
+_POOL = "Call it through greenkit.offload(), or in a prefork worker."
 KNOWN: tuple[KnownLibrary, ...] = (
     KnownLibrary(
         "MySQLdb._mysql",
