@@ -51,7 +51,8 @@ def run(child: Child, *, directory: str, ask: str = "") -> Ended:
 
     Args:
         child: What to run.
-        directory: Where its processes leave their notes: `<pid>.stalled` ends the program.
+        directory: Where its processes leave their notes. `<pid>.stalled` ends the program and becomes
+            `<pid>.accused.json`. The environment must name it: by that its processes are known.
         ask: Name of the file that makes them write down what they see, "" when they cannot be asked.
 
     Raises:
@@ -74,6 +75,10 @@ def run(child: Child, *, directory: str, ask: str = "") -> Ended:
         finally:
             if process.poll() is None:
                 _end(process, notes)
+            elif how == "timeout" or not ask:
+                # What it left behind holds our caller's pipes, and nobody waits for it.
+                notes.ask()
+                _end_rest(notes)
         return Ended(tuple(child.command), how, process.returncode)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -85,10 +90,18 @@ class _Notes:
     def __init__(self, directory: str, ask: str, process: subprocess.Popen[bytes]) -> None:
         self._directory = Path(directory)
         self._ask = ask
+        self.asks = bool(ask)
         self._process = process
 
     def stalled(self) -> bool:
-        return any(self._directory.glob("*.stalled"))
+        """Take the note of a process that stands still; False when there is none, or it went on just now."""
+        for note in self._directory.glob("*.stalled"):
+            try:
+                note.rename(note.with_suffix(".accused.json"))
+            except FileNotFoundError:  # noqa: PERF203 - it went on
+                continue
+            return True
+        return False
 
     def ask(self) -> None:
         """Have every process write down what it sees; wait until the main one has."""
@@ -102,11 +115,11 @@ class _Notes:
 
     def left(self) -> list[int]:
         """Return the processes of the program that are still there, by the environment they were given."""
-        mark = f"GREENKIT_OBSERVE={self._directory}\0".encode()
+        mark = f"={self._directory}\0".encode()
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             try:
-                if mark in path.read_bytes():
+                if mark in path.read_bytes() and int(path.parent.name) != self._process.pid:
                     found.append(int(path.parent.name))
             except OSError:  # noqa: PERF203 - gone meanwhile, or somebody else's
                 pass
@@ -127,6 +140,12 @@ def _follow(process: subprocess.Popen[bytes], timeout: float | None, notes: _Not
             return "stalled"
         elif deadline is not None and time.monotonic() >= deadline:
             return "timeout"
+    if deadline is not None and how != "interrupted":
+        # It may have forked and gone: its time is that of all its processes.
+        while notes.asks and notes.left():
+            if time.monotonic() >= deadline:
+                return "timeout"
+            time.sleep(0.2)
     return how or ("signal" if process.returncode < 0 else "exit")
 
 
@@ -139,12 +158,17 @@ def _end(process: subprocess.Popen[bytes], notes: _Notes) -> None:
             break
         except subprocess.TimeoutExpired:
             sys.stderr.write(f"greenkit: the program does not end at {passed_on.name}\n")
-    # Its workers: what it did not end, or could not any more, would stay for ever.
-    deadline = time.monotonic() + 1.0
-    while (left := notes.left()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    for pid in left:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:  # noqa: PERF203 - each may be gone
-            pass
+    _end_rest(notes)
+
+
+def _end_rest(notes: _Notes) -> None:
+    """End its workers: what it did not end, or could not any more, would stay for ever."""
+    for passed_on in (signal.SIGTERM, signal.SIGKILL):
+        for pid in notes.left():
+            try:
+                os.kill(pid, passed_on)
+            except ProcessLookupError:  # noqa: PERF203 - each may be gone
+                pass
+        deadline = time.monotonic() + 1.0
+        while notes.left() and time.monotonic() < deadline:
+            time.sleep(0.05)

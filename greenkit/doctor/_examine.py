@@ -43,11 +43,12 @@ def examine(
 
     subject = target or "a process with nothing in it"
     limit = 60.0 if timeout is None else timeout
-    with tempfile.TemporaryDirectory(prefix="greenkit-doctor-") as directory:
+    with tempfile.TemporaryDirectory(prefix="greenkit-doctor-", ignore_cleanup_errors=True) as directory:
         path = str(Path(directory, "examined"))
         options = json.dumps({"target": target, "path": path, "probe": probe, "dsn": dsn})
         command = [sys.executable, "-m", "greenkit.doctor._examined", options]
-        child = Child(command, os.environ, timeout=limit, quiet=True, deaf=True)
+        environment = {**os.environ, "_GREENKIT_EXAMINE": directory}
+        child = Child(command, environment, timeout=limit, quiet=True, deaf=True)
         ended = run(child, directory=directory)
         text = _files.read(path)
     if not text:

@@ -113,7 +113,9 @@ def _told(directory: Path) -> list[Diagnosis]:
     """Return what each process wrote; the report of one, which watches, before what a look saw."""
     told = []
     paths = sorted(
-        directory.glob("*.json"), key=lambda path: (int(path.name.split(".")[0]), "look" in path.name)
+        directory.glob("*.json"),
+        # What a process was ended for comes first: a later look of it may have seen it go on.
+        key=lambda path: ("accused" not in path.name, int(path.name.split(".")[0]), "look" in path.name),
     )
     for path in paths:
         try:

@@ -15,28 +15,32 @@ import os
 import sys
 import time
 import warnings
-from _thread import allocate_lock, get_ident, start_new_thread
-from contextlib import nullcontext
+from _thread import allocate_lock, get_ident, get_native_id, start_new_thread
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 from greenkit import boot
 from greenkit.doctor import _files
 from greenkit.doctor._collect import collect
-from greenkit.doctor._diagnosis import to_json
+from greenkit.doctor._diagnosis import Diagnosis, to_json
 from greenkit.doctor._report import report
-from greenkit.doctor._standstill import Standstill
+from greenkit.doctor._standstill import Standstill, cpu_clock
 from greenkit.findings import Finding, Severity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from typing import NoReturn
 
 
-__all__ = ["ASK", "begin"]
+__all__ = ["ASK", "STALLED", "begin"]
 
 ASK = "ask"
 """The file the doctor makes in the directory when it wants to know now."""
+
+STALLED = "stalled"
+"""Ending of the file that says a process stands still, and where; the doctor takes it and ends the program."""
 
 # Native for good: taken before anything can be patched, used in a native thread only.
 _sleep, _now, _leave = time.sleep, time.monotonic, os._exit
@@ -84,7 +88,8 @@ def _report() -> None:
     try:
         report()
     except Exception as error:
-        _files.write(f"{os.environ['GREENKIT_REPORT']}.error", repr(error))
+        with suppress(OSError):
+            _files.write(f"{os.environ['GREENKIT_REPORT']}.error", repr(error))
 
 
 def _imported(found: Finding) -> Finding:
@@ -111,6 +116,7 @@ class _Observer:
     def __init__(self, directory: str, stall: float) -> None:
         self._directory = directory
         self._main = get_ident()
+        self._stall = stall
         self._standstill = Standstill(stall)
         self._seen: tuple[int, ...] = ()
         self._looking = allocate_lock()
@@ -120,6 +126,9 @@ class _Observer:
         """Begin in this process: at its start, and in each child it forks."""
         self._looking = allocate_lock()  # a fork may have copied a held one
         self._main = get_ident()
+        self._standstill = Standstill(
+            self._stall, used=cpu_clock(self._main), ready=_readiness(get_native_id())
+        )
         self._seen = ()
         self._path = os.path.join(self._directory, f"{os.getpid()}")  # noqa: PTH118
         os.environ["GREENKIT_REPORT"] = f"{self._path}.report.json"
@@ -135,31 +144,56 @@ class _Observer:
             seen = (len(sys.modules), len(saved), self._standstill.lasts)
             if final or seen != self._seen:
                 self._seen = seen
+                here = get_ident() == self._main  # then it does not stand still any more
                 with _excused():
                     diagnosis = collect(" ".join(sys.argv))
-                still = self._standstill.finding()
-                findings = (*map(_imported, diagnosis.findings), *([still] if still else []))
+                findings = (*map(_imported, diagnosis.findings), *self._standstill.findings(over=here))
                 diagnosis = replace(diagnosis, findings=findings)
                 _files.write(f"{self._path}.look.json", to_json(diagnosis))
         except Exception as error:
-            _files.write(f"{self._path}.error", repr(error))
+            self._note("error", repr(error))
         finally:
             self._looking.release()
 
+    def _note(self, word: str, text: str) -> None:
+        # The doctor goes when the program has ended; a process that stays has nobody to tell.
+        with suppress(FileNotFoundError):
+            _files.write(f"{self._path}.{word}", text)
+
     def _watch(self, pid: int) -> None:
         begun, due, ask = _now(), 0.4, os.path.join(self._directory, ASK)  # noqa: PTH118
-        told = set()
+        answered = stood = False
         while os.getpid() == pid:
             _sleep(_TICK)
-            if sys.is_finalizing():
+            if sys.is_finalizing() or not os.path.isdir(self._directory):  # noqa: PTH112
                 return
             stands = self._standstill.watch(sys._current_frames().get(self._main), _now())
-            asks = "answered" not in told and os.path.exists(ask)  # noqa: PTH110
-            if _now() - begun >= due or asks or stands:
+            asks = not answered and os.path.exists(ask)  # noqa: PTH110
+            if _now() - begun >= due or asks or stands != stood:
                 # Ever more seldom: what an old process has not shown yet comes late.
                 due = (_now() - begun) * 1.6
                 self.look()
-            for word, now in (("answered", asks), ("stalled", stands)):
-                if now and word not in told:
-                    told.add(word)
-                    _files.write(f"{self._path}.{word}", "")
+            if asks:
+                answered = True
+                self._note("answered", "")
+            if stands and not stood:
+                self._note(STALLED, to_json(Diagnosis(findings=self._standstill.findings())))
+            elif stood and not stands:
+                # It went on. The doctor takes the note away before it ends the program: one of us comes first.
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{self._path}.{STALLED}")  # noqa: PTH108 - pathlib loads more
+            stood = stands
+
+
+def _readiness(thread: int) -> Callable[[], bool]:
+    """Return a function that tells whether a native thread is running or ready to run."""
+    path = f"/proc/self/task/{thread}/stat"
+
+    def ready() -> bool:
+        try:
+            # The state follows the name, which may hold anything (proc(5)).
+            return _files.read(path).rpartition(") ")[2].startswith("R")
+        except OSError:
+            return False
+
+    return ready

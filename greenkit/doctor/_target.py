@@ -36,9 +36,17 @@ def bring(target: str) -> tuple[str, tuple[str, ...]]:
     except BaseException as error:
         return f"{name} does not import: {type(error).__name__}: {error}", _trace(error)
     first = attribute.partition(".")[0].partition("(")[0]
-    names = vars(module)
-    if first and first not in names and "__getattr__" not in names:
-        return f"{name} has no attribute {first!r}{_near(first, names)}", ()
+    return _attribute(name, module, first) if first else ("", ())
+
+
+def _attribute(name: str, module: ModuleType, attribute: str) -> tuple[str, tuple[str, ...]]:
+    # Asked for, not looked up: a module may answer for what it has not imported yet (Celery's does).
+    try:
+        getattr(module, attribute)
+    except AttributeError:
+        return f"{name} has no attribute {attribute!r}{_near(attribute, vars(module))}", ()
+    except BaseException as error:
+        return f"{name}:{attribute} does not import: {type(error).__name__}: {error}", _trace(error)
     return "", ()
 
 

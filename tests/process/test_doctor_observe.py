@@ -263,3 +263,62 @@ def test_no_worker_outlives_its_program(place):
     worker = int(run.stderr.splitlines()[0])
     state = Path(f"/proc/{worker}/stat")  # an orphan nobody reaps stays as a zombie: ended all the same
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_what_a_program_is_ended_for_is_always_named(place):
+    """It goes on while it is being ended and leaves by itself: the line is told all the same."""
+    (place / "app.py").write_text(
+        "from gevent import monkey\nmonkey.patch_all()\nimport ctypes, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: None)\n"
+        "until = time.monotonic() + 2.5\n"
+        "while time.monotonic() < until:\n    ctypes.CDLL(None).usleep(100_000_000)\n"
+        "import gevent; gevent.sleep(1.0)\n"
+    )
+    run, told = observe(place, "--stall", "1", "--", "python", "app.py")
+    assert told["ended"]["how"] == "stalled"
+    (found,) = [one for one in told["findings"] if one["id"] == "GK401" and one["severity"] == "error"]
+    assert found["captured_at"].endswith("app.py:7")
+    assert run.returncode == 1, run
+
+
+def test_a_program_that_computes_is_let_go_on(place):
+    """A call in C that uses the CPU comes to an end, however long it takes."""
+    (place / "app.py").write_text(
+        "from gevent import monkey\nmonkey.patch_all()\nimport hashlib, time\n"
+        "until = time.thread_time() + 1.5\n"
+        "while time.thread_time() < until: hashlib.pbkdf2_hmac('sha256', b'', b'', 4_000_000)\n"
+        "print('finished', flush=True)\n"
+    )
+    run, told = observe(place, "--stall", "0.5", "--", "python", "app.py")
+    assert told["ended"] == {"command": ["python", "app.py"], "how": "exit", "code": 0}
+    assert "finished\n" in run.stderr
+
+
+FORKS = "import os, time\nif os.fork() == 0:\n    print(os.getpid(), flush=True)\n    time.sleep(100)\n"
+
+
+@pytest.mark.parametrize("words", [["forks.py"], ["--", "python", "forks.py"]])
+def test_the_time_is_that_of_all_its_processes(place, words):
+    """A child that outlives its parent is ended when the time is up, and keeps nobody waiting."""
+    (place / "forks.py").write_text(FORKS)
+    run, told = observe(place, "--timeout", "2", *words)
+    assert "Traceback" not in run.stderr
+    assert told["ended"] is None or told["ended"]["how"] == "timeout"
+    (child,) = [int(line) for line in run.stderr.splitlines() if line.isdigit()]
+    assert not Path(f"/proc/{child}").exists() or ") Z " in Path(f"/proc/{child}/stat").read_text()
+
+
+def test_a_process_that_outlives_the_doctor_says_nothing(place):
+    """Without a time limit a daemon is let alone, though the directory of the notes is gone."""
+    (place / "forks.py").write_text(FORKS.replace("100", "0.5") + "    open('left', 'w').close()\n")
+    run, _ = observe(place, "--", "python", "forks.py")
+    assert (place / "left").exists(), "run_clean waits for its standard error, which the child holds"
+    assert "Traceback" not in run.stderr
+    assert "greenkit" not in run.stderr
+
+
+def test_a_lazy_attribute_of_a_target_is_there(place):
+    """Celery's package is a module of a class of its own, which imports on demand."""
+    run, _ = observe(place, "celery:Celery")
+    assert "no attribute" not in run.stdout
+    assert run.returncode == 0

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from greenkit.doctor._standstill import Standstill
+from greenkit.findings import Severity
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def test_one_instruction_for_the_limit_is_a_standstill(green):
     assert not stand(still, 2.9)
     still = Standstill(3.0)
     assert stand(still, 3.1)
-    found = still.finding()
+    (found,) = still.findings()
     assert (found.id, found.effect, found.attribute) == ("GK401", "hangs", "stand")
     assert found.where.startswith(f"{__file__}:")
     assert len(found.evidence) > 2
@@ -35,7 +36,7 @@ def test_a_thread_that_goes_on_is_not_told(green):
     still = Standstill(3.0)
     assert stand(still, 3.1)
     assert not still.watch(None, 4.0)
-    assert still.finding() is None
+    assert [one.severity for one in still.findings()] == [Severity.INFO], "it went on: nobody is accused"
     assert not any(still.watch(sys._getframe(at % 2), 5.0 + at) for at in range(20))
 
 
@@ -45,9 +46,27 @@ def test_a_process_without_gevent_may_wait(monkeypatch, limit):
     monkeypatch.setitem(sys.modules, "gevent.monkey", type("monkey", (), {"saved": {}}))
     still = Standstill(limit)
     assert not stand(still, 100.0)
-    assert still.finding() is None
+    assert still.findings() == ()
 
 
 def test_a_busy_machine_is_no_standstill(green):
     """Two samples a long time apart say that nobody had a turn, not that one thread had none."""
     assert not stand(Standstill(3.0), 100.0, samples=5)
+
+
+def test_a_thread_that_computes_does_not_stand_still(green):
+    """It is on a CPU, or ready and kept from it by others: it comes to an end by itself."""
+    clock = iter(range(1000))
+    assert not stand(Standstill(3.0, used=lambda: next(clock)), 30.0, samples=200)
+    assert not stand(Standstill(3.0, ready=lambda: True), 30.0, samples=200)
+    assert stand(Standstill(3.0, ready=lambda: False), 30.0, samples=200)
+
+
+def test_a_look_of_the_doctor_is_no_standstill(green):
+    """Its own frames, anywhere in the stack, and those of the walk through the heap."""
+    for module in ("greenkit.doctor._observed", "greenkit.boot._graph"):
+        still = Standstill(3.0)
+        space = {"__name__": module, "stand": stand, "still": still, "sys": sys}
+        code = "def look():\n    frame = sys._getframe()\n"
+        exec(code + "    return [still.watch(frame, at / 10) for at in range(60)]", space)
+        assert not any(space["look"]())
