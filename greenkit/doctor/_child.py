@@ -98,7 +98,7 @@ class _Notes:
         for note in self._directory.glob("*.stalled"):
             try:
                 note.rename(note.with_suffix(".accused.json"))
-            except FileNotFoundError:  # noqa: PERF203 - it went on
+            except FileNotFoundError:
                 continue
             return True
         return False

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from greenkit.doctor._pages import page_of
+from greenkit.doctor._secrets import without_secrets
 from greenkit.findings import Finding, Severity, worst
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SCHEMA", "Diagnosis", "Ended", "Measured", "finding_from", "from_document", "to_json"]
+__all__ = ["SCHEMA", "Diagnosis", "Ended", "Measured", "finding_from", "from_document", "hidden", "to_json"]
 
 SCHEMA = 1
 """Version of the JSON document; it grows when a name of it changes its meaning or goes."""
@@ -126,7 +127,23 @@ def to_json(diagnosis: Diagnosis) -> str:
         {**found._asdict(), "severity": found.severity.value, "docs": page_of(found.id)}
         for found in diagnosis.findings
     ]
-    return json.dumps(document, default=repr)
+    return json.dumps(without_secrets(document), default=repr)
+
+
+def hidden(diagnosis: Diagnosis) -> Diagnosis:
+    """Return `diagnosis` without passwords, as it may be shown."""
+    ended = diagnosis.ended
+    return replace(
+        diagnosis,
+        findings=without_secrets(diagnosis.findings),
+        by=without_secrets(diagnosis.by),
+        subject=without_secrets(diagnosis.subject),
+        problem=without_secrets(diagnosis.problem),
+        trace=without_secrets(diagnosis.trace),
+        ended=ended and replace(ended, command=without_secrets(ended.command)),
+        probes=tuple(replace(one, note=without_secrets(one.note)) for one in diagnosis.probes),
+        processes=without_secrets(diagnosis.processes),
+    )
 
 
 def from_document(document: Mapping[str, Any]) -> Diagnosis:

@@ -14,8 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from greenkit.doctor import _files
+from greenkit.doctor._deaths import of_status
 from greenkit.doctor._diagnosis import Diagnosis, from_document, to_json
 from greenkit.doctor._observed import ASK
+from greenkit.doctor._verdict import how_it_ended
+from greenkit.findings import Severity, worst
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,6 +101,9 @@ def _together(directory: Path, ended: Ended) -> Diagnosis:
     findings = _each_once(found for one in told for found in one.findings)
     if patched:  # then it says nothing that a helper process is not
         findings = [found for found in findings if found.id != "GK103"]
+        findings = _joined(findings)
+        if not _is_well(ended) and worst(findings) not in {Severity.WARNING, Severity.ERROR}:
+            findings.append(of_status(how_it_ended(ended)))
     processes = {one["pid"]: one for part in told for one in part.processes}
     return replace(
         first,
@@ -138,6 +144,42 @@ def _each_once(findings: Iterable[Finding]) -> list[Finding]:
             # Only a look has watched the imports.
             same[at] = same[at]._replace(imported_at=found.imported_at, evidence=found.evidence)
     return [found for same in kept.values() for found in same]
+
+
+def _joined(findings: list[Finding]) -> list[Finding]:
+    """Return `findings`, each death joined with what explains it, and no guess beside what was seen."""
+    deaths = [found for found in findings if found.message.startswith("died of ")]
+    seen = {_kind(death) for death in deaths}
+    grave = {_kind(found) for found in findings if found.severity is not Severity.INFO}
+    kept = [
+        found
+        for found in findings
+        if found in deaths or not found.rule or _kind(found) not in seen
+        if found.severity is not Severity.INFO or not found.rule or _kind(found) not in grave
+    ]
+    for death in deaths:
+        why = next((found for found in kept if _explains(found, death)), None)
+        if why is not None:
+            # The static finding knows who holds it and since when; the death, that it matters.
+            said = f"seen: the program {death.message}"
+            kept[kept.index(why)] = why._replace(evidence=(said, *why.evidence))
+            kept.remove(death)
+    return kept
+
+
+def _kind(found: Finding) -> tuple[str, str, str]:
+    return found.id, found.rule, found.holder
+
+
+def _explains(found: Finding, death: Finding) -> bool:
+    tail = death.original.rpartition(".")[2]
+    if found.message.startswith("died of ") or found.severity is not Severity.ERROR:
+        return False
+    return bool(tail) and found.original.rpartition(".")[2] == tail
+
+
+def _is_well(ended: Ended) -> bool:
+    return ended.how not in {"exit", "signal"} or not ended.code
 
 
 def _agree(one: Finding, other: Finding) -> bool:

@@ -22,6 +22,7 @@ from dataclasses import replace
 from greenkit import boot
 from greenkit.doctor import _files
 from greenkit.doctor._collect import collect
+from greenkit.doctor._deaths import Deaths
 from greenkit.doctor._diagnosis import Diagnosis, to_json
 from greenkit.doctor._report import report
 from greenkit.doctor._standstill import Standstill, cpu_clock
@@ -40,7 +41,7 @@ ASK = "ask"
 """The file the doctor makes in the directory when it wants to know now."""
 
 STALLED = "stalled"
-"""Ending of the file that says a process stands still, and where; the doctor takes it and ends the program."""
+"""Ending of the file that says where a process stands still; the doctor takes it and ends the program."""
 
 # Native for good: taken before anything can be patched, used in a native thread only.
 _sleep, _now, _leave = time.sleep, time.monotonic, os._exit
@@ -59,6 +60,7 @@ def begin(directory: str) -> None:
     observer.start()
     boot.watch_imports()
     boot.on_import("gevent.events", _when_patched)
+    observer.deaths.watch()
     atexit.register(observer.look, final=True)
     os.register_at_fork(after_in_child=observer.start)
 
@@ -118,6 +120,7 @@ class _Observer:
         self._main = get_ident()
         self._stall = stall
         self._standstill = Standstill(stall)
+        self.deaths = Deaths()
         self._seen: tuple[int, ...] = ()
         self._looking = allocate_lock()
         self._path = ""
@@ -141,13 +144,17 @@ class _Observer:
         try:
             # A look in the middle of a patch sees it half done; one module more, and it looks again.
             saved = getattr(sys.modules.get("gevent.monkey"), "saved", ())
-            seen = (len(sys.modules), len(saved), self._standstill.lasts)
+            seen = (len(sys.modules), len(saved), self._standstill.lasts, len(self.deaths))
             if final or seen != self._seen:
                 self._seen = seen
                 here = get_ident() == self._main  # then it does not stand still any more
                 with _excused():
                     diagnosis = collect(" ".join(sys.argv))
-                findings = (*map(_imported, diagnosis.findings), *self._standstill.findings(over=here))
+                findings = (
+                    *self.deaths.findings(final=final),
+                    *map(_imported, diagnosis.findings),
+                    *self._standstill.findings(over=here),
+                )
                 diagnosis = replace(diagnosis, findings=findings)
                 _files.write(f"{self._path}.look.json", to_json(diagnosis))
         except Exception as error:
@@ -179,7 +186,7 @@ class _Observer:
             if stands and not stood:
                 self._note(STALLED, to_json(Diagnosis(findings=self._standstill.findings())))
             elif stood and not stands:
-                # It went on. The doctor takes the note away before it ends the program: one of us comes first.
+                # It went on. The doctor takes the note before it ends the program: one of us comes first.
                 with suppress(FileNotFoundError):
                     os.unlink(f"{self._path}.{STALLED}")  # noqa: PTH108 - pathlib loads more
             stood = stands

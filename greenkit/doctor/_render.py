@@ -6,6 +6,7 @@ import os
 import textwrap
 
 from greenkit.doctor import _probes_text
+from greenkit.doctor._diagnosis import hidden
 from greenkit.doctor._groups import groups
 from greenkit.doctor._pages import page_of
 from greenkit.doctor._verdict import counts, next_step, seen
@@ -37,6 +38,7 @@ def to_text(diagnosis: Diagnosis, *, width: int = 100, color: bool = False) -> s
 
     Switches: never.
     """
+    diagnosis = hidden(diagnosis)
     lines = list(_wrapped(seen(diagnosis), width))
     for group in groups(diagnosis.findings):
         lines += ["", *_group(group, width, color=color)]

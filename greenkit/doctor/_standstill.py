@@ -17,7 +17,7 @@ __all__ = ["Standstill", "cpu_clock"]
 
 _SAMPLES = 8
 _LONGEST_SAMPLE = 0.25
-"""Seconds one sample accounts for at most: between two that lie further apart this thread had no turn either."""
+"""Seconds one sample accounts for at most: further apart, the watching thread had no turn either."""
 _COMPUTES = 0.1
 """Share of the time on a CPU from which a thread computes; one that waits in a loop stays far below."""
 

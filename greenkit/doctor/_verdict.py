@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from greenkit.doctor._diagnosis import Diagnosis, Ended
 
-__all__ = ["counts", "next_step", "seen"]
+__all__ = ["counts", "how_it_ended", "next_step", "seen"]
 
 
 def seen(diagnosis: Diagnosis) -> str:
@@ -25,14 +25,15 @@ def seen(diagnosis: Diagnosis) -> str:
     else:
         said += "not patched"
     if diagnosis.ended is not None:
-        said += f"; the program {_end(diagnosis.ended)}"
+        said += f"; the program {how_it_ended(diagnosis.ended)}"
     if len(diagnosis.processes) > 1:
         patched = sum(bool(one.get("patched")) for one in diagnosis.processes)
         said += f"; {patched} of {len(diagnosis.processes)} processes seen were patched"
     return said + "."
 
 
-def _end(ended: Ended) -> str:
+def how_it_ended(ended: Ended) -> str:
+    """Return how a program ended, as a clause."""
     how = {
         "timeout": "was ended when its time was up",
         "stalled": "stood still and was ended",
