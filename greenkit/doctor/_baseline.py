@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from greenkit.doctor import _files
+from greenkit.doctor._secrets import without_secrets
 from greenkit.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -48,7 +49,8 @@ def write_baseline(diagnosis: Diagnosis, path: str) -> int:
     names = sorted({_name(found) for found in diagnosis.findings})
     entries: list[dict[str, Any]] = [dict(zip(_KNOWN_BY, name, strict=True)) for name in names]
     try:
-        _files.write(path, json.dumps({"version": 1, "accepted": entries}, indent=1) + "\n")
+        # It goes into the repository, where others read it, and holds no values.
+        _files.write(path, json.dumps({"version": 1, "accepted": entries}, indent=1) + "\n", mode=0o666)
     except OSError as error:
         raise ConfigError(f"cannot write the baseline {path}: {error.strerror}") from error
     return len(names)
@@ -57,7 +59,7 @@ def write_baseline(diagnosis: Diagnosis, path: str) -> int:
 def _name(found: Finding) -> tuple[str, ...]:
     name = tuple(str(getattr(found, one)) for one in _KNOWN_BY)
     # Without a holder only the words tell two findings of one rule apart.
-    return name if found.holder else (*name[:4], found.message)
+    return name if found.holder else (*name[:4], without_secrets(found.message))
 
 
 def _read(path: str) -> set[tuple[str, ...]]:

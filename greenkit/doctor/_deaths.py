@@ -182,7 +182,7 @@ class Deaths:
         threading.excepthook = threading.__excepthook__ = excepthook
 
     def _watch_greenlets(self) -> None:
-        hub: Any = sys.modules["gevent.hub"].Hub  # type: ignore[attr-defined]
+        hub: Any = sys.modules["gevent.hub"].Hub
         handle = hub.handle_error
 
         def handle_error(self_: Any, context: Any, kind: Any, value: Any, tb: Any) -> object:

@@ -65,7 +65,7 @@ def observe(
             return Diagnosis(subject=" ".join(words), problem=f"{program} cannot be run: {error.strerror}")
         diagnosis = _together(Path(directory), replace(ended, command=tuple(words)))
     if os.environ.get("GREENKIT_REPORT"):
-        _files.write(os.environ["GREENKIT_REPORT"], to_json(diagnosis))
+        _files.write_report(os.environ["GREENKIT_REPORT"], to_json(diagnosis) + "\n")
     return diagnosis
 
 

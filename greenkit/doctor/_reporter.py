@@ -82,7 +82,7 @@ class _Reporter:
         if not path:
             sys.stderr.write(to_text(diagnosis) + "\n")
             return
-        _files.write(path, to_json(diagnosis) + "\n")
+        _files.write_report(path, to_json(diagnosis) + "\n")
 
 
 _reporter = _Reporter()
