@@ -62,7 +62,7 @@ _CAUSES = (
         ("LoopExit",),
         (),
         "",
-        "GK115",
+        "GK129",
         "loop-exit",
         "hangs",
         "",
@@ -142,7 +142,7 @@ _CAUSES = (
         ("error", "InvalidThreadUseError"),
         ("different thread", "across threads"),
         "",
-        "GK115",
+        "GK129",
         "other-thread",
         "crashes",
         "",
@@ -228,7 +228,7 @@ def of_status(ended: str) -> Finding:
     Switches: never.
     """
     return Finding(
-        "GK115",
+        "GK129",
         Severity.WARNING,
         f"the patched program {ended}, and nothing that was seen says why",
         hint="Look at what it printed; then run it unpatched to see whether the patch has a part in it.",
@@ -312,7 +312,7 @@ def _unknown(error: BaseException, frames: Sequence[tuple[str, int, str, str]]) 
         text = "(its text cannot be read)"
     said = f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
     return Finding(
-        "GK115",
+        "GK129",
         Severity.WARNING,
         f"the patched program ended with {said}",
         hint="Run it unpatched to see whether the patch has a part in it.",

@@ -38,20 +38,20 @@ DEATHS = {
     "second loop": (PATCHED + LOOP + "asyncio.run(work())\n", "GK123", "foreign-loop", 9, "native thread"),
     "no epoll": (PATCHED + "import select\nselect.epoll()\n", "GK123", "foreign-loop", 4, "another process"),
     "loop exit": (
-        PATCHED + "import gevent.event\ngevent.event.Event().wait()\n", "GK115", "loop-exit", 4,
+        PATCHED + "import gevent.event\ngevent.event.Event().wait()\n", "GK129", "loop-exit", 4,
         "native thread",
     ),
     "another thread": (
         PATCHED + "import gevent\nit = gevent.spawn(gevent.sleep, 9)\ngevent.sleep(0)\n"
         "gevent.get_hub().threadpool.apply(it.switch)\n",
-        "GK115", "other-thread", 6, "threadpool",
+        "GK129", "other-thread", 6, "threadpool",
     ),
     "a raise from another": (
         PATCHED + "import multiprocessing\ntry:\n    multiprocessing.Pipe()[0].recv()\n"
         "except OSError as error:\n    raise ValueError('no answer') from error\n",
         "GK124", "multiprocessing", 5, "subprocess",
     ),
-    "its own fault": (PATCHED + "1 / 0\n", "GK115", "died", 3, "unpatched"),
+    "its own fault": (PATCHED + "1 / 0\n", "GK129", "died", 3, "unpatched"),
 }  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def test_a_recursion_in_ssl_is_joined_with_the_class_that_was_kept(tmp_path):
 def test_a_patched_program_that_did_not_end_well_is_never_clean(tmp_path, end):
     """No exception, and nothing else found: its status is told, and the doctor's own is 1."""
     run, told = observe(tmp_path, PATCHED + "import gevent; gevent.sleep(0.5)\n" + end + "\n")
-    assert [(one["id"], one["rule"]) for one in told["findings"]] == [("GK115", "died")]
+    assert [(one["id"], one["rule"]) for one in told["findings"]] == [("GK129", "died")]
     assert run.returncode == 1
 
 
@@ -105,7 +105,7 @@ def test_a_patched_program_that_did_not_end_well_is_never_clean(tmp_path, end):
 def test_a_program_without_gevent_is_not_told_about_its_end(tmp_path, end):
     """It is not patched: how it ends is its own business. Nor is one that ends well."""
     _, told = observe(tmp_path, (PATCHED if not end else "") + end + "\n")
-    assert [one["id"] for one in told["findings"] if one["id"] == "GK115"] == []
+    assert [one["id"] for one in told["findings"] if one["id"] == "GK129"] == []
 
 
 def test_the_programs_own_hook_is_its_own(tmp_path):
@@ -115,4 +115,4 @@ def test_the_programs_own_hook_is_its_own(tmp_path):
     )
     _, told = observe(tmp_path, program)
     (found,) = told["findings"]
-    assert (found["id"], found["captured_at"]) == ("GK115", "app.py:6")
+    assert (found["id"], found["captured_at"]) == ("GK129", "app.py:6")
