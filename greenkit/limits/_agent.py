@@ -104,8 +104,10 @@ class Agent:
 
     def _start(self) -> None:
         self._runs = True
-        # In a process that is not patched a greenlet would block its hub on the socket.
+        # In a process that is not patched a greenlet would block its hub on the socket. And the hub of
+        # another native thread runs only while that thread waits for something.
         hub = hub_here() if monkey.is_module_patched("socket") else None
+        hub = hub if hub is not None and hub.main_hub else None
         self._where = hub
         if hub is not None:
             self._greenlet = gevent.spawn(self._run)

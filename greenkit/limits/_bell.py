@@ -16,7 +16,7 @@ from typing import Any
 from gevent import monkey
 from greenlet import getcurrent
 
-from greenkit.wait import Mailbox, hub_here
+from greenkit.wait import Mailbox, hub_here, hub_to_wait_in
 
 __all__ = ["GreenBell", "NativeBell", "bell_here", "sleep"]
 
@@ -28,8 +28,7 @@ def bell_here(*, ref: bool = True) -> GreenBell | NativeBell:
 
     Switches: never.
     """
-    hub = hub_here()
-    return NativeBell() if hub is None else GreenBell(hub, ref=ref)
+    return NativeBell() if hub_here() is None else GreenBell(hub_to_wait_in(), ref=ref)
 
 
 class GreenBell:
@@ -40,15 +39,15 @@ class GreenBell:
         ref: The sleep keeps the hub alive, as somebody's wait does and an attendant's does not.
     """
 
-    __slots__ = ("_greenlet", "_ref", "hub", "mailbox", "parked", "rung")
+    __slots__ = ("_greenlet", "_parked", "_ref", "_rung", "hub", "mailbox")
 
     def __init__(self, hub: Any, *, ref: bool = True) -> None:
         self.hub = hub
         self.mailbox = Mailbox.of(hub)
         self._ref = ref
         self._greenlet: Any = getcurrent()
-        self.parked = False
-        self.rung = False
+        self._parked = False
+        self._rung = False
 
     @property
     def gone(self) -> bool:
@@ -56,13 +55,13 @@ class GreenBell:
         return bool(self.hub.dead)
 
     def ring(self) -> None:
-        """End the sleep, also one that has not begun.
+        """End the sleep, or the next one if none has begun; the sleeper runs later, never inside this call.
 
         Switches: never.
         """
-        self.rung = True  # before the look at `parked`: `wait()` does it the other way round
-        if self.parked:
-            self.mailbox.post(self._wake)
+        self._rung = True  # before the look at `_parked`: `wait()` does it the other way round
+        if self._parked:
+            self.mailbox.wake(self._wake)
 
     def wait(self, seconds: float | None = None) -> None:
         """Sleep until it rings or `seconds` have passed; perhaps a little less, as timers are.
@@ -77,38 +76,27 @@ class GreenBell:
             if seconds is not None:
                 timer = hub.loop.timer(max(seconds, 0.0), ref=self._ref)
                 timer.start(self._wake)
-            self.parked = True
-            if not self.rung:
+            self._parked = True
+            if not self._rung:
                 hub.switch()
         finally:
-            self.parked = False
+            self._parked = self._rung = False
             if timer is not None:
                 timer.close()
             if kept:
                 self.mailbox.let_go()
 
-    def rouse(self) -> None:
-        """End the sleep, and in its own hub, which calls this, run the sleeper before anything else.
-
-        Switches: may.
-        """
-        if self.hub is not hub_here():
-            self.ring()
-            return
-        self.rung = True
-        self._wake()
-
     def _wake(self) -> None:
         # A kill that ran before us has taken the sleeper elsewhere.
-        if self.parked:
-            self.parked = False
+        if self._parked:
+            self._parked = False
             self._greenlet.switch()
 
 
 class NativeBell:
     """Wake the thread that made it."""
 
-    __slots__ = ("_lock", "rung")
+    __slots__ = ("_lock",)
 
     hub = None
     mailbox = None
@@ -117,20 +105,16 @@ class NativeBell:
     def __init__(self) -> None:
         self._lock = _allocate_lock()
         self._lock.acquire()
-        self.rung = False
 
     def ring(self) -> None:
-        """End the sleep, also one that has not begun.
+        """End the sleep, or the next one if none has begun.
 
         Switches: never.
         """
-        self.rung = True
         try:
             self._lock.release()
         except RuntimeError:
             pass  # rung already: one token is enough
-
-    rouse = ring
 
     def wait(self, seconds: float | None = None) -> None:
         """Block the thread until it rings or `seconds` have passed.

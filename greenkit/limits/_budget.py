@@ -75,7 +75,7 @@ class Budget(Turns):
                 if until <= now or now + eta > until:
                     raise self._too_late(eta, until - now)
             waiter = Waiter(costs, lane=lane, until=until, bell=bell_here())
-            line.add(waiter)
+            self._join(waiter)
             head = line.head() or waiter
             if head is waiter or until < self._head_at:
                 self._set_alarm(head, store.due(head.costs), now)

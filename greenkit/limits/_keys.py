@@ -13,6 +13,7 @@ from _thread import RLock
 from collections import deque
 from contextlib import contextmanager
 from itertools import islice
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from greenkit.limits._alarm import Alarm
@@ -70,7 +71,7 @@ class Keys:
         "__weakref__",
         "_ages",
         "_alarm",
-        "_armed",
+        "_armed_until",
         "_leaving",
         "_live",
         "_local",
@@ -102,7 +103,7 @@ class Keys:
         self._ages: deque[_Age] = deque()  # the youngest first
         self._turn_page()
         self._alarm = Alarm(self._turn, ref=False)
-        self._armed = False
+        self._armed_until = -math.inf
         after_fork(self)
 
     def __len__(self) -> int:
@@ -260,17 +261,20 @@ class Keys:
         return True
 
     def _arm(self, seconds: float = math.inf) -> None:
-        if self._armed:
+        now = monotonic()
+        if now < self._armed_until:
             return
         hub = hub_here()
         if hub is not None:
-            self._armed = True
-            self._alarm.set(Mailbox.of(hub), min(seconds, self._span, _LEAVE if self._leaving else _LONGEST))
+            seconds = min(seconds, self._span, _LEAVE if self._leaving else _LONGEST)
+            # Overdue, it is set anew: the thread of the hub it was set in may not wait for anything any more.
+            self._armed_until = now + seconds + _LEAVE
+            self._alarm.set(Mailbox.of(hub), seconds)
 
     def _turn(self) -> None:
         """Clean up a little, in the hub; where there is none the permits do it."""
         with self._lock:
-            self._armed = False
+            self._armed_until = -math.inf
             for key in list(islice(self._leaving, _MANY)):
                 self._rest(key)
             now = self._now()

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import math
 from _thread import RLock  # native also after patching; never held across a switch
-from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from greenkit.errors import LimitTimeout
 from greenkit.limits._alarm import Alarm
@@ -32,9 +31,9 @@ __all__ = ["SLOT_RETRY", "Turns"]
 _WORTH_WAKING = 0.001
 # When only a slot is missing nobody knows when one comes back; callers still need a number.
 SLOT_RETRY = 0.1
-# Woken greenlets run one after the other in the alarm's call; then the loop has its turn, or
-# whoever else lives in this hub would stand still until the last of a thousand has run.
-_WAKING_TIME = 0.005
+# In a line of several hubs each waiter looks so often whether the head is overdue: its hub may be busy, or
+# its thread blocked in native code, and nobody behind it would be let through until then.
+_OVERDUE = 0.25
 
 
 class Turns:
@@ -55,7 +54,19 @@ class Turns:
             (`_fast`) might do so in between; the next grant opens it again where it may.
     """
 
-    __slots__ = ("__weakref__", "_alarm", "_head_at", "line", "lock", "name", "now", "shut", "store")
+    __slots__ = (
+        "__weakref__",
+        "_alarm",
+        "_head_at",
+        "_hub",
+        "_mixed",
+        "line",
+        "lock",
+        "name",
+        "now",
+        "shut",
+        "store",
+    )
 
     def __init__(self, store: LocalStore, *, clock: Clock, name: str) -> None:
         self.name = name
@@ -66,20 +77,27 @@ class Turns:
         self.line = Line(len(store.rules.rules))
         self._alarm = Alarm(self._tick)
         self._head_at = math.inf
+        # Of who waits: their hub (None: threads without one), and whether there are several.
+        self._hub: Any = None
+        self._mixed = False
         self.shut = store.must_look(self.now())
         after_fork(self)
 
     def _sleep(self, waiter: Waiter) -> None:
-        bell = waiter.bell
         while not waiter.done:
-            if bell.hub is not None:
-                bell.wait()
-                continue
-            # No hub, no alarm: this thread looks after the line itself while it is the head.
-            bell.wait(None if waiter.alarm == math.inf else waiter.alarm - self.now())
-            if not waiter.done and waiter.alarm <= self.now():
-                waiter.alarm = math.inf
-                self._tick()
+            # No hub, no alarm: such a thread looks after the line itself while it is the head.
+            seconds = waiter.alarm - self.now() if waiter.alarm < math.inf else math.inf
+            if self._mixed:
+                seconds = min(seconds, _OVERDUE)
+            waiter.bell.wait(None if seconds == math.inf else seconds)
+            self._look_after_line(waiter)
+
+    def _look_after_line(self, waiter: Waiter) -> None:
+        now = self.now()
+        overdue = self._mixed and self._head_at + _OVERDUE <= now
+        if not waiter.done and (overdue or waiter.alarm <= now):
+            waiter.alarm = math.inf
+            self._tick()
 
     def _quit(self, waiter: Waiter) -> None:
         """Leave the line with empty hands: killed, or timed out by somebody else's timer."""
@@ -95,21 +113,30 @@ class Turns:
             self._tell()
 
     def _tick(self) -> None:
-        """Wake whoever is due; the alarm's call, in the hub of the head, or in its thread."""
-        begin = monotonic()
-        while True:
-            with self.lock:
-                waiter = self._next(self.now())
-            if waiter is None:
-                return
+        """Grant to all who are due, time the next, and have those woken; whoever calls.
+
+        Nobody is switched to from here: in a thread that is not patched a woken greenlet runs on
+        natively, and whatever was still to be done after the switch would not be done for minutes.
+        """
+        woken: list[Waiter] = []
+        with self.lock:
             try:
-                waiter.bell.rouse()
-            except BaseException:
-                self._look_soon()  # Ctrl-C in one of them is not the end of the others
-                raise
-            if monotonic() - begin > _WAKING_TIME:
-                self._look_soon()
-                return
+                while (waiter := self._next(self.now())) is not None:
+                    woken.append(waiter)
+            finally:  # also when Ctrl-C ends the loop: who was granted something must hear of it
+                for waiter in woken:
+                    waiter.bell.ring()
+
+    def _join(self, waiter: Waiter) -> None:
+        """Put `waiter` in the line. The lock is held."""
+        hub = waiter.bell.hub
+        if not self.line.waiting:
+            self._hub, self._mixed = hub, False
+        elif hub is not self._hub and not self._mixed:
+            self._mixed = True
+            for earlier in self.line:  # from now on they look, too
+                earlier.bell.ring()
+        self.line.add(waiter)
 
     # The lock is held in all that follows.
 
@@ -166,6 +193,7 @@ class Turns:
         """Have the head looked at: a slot came back, or its instant has come nearer."""
         with self.lock:
             head = self.line.head()
+            self._head_at = math.inf if head is None else min(self._head_at, self.now())
             if head is None:
                 self._alarm.cancel()
             elif head.bell.mailbox is not None:
@@ -204,7 +232,7 @@ class Turns:
         stay = [waiter for waiter in self.line if waiter.bell.hub is here]
         self.line = Line(len(self.store.rules.rules))
         for waiter in stay:
-            self.line.add(waiter)
+            self._join(waiter)
         self.store.forget_slots()
         self._alarm = Alarm(self._tick)
         self._look_soon()

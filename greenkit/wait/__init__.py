@@ -10,7 +10,7 @@ from greenkit.wait._deadline import Deadline
 from greenkit.wait._fd import FdWatch
 from greenkit.wait._gate import Gate, Pass
 from greenkit.wait._line import WaitLine, WaitLineStatistics
-from greenkit.wait._mailbox import Mailbox, hub_here
+from greenkit.wait._mailbox import Mailbox, hub_here, hub_to_wait_in
 
 __all__ = [
     "Deadline",
@@ -21,4 +21,5 @@ __all__ = [
     "WaitLine",
     "WaitLineStatistics",
     "hub_here",
+    "hub_to_wait_in",
 ]

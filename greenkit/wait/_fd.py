@@ -13,6 +13,7 @@ from gevent import get_hub
 from greenlet import getcurrent
 
 from greenkit.errors import WaitTimeout
+from greenkit.wait._mailbox import hub_to_wait_in
 
 __all__ = ["FdWatch"]
 
@@ -88,6 +89,8 @@ class FdWatch:
 
     def _wait(self, events: int, timeout: float | None) -> None:
         hub = self.hub
+        if hub is getcurrent():
+            hub_to_wait_in()  # which says why the hub may not wait
         watcher = self._watchers.get(events)
         if watcher is None:
             watcher = self._watchers[events] = hub.loop.io(self.fd, events)

@@ -19,11 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gevent import get_hub
 from greenlet import getcurrent
 
 from greenkit.errors import WaitTimeout
-from greenkit.wait._mailbox import Mailbox, hub_here
+from greenkit.wait._mailbox import Mailbox, hub_here, hub_to_wait_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +53,7 @@ class _Waiter:
     __slots__ = ("granted", "greenlet", "mailbox", "parked", "timed_out")
 
     def __init__(self) -> None:
-        self.mailbox = Mailbox.of(get_hub())
+        self.mailbox = Mailbox.of(hub_to_wait_in())
         self.greenlet: Any = getcurrent()
         self.granted = False
         self.parked = False

@@ -9,17 +9,24 @@ greenlets wait, or never. Sending here touches nothing of the loop but its own t
 from __future__ import annotations
 
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from gevent import get_hub
 from gevent._hub_local import get_hub_if_exists  # the public one would make a hub where none is
+from gevent.exceptions import BlockingSwitchOutError
+from greenlet import getcurrent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Mailbox", "hub_here"]
+__all__ = ["Mailbox", "hub_here", "hub_to_wait_in"]
 
 # A century, in seconds.
 _NEVER = 3e9
+# Greenlets are woken back to back for so long; then descriptors and timers have their turn, or a thousand
+# greenlets woken at once would keep every other one from running until the last has.
+_BATCH_TIME = 0.005
 
 
 def hub_here() -> Any:
@@ -28,6 +35,25 @@ def hub_here() -> Any:
     Switches: never.
     """
     return get_hub_if_exists()
+
+
+def hub_to_wait_in() -> Any:
+    """Return the hub of this thread, made if there is none, for a greenlet that is about to wait in it.
+
+    Raises:
+        BlockingSwitchOutError: The hub itself is running, in a callback of its loop or in a finalizer that
+            the collector calls there: its switch to itself returns at once, as if the wait were over.
+
+    Switches: never.
+    """
+    hub = get_hub()
+    if getcurrent() is hub:
+        msg = (
+            "the hub cannot wait: this runs in a callback of the event loop (or in a finalizer called "
+            "there), and no greenlet of the thread could run meanwhile. Use a greenlet: gevent.spawn(...)"
+        )
+        raise BlockingSwitchOutError(msg)
+    return hub
 
 
 class Mailbox:
@@ -39,13 +65,27 @@ class Mailbox:
         hub: Whose it is.
     """
 
-    __slots__ = ("_keepers", "_letters", "_never", "_signal", "hub")
+    __slots__ = (
+        "_breath",
+        "_keepers",
+        "_later",
+        "_letters",
+        "_never",
+        "_signal",
+        "_since",
+        "_waking",
+        "hub",
+    )
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub
         self._letters: deque[Callable[[], object]] = deque()
         self._signal = hub.loop.async_(ref=False)
         self._signal.start(self._deliver)
+        # Greenlets being woken: how many, since when, and those that wait for the loop's next turn.
+        self._waking, self._since = 0, 0.0
+        self._later: list[Callable[[], object]] = []
+        self._breath: Any = None
         self._keepers = 0
         self._never: Any = None
 
@@ -102,6 +142,39 @@ class Mailbox:
         self._keepers -= 1
         if not self._keepers:
             self._never.close()
+
+    def wake(self, callback: Callable[[], object]) -> None:
+        """Have the hub run `callback`, which switches to a greenlet, soon, from whatever thread.
+
+        As `post()`, but of many at once the rest wait for the next turn of the loop after 5 ms.
+
+        Switches: never.
+        """
+        if self.hub is not hub_here():
+            self.post(callback)
+            return
+        if not self._waking:
+            self._since = monotonic()
+        self._waking += 1
+        self.hub.loop.run_callback(self._wake_next, callback)
+
+    def _wake_next(self, callback: Callable[[], object]) -> None:
+        if monotonic() - self._since <= _BATCH_TIME:
+            self._waking -= 1
+            callback()  # the last thing done here: in a thread that is not patched it may return in minutes
+            return
+        self._later.append(callback)
+        if len(self._later) == 1:
+            if self._breath is None:
+                self._breath = self.hub.loop.timer(0.0)
+            self._breath.start(self._wake_rest)
+
+    def _wake_rest(self) -> None:
+        self._breath.stop()
+        self._since = monotonic()
+        later, self._later = self._later, []
+        for callback in later:
+            self.hub.loop.run_callback(self._wake_next, callback)
 
     def _deliver(self) -> None:
         # As callbacks of their own: an error in one must not hold up the rest.

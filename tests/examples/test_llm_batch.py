@@ -146,6 +146,12 @@ def test_any_pool_and_broker_does_the_same_job(demo, pool, broker):
     assert (found["hub_lag_max_s"] is None) == (pool != "gevent")
 
 
+def test_two_hundred_threads_that_wait_for_one_limit_all_come_through(demo):
+    """The process is not patched: some threads have a hub by then, others have none; all stand in line."""
+    size = ["--calls", "300", "--concurrency", "200", "--rate", "200/s", "--latency", "0.1"]
+    whole(demo(*size, "--pool", "threads", "--json"), 300)
+
+
 def test_amqp_does_the_same_job(demo):
     """RabbitMQ carries the batch as Redis does."""
     if shutil.which("rabbitmq-server") is None and not Path("/usr/lib/rabbitmq").is_dir():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 
 import gevent
+import pytest
 
 from greenkit.limits._bell import bell_here
 from greenkit.testing import assert_no_switch
@@ -37,10 +38,14 @@ def test_a_bell_rung_before_the_sleep_is_heard():
 
 
 def test_a_bell_rings_by_itself_when_the_time_has_come():
-    """A sleep of no length ends without anybody."""
+    """A sleep of no length ends without anybody; a ring ends one sleep, not the one after it."""
     bell = bell_here()
     bell.wait(0.0)
-    assert not bell.rung
+    bell.ring()
+    with assert_no_switch():
+        bell.wait()
+    with pytest.raises(AssertionError, match="must not switch"), assert_no_switch():
+        bell.wait(0.0)
 
 
 def test_a_late_bell_does_not_wake_who_was_killed():

@@ -68,14 +68,14 @@ def courier(clock, monkeypatch):
 
 @pytest.fixture
 def on_the_way(monkeypatch):
-    """Wake by the loop, as between threads, so that a kill may come first; give who is on the way."""
-    seen = set()
+    """Give who is on the way: granted and woken, but not run yet, so that a kill may come first."""
+    seen, ring = set(), GreenBell.ring
 
-    def rouse(self):
+    def note(self):
         seen.add(self._greenlet)
-        self.ring()
+        ring(self)
 
-    monkeypatch.setattr(GreenBell, "rouse", rouse)
+    monkeypatch.setattr(GreenBell, "ring", note)
     return seen
 
 
@@ -240,7 +240,7 @@ def test_a_kill_moves_those_behind_up(clock, courier):
     jobs, passed = start(limit, 3)
     courier.send()
     courier.deliver()
-    gevent.sleep(0)
+    look(limit)
     assert passed == [0]
     jobs[1].kill()
     clock.advance(0.1)
@@ -256,7 +256,7 @@ def test_a_pause_takes_back_what_was_booked(clock, courier):
     jobs, passed = start(limit, 30)
     courier.send()
     courier.deliver()
-    gevent.sleep(0)
+    look(limit)
     limit.pause(10)
     courier.send()
     courier.deliver()
@@ -266,7 +266,7 @@ def test_a_pause_takes_back_what_was_booked(clock, courier):
     clock.advance(5)
     courier.send()
     courier.deliver()
-    gevent.sleep(0)
+    look(limit)
     assert passed == [0, 1]
     gevent.killall(jobs)
 

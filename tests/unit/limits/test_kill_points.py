@@ -56,7 +56,7 @@ class Scene:
 @pytest.fixture
 def clock(monkeypatch):
     clock = FakeClock()
-    sleeping_moves_the_clock(monkeypatch, clock, turns=4)
+    sleeping_moves_the_clock(monkeypatch, clock, turns=40)
     return clock
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from functools import partial
 
 import gevent
 import pytest
@@ -18,20 +19,22 @@ from tests.unit.limits.simulate import sleeping_moves_the_clock
 @pytest.fixture
 def clock(monkeypatch):
     clock = FakeClock()
-    sleeping_moves_the_clock(monkeypatch, clock, turns=8)  # time for what a kill sets off
+    sleeping_moves_the_clock(monkeypatch, clock, turns=24)  # time for what a kill sets off
     return clock
 
 
 @pytest.fixture
 def handed(monkeypatch):
-    """Wake by the loop, as between threads, so that a kill may come first; give who is on the way."""
-    on_the_way = set()
+    """Give who is on the way: granted and woken, but not run yet, so that a kill may come first."""
+    on_the_way, ring = set(), GreenBell.ring
 
-    def rouse(self):
+    def note(self):
         on_the_way.add(self._greenlet)
-        self.ring()
+        self.mailbox.post(
+            partial(self.mailbox.post, partial(ring, self))
+        )  # two turns in which a kill may come
 
-    monkeypatch.setattr(GreenBell, "rouse", rouse)
+    monkeypatch.setattr(GreenBell, "ring", note)
     return on_the_way
 
 
@@ -55,7 +58,8 @@ def kill_at_random(seed, clock, limiter, on_the_way=()):
         alive = [waiter for waiter in waiters if not waiter.ready()]
         if not alive:
             return passed, in_line, handed
-        victim = alive[0] if rng.random() < 0.5 else rng.choice(alive)
+        near = [waiter for waiter in alive if waiter in on_the_way]  # the moment that matters lasts one turn
+        victim = (near or alive)[0] if rng.random() < 0.5 else rng.choice(alive)
         if rng.random() < 0.3 and victim.started:
             in_line += limiter.statistics().waiting > 0
             handed += victim in on_the_way
@@ -82,7 +86,7 @@ def test_a_killed_waiter_loses_no_permit_of_others(clock, handed):
         killed_in_line += in_line
         killed_in_hand_off += on_the_way
     assert killed_in_line > 500, "too few were killed in line"
-    assert killed_in_hand_off > 100, "the hand-off was hardly ever hit"
+    assert killed_in_hand_off > 30, "the hand-off was hardly ever hit"
 
 
 def test_the_kill_test_sees_a_limiter_that_books_too_early(clock, monkeypatch):
