@@ -102,6 +102,7 @@ class Link:
         server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> None:  # fmt: skip
         self.relay = relay
+        self.jobs: list[asyncio.Future[None]] = []
         self.writers = {"client": client[1], "server": server[1]}
         self.pipes = {
             UP: Pipe(self, relay.rules[UP], client[0], server[1]),
@@ -110,13 +111,15 @@ class Link:
 
     async def run(self) -> None:
         """Relay until both ends have said all, or one of them is reset."""
-        jobs = [asyncio.ensure_future(job) for p in self.pipes.values() for job in (p.fill(), p.drain())]
+        self.jobs = [asyncio.ensure_future(job) for p in self.pipes.values() for job in (p.fill(), p.drain())]
         try:
-            await asyncio.gather(*jobs)
+            await asyncio.gather(*self.jobs)
         except OSError:
             self.reset()  # what one end does to us is what the other end sees
+        except asyncio.CancelledError:
+            pass  # by `reset`
         finally:
-            for job in jobs:
+            for job in self.jobs:
                 job.cancel()
             for writer in self.writers.values():
                 writer.close()
@@ -125,6 +128,9 @@ class Link:
         """End both connections with a reset instead of an end of file."""
         for writer in self.writers.values():
             abort(writer)
+        # One that holds its bytes, or has lost the end of its stream, would wait for ever.
+        for job in self.jobs:
+            job.cancel()
 
     def half_close(self, side: str) -> None:
         """Tell one end that nothing more will come; what it sends still arrives."""

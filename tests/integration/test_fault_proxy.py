@@ -45,6 +45,14 @@ class Echo:
                 self.heard.append(type(error))
 
 
+def none_open(proxy):
+    """Tell whether the proxy forgets all its connections soon."""
+    deadline = time.monotonic() + 10
+    while proxy.statistics().open and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return proxy.statistics().open == 0
+
+
 @pytest.fixture
 def echo():
     server = Echo()
@@ -111,6 +119,15 @@ def test_cut_resets(proxy, client):
         client.recv(1)
     with socket.create_connection((proxy.host, proxy.port), timeout=10) as again:
         assert say(again) == b"hello"
+
+
+def test_a_connection_that_is_held_can_be_cut(proxy, client):
+    """It is gone at once, and not when its bytes may go on."""
+    say(client)
+    proxy.pause()
+    client.sendall(b"held")
+    assert proxy.cut() == 1
+    assert none_open(proxy)
 
 
 def test_cut_may_spare_some(proxy):
@@ -183,6 +200,7 @@ def test_an_end_in_a_black_hole_is_lost_too(proxy, client, echo):
     while len(echo.heard) == 1 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert echo.heard[1:] == [ConnectionResetError]
+    assert none_open(proxy)
 
 
 def test_cut_after_some_bytes(proxy, client):
