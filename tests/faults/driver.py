@@ -51,7 +51,7 @@ class Result:
 def carry_out(plan: Plan, folder: Path, *, loud: bool = False) -> Result:
     """Run a plan; everything it starts is gone when this returns."""
     folder.mkdir(parents=True, exist_ok=True)
-    begin, before = time.monotonic(), descriptors(os.getpid())
+    begin, open_before = time.monotonic(), descriptors(os.getpid())
     with World(plan, folder, loud=loud) as world:
         world.send(range(plan.waves[0][1]))
         for name in WORKERS:
@@ -61,15 +61,17 @@ def carry_out(plan: Plan, folder: Path, *, loud: bool = False) -> Result:
             heal(world)
             _settle(world)
         memory = {name: _size(world, name) for name in WORKERS}
-        queued = world.queued()
+        before = world.queued()
         left = _stop(world)
+        # Once more: on RabbitMQ what a worker had in hand is in the queue when its connection is closed.
+        queued = {name: max(many, before[name]) for name, many in world.queued().items()}
         seen = Evidence(
             tasks=plan.tasks, rows=world.rows(), runs=world.runs(), blows=world.line.blows,
             ends=world.ends, queued=queued, samples=world.samples, left=left,
             connections=0 if plan.plain else plan.connections, failures=world.failures,
         )  # fmt: skip
     gc.collect()  # kombu's Redis transport leaves its epoll descriptor to the collector
-    left["descriptors of the driver"] = max(0, descriptors(os.getpid()) - before)
+    left["descriptors of the driver"] = max(0, descriptors(os.getpid()) - open_before)
     return Result(plan, seen, judge(seen), time.monotonic() - begin, folder, memory, world.line.begin)
 
 

@@ -6,11 +6,13 @@ broker: each row more than the first needs such a run of its own, and gets its n
 
 from __future__ import annotations
 
+import signal
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from greenkit.testing import ProgramEnd
     from tests.faults.evidence import Blow, Evidence, Run
 
 # Seconds an acknowledgement may take after its task has ended; it dies with the worker or the connection.
@@ -116,10 +118,15 @@ def _judge_workers(seen: Evidence, verdict: Verdict) -> None:
             verdict.complaints.append(f"{worker} (pid {end.pid}) ended by itself with status {end.status}")
         elif end.forced:
             verdict.complaints.append(f"{worker} (pid {end.pid}) did not stop when told to, and was killed")
-        elif end.asked == "stop" and end.status:
+        elif end.asked == "stop" and end.status and not _unborn(end, seen.runs):
             verdict.complaints.append(f"{worker} (pid {end.pid}) was stopped and ended with {end.status}")
         if end.left:
             verdict.complaints.append(f"{worker} (pid {end.pid}) left {end.left} processes behind")
+
+
+def _unborn(end: ProgramEnd, runs: list[Run]) -> bool:
+    """Tell whether it was stopped while it still imported, before it could hear a signal."""
+    return end.status == -signal.SIGTERM and all(run.pid != end.pid for run in runs)
 
 
 def _judge_connections(seen: Evidence, verdict: Verdict) -> None:

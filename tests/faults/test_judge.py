@@ -139,6 +139,7 @@ def test_an_answer_lost_by_postgres_is_a_reason_only_with_its_row():
         (ProgramEnd(11, 0, ""), "ended by itself with status 0"),
         (ProgramEnd(11, -9, "stop", forced=True), "did not stop when told to"),
         (ProgramEnd(11, 1, "stop"), "was stopped and ended with 1"),
+        (ProgramEnd(11, -15, "stop"), "was stopped and ended with -15"),
         (ProgramEnd(11, 0, "stop", left=2), "left 2 processes behind"),
     ],
 )
@@ -149,7 +150,8 @@ def test_a_worker_that_ends_wrongly_is_seen(end, words):
 
 
 def test_a_killed_worker_is_no_complaint():
-    """Its status is the signal's."""
+    """Its status is the signal's; so is that of one that was stopped before it had begun to work."""
+    assert judge(seen(ran(0, 1.0, 2.0, pid=12), ends=[("w1", ProgramEnd(11, -15, "stop"))])).passed
     assert judge(seen(ran(0, 1.0, 2.0), ends=[("w1", ProgramEnd(11, -9, "kill"))])).passed
 
 

@@ -66,8 +66,12 @@ app.conf.update(
     task_default_queue="faults",
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
-    # Longer than any task may take, shorter than a run: what a killed worker held comes back within it.
-    broker_transport_options={"visibility_timeout": VISIBILITY} if ON_REDIS else {},
+    # Longer than any task may take, shorter than a run: what a killed worker held comes back within it. The
+    # lock for giving back is kombu's: who is killed while it holds it would keep the others from it for five
+    # minutes.
+    broker_transport_options=(
+        {"visibility_timeout": VISIBILITY, "unacked_mutex_expire": 3} if ON_REDIS else {}
+    ),
 )
 if not PLAIN:
     import greenkit.celery
