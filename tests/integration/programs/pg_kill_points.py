@@ -59,7 +59,7 @@ class Scene:
         for conn in usable:
             self.pool.putconn(conn)
         left = self.pool.statistics().in_use
-        self.pool.close()
+        self.pool.close(timeout=0.5)
         assert (failed, len(usable), left) == ([], SIZE, 0), (failed, len(usable), left)
         assert seen <= SIZE, f"{seen} connections"
         assert until(lambda: eye.count() == 0), "a connection outlived its pool"
