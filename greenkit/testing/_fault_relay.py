@@ -65,6 +65,8 @@ class Pipe:
                 await asyncio.sleep(wait)
             await self.rules.flowing.wait()
             if self.ended:
+                if not data:
+                    return
                 continue
             if self.rules.drop:
                 # The end is lost too: the other side of a black hole never learns of it.

@@ -235,6 +235,8 @@ def test_half_close(proxy, client, echo, side):
         assert echo.heard == [b"hello", b"more"]
     else:
         assert client.recv(10) == b"bye"
+    client.close()
+    assert none_open(proxy)
 
 
 def test_refuse_and_accept(proxy, client):
