@@ -46,11 +46,30 @@ def importers(module: str) -> tuple[str, ...]:
     at = order.get(module)
     if at is None or module == "__main__":  # a script is run, not imported
         return ()
-    for script in (*_pth_files(order, at), *_scripts(order, at)):
+    for script in _pth_files(order, at):
+        chain = _follow(script, module, at, order)
+        if chain:
+            return tuple(chain)
+    for name in _START_UP:
+        # It ended after the module did: an agent's own loader may bring it without an import statement.
+        if file_of(name) and order.get(name, -1) > at:
+            chain = _follow(_Script(name, file_of(name), name), module, at, order)
+            return tuple(chain) or (f"{shown(file_of(name))}:{_first_import(name)} (import {module})",)
+    for script in _scripts(order, at):
         chain = _follow(script, module, at, order)
         if chain:
             return tuple(chain)
     return ()
+
+
+def _first_import(module: str) -> int:
+    """Return the line of the first import in a module that is not of the standard library."""
+    lines = [
+        line
+        for line, name in imports_of(file_of(module))
+        if name.partition(".")[0] not in sys.stdlib_module_names
+    ]
+    return next(iter(lines), 1)
 
 
 def imported_at(module: str) -> str:
@@ -71,9 +90,6 @@ def early_modules() -> tuple[EarlyModule, ...]:
 
 
 def _scripts(order: dict[str, int], at: int) -> Iterator[_Script]:
-    for name in _START_UP:
-        if file_of(name):
-            yield _Script(name, file_of(name), name)
     frames = RECORD.calls[0].frames if RECORD.calls else ()
     for frame in reversed(frames):
         yield _Script(frame.module, frame.code.co_filename, frame.package, frame.code, frame.line)

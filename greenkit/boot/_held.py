@@ -9,6 +9,7 @@ from __future__ import annotations
 from greenkit.boot._blame import imported_at
 from greenkit.boot._natives import Kind, keeps_requests_apart, kind_of, owner_of
 from greenkit.boot._places import captured_at
+from greenkit.boot._remedy import FIRST_LINE, remedy
 from greenkit.boot._scan import StaleReference, came_late, is_standard
 from greenkit.boot._search import patched_at
 from greenkit.boot._severity import EFFECTS, Effect
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["native_findings", "stale_findings"]
 
-_FIRST_LINE = 'Make "import greenkit.auto" line 1 of the program, or start it with "greenkit run -- …".'
 _TAILS = {
     "allocate_lock": ("Lock", "allocate_lock"),
     "_allocate_lock": ("Lock", "_allocate_lock"),
@@ -51,12 +51,15 @@ def stale_findings(references: Iterable[StaleReference]) -> Iterator[Finding]:
     for one in references:
         severity, effect, does = _graded(one)
         original, name = ".".join(one.original), one.original[1]
+        brought = "" if severity is Severity.INFO else imported_at(one.module)
         place = captured_at(one.hold, _TAILS.get(name, (name,))) if one.hold else ""
         yield Finding(
             "GK101",
             severity,
             f"{one.holder} ({one.form}) holds the original {original}: it {does}",
-            hint=_FIRST_LINE + f" Until then write {original}() where it is used, not the imported name.",
+            hint=remedy(
+                brought, until=f"Until then write {original}() where it is used, not the imported name."
+            ),
             where=place,
             rule="stale-subclass" if one.form == "base class" else "stale-reference",
             effect=effect,
@@ -65,7 +68,7 @@ def stale_findings(references: Iterable[StaleReference]) -> Iterator[Finding]:
             original=original,
             form=one.form,
             captured_at=shown(place),
-            imported_at="" if severity is Severity.INFO else imported_at(one.module),
+            imported_at=brought,
             patched_at=patched_at(),
         )
 
@@ -111,7 +114,7 @@ def native_findings(holds: Iterable[Hold]) -> Iterator[Finding]:
             Severity.INFO,
             f"{quiet} native objects of installed packages are from before the patch; packages hold"
             " them for microseconds, and never across a switch",
-            hint=_FIRST_LINE,
+            hint=FIRST_LINE,
         )
 
 
@@ -134,12 +137,12 @@ def _native(hold: Hold, kind: Kind, effect: Effect, *, rule: str = "", owner: ob
     name = kind.name if owner is None else _class_name(owner)
     attribute = hold.path if owner is None else hold.path.rpartition(".")[0] or hold.path
     tails = kind.tails if owner is None else (type(owner).__name__, "new_event_loop")
-    place = captured_at(hold, tails)
+    place, brought = captured_at(hold, tails), imported_at(hold.module)
     return Finding(
         "GK114" if rule == "native-executor" else kind.id,
         effect.severity,
         f"{hold.module}.{attribute} is a {name} from before the patch: it {effect.text}",
-        hint=_FIRST_LINE + f" Or make {hold.module}.{attribute} anew once the process is patched.",
+        hint=remedy(brought, until=f"Or make {hold.module}.{attribute} anew once the process is patched."),
         where=place,
         rule=rule or kind.rule,
         effect=effect.word,
@@ -148,7 +151,7 @@ def _native(hold: Hold, kind: Kind, effect: Effect, *, rule: str = "", owner: ob
         original=name,
         form=hold.form,
         captured_at=shown(place),
-        imported_at=imported_at(hold.module),
+        imported_at=brought,
         patched_at=patched_at(),
     )
 

@@ -8,6 +8,7 @@ import sys
 
 from greenkit.boot._launch import Decision, decide
 from greenkit.boot._record import RECORD
+from greenkit.boot._remedy import FIRST_LINE
 from greenkit.boot._search import call_text, functions_naming, patched_at
 from greenkit.boot._shown import called, file_of, shown
 from greenkit.boot._source import dotted, function_at, parsed, user_modules
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["mismatches", "unpatched"]
 
-_FIRST_LINE = 'Make "import greenkit.auto" line 1 of the program, or start it with "greenkit run -- …".'
 _GREEN = "celery.concurrency.gevent"
 # Loaded by Celery or gunicorn when, and only when, the worker is of that kind.
 _NOT_GREEN: dict[str, tuple[str, Severity, str]] = {
@@ -61,7 +61,7 @@ def unpatched() -> Iterator[Finding]:
             "GK103",
             Severity.INFO,
             f"this process is not patched ({decision.reason})",
-            hint=_FIRST_LINE,
+            hint=FIRST_LINE,
             rule="not-patched",
         )
         return

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import sys
+
 from greenkit.boot._blame import early_modules, imported_at, importers
 from greenkit.boot._places import bound_at
 from greenkit.boot._proof import clones, lazy_frame, missing_steps, options_off, undone
 from greenkit.boot._record import RECORD, NativeThread
+from greenkit.boot._remedy import debugger_remedy, remedy
 from greenkit.boot._search import call_text, patch_calls, patched_at, thread_started_at, who_restores
 from greenkit.boot._severity import EFFECTS
 from greenkit.boot._shown import called, is_library, shown
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["state_findings"]
 
-_FIRST_LINE = 'Make "import greenkit.auto" line 1 of the program, or start it with "greenkit run -- …".'
+_RESTORES = "Look for a mock or a library that saves and restores it around the patch."
 _ALL = "Call patch_all() without arguments, once, or let greenkit.boot.patch() do it."
 
 
@@ -38,7 +41,8 @@ def state_findings() -> Iterator[Finding]:
     yield from _early()
     yield from (_thread(one) for one in RECORD.native_threads)
     for text in RECORD.warnings:
-        yield Finding("GK108", Severity.WARNING, f"gevent says: {text}", hint=_FIRST_LINE, where=RECORD.by)
+        hint = remedy(imported_at("ssl"))
+        yield Finding("GK108", Severity.WARNING, f"gevent says: {text}", hint=hint, where=RECORD.by)
 
 
 def _half_patched() -> Iterator[Finding]:
@@ -75,7 +79,7 @@ def _undone() -> Iterator[Finding]:
             "GK106",
             Severity.ERROR,
             f"{module}.{attribute} was put back after the patch and {effect.text}",
-            hint="Look for a mock or a library that saves and restores it around the patch.",
+            hint=debugger_remedy() if "pydevd" in sys.modules else _RESTORES,
             where=place,
             rule="patch-undone",
             effect=effect.word,
@@ -165,7 +169,7 @@ def _early() -> Iterator[Finding]:
             "GK102",
             Severity.INFO,
             f"{len(chain)} patchable modules were imported before the patch: {', '.join(RECORD.early)}",
-            hint=_FIRST_LINE,
+            hint=remedy(next(filter(None, (one.importer for one in early_modules())), "")),
             where=RECORD.by,
             evidence=chain,
             rule="early-import",

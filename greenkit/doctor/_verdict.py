@@ -66,6 +66,9 @@ def next_step(diagnosis: Diagnosis) -> str:
     if diagnosis.problem:
         return "Mend that first, then ask again."
     if diagnosis.exit_code:
+        command = _command(diagnosis)
+        if command:
+            return f"Next: {command}"
         entry = _entry(diagnosis)
         if entry:
             return f"Next: greenkit doctor --fix {_near(entry)}"
@@ -75,6 +78,13 @@ def next_step(diagnosis: Diagnosis) -> str:
     if diagnosis.subject.endswith(".py"):
         return f"Its own order of imports: greenkit doctor -- python {diagnosis.subject}"
     return "A program's own order of imports: greenkit doctor -- COMMAND"
+
+
+def _command(diagnosis: Diagnosis) -> str:
+    """Return the command that cures the gravest finding, where no line of a file does."""
+    grave = [found for found in diagnosis.findings if found.severity is Severity.ERROR]
+    hint = next((found.hint for found in grave), "")
+    return hint.partition("Start it with: ")[2] if hint.startswith("Line 1 of ") else ""
 
 
 def _entry(diagnosis: Diagnosis) -> str:
