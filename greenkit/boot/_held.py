@@ -7,6 +7,7 @@ and holds for microseconds is information; the same in the user's own code is no
 from __future__ import annotations
 
 from greenkit.boot._blame import imported_at
+from greenkit.boot._lock_bodies import switch_inside
 from greenkit.boot._natives import Kind, keeps_requests_apart, kind_of, owner_of
 from greenkit.boot._places import captured_at
 from greenkit.boot._remedy import FIRST_LINE, remedy
@@ -90,7 +91,7 @@ def native_findings(holds: Iterable[Hold]) -> Iterator[Finding]:
 
     Switches: never.
     """
-    quiet = 0
+    quiet: list[str] = []
     for hold in _first_holders(holds):
         kind = kind_of(hold.thing)
         if kind is None:
@@ -106,16 +107,33 @@ def native_findings(holds: Iterable[Hold]) -> Iterator[Finding]:
         users = not is_library(hold.module) and kind.id == "GK113"
         if not is_library(made_by) or keeps_requests_apart(owner) or users:
             yield _native(hold, kind, kind.effect)
+        elif (inside := _held_across(hold, kind, made_by)) is not None:
+            yield _native(hold, kind, inside)._replace(evidence=(f"class of {made_by}",))
         else:
-            quiet += 1
+            quiet.append(f"{hold.module}.{hold.path} ({made_by})")
     if quiet:
+        things = "native objects" if len(quiet) > 1 else "native object"
         yield Finding(
             "GK111",
             Severity.INFO,
-            f"{quiet} native objects of installed packages are from before the patch; packages hold"
-            " them for microseconds, and never across a switch",
+            f"{len(quiet)} {things} of installed packages from before the patch, and no call"
+            " that switches greenlets is seen where one is held",
             hint=FIRST_LINE,
+            evidence=tuple(sorted(quiet)),
         )
+
+
+def _held_across(hold: Hold, kind: Kind, made_by: str) -> Effect | None:
+    """Return what a package's lock does when its holder is seen to switch; None when it is not."""
+    if kind.rule != "native-lock":
+        return None
+    name = hold.path.rpartition(".")[2]
+    file = file_of(made_by)
+    line, call = switch_inside(file, name) if file else (0, "")
+    if not line:
+        return None
+    said = f"is held at {shown(f'{file}:{line}')} across {call}(), which switches greenlets: the next one"
+    return Effect(Severity.WARNING, "deadlocks", f"{said} that wants it stops the process for ever")
 
 
 def _first_holders(holds: Iterable[Hold]) -> list[Hold]:

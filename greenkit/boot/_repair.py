@@ -22,7 +22,7 @@ from greenkit.boot._natives import keeps_requests_apart, kind_of, owner_of
 from greenkit.boot._plan import PLAN
 from greenkit.boot._proof import clones, missing_steps, undone
 from greenkit.boot._record import RECORD
-from greenkit.boot._scan import came_late, survey
+from greenkit.boot._scan import came_late, is_standard, survey
 from greenkit.boot._severity import EFFECTS
 from greenkit.boot._shown import is_library
 from greenkit.boot._steps import CLASS_DICT
@@ -145,7 +145,11 @@ def _fresh(hold: Hold) -> Any:
     kind, owner = kind_of(hold.thing), owner_of(hold)
     made_by = hold.module if owner is None else str(CLASS_DICT(type(owner)).get("__module__"))
     shared = any(type(one) is BuiltinMethodType for one in gc.get_referrers(hold.thing))
-    if kind is None or shared or (is_library(made_by) and not keeps_requests_apart(owner)):
+    # A Condition, a queue or a logging handler makes its waits with locks of the moment.
+    if kind is None or shared or is_standard(made_by):
+        return None
+    # Locks of packages, too: some are held across a switch. Their clients and selectors are their own affair.
+    if is_library(made_by) and kind.id != "GK111" and not keeps_requests_apart(owner):
         return None
     maker = _MAKERS.get(kind.name)
     return maker(hold.thing) if maker is not None else None

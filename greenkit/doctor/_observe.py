@@ -16,6 +16,7 @@ from pathlib import Path
 from greenkit.doctor import _files
 from greenkit.doctor._deaths import of_status
 from greenkit.doctor._diagnosis import Diagnosis, from_document, to_json
+from greenkit.doctor._locks import joined_with_locks
 from greenkit.doctor._observed import ASK
 from greenkit.doctor._verdict import how_it_ended
 from greenkit.findings import Severity, worst
@@ -101,7 +102,7 @@ def _together(directory: Path, ended: Ended) -> Diagnosis:
     findings = _each_once(found for one in told for found in one.findings)
     if patched:  # then it says nothing that a helper process is not
         findings = [found for found in findings if found.id != "GK103"]
-        findings = _joined(findings)
+        findings = _joined(list(joined_with_locks(findings)))
         if not _is_well(ended) and worst(findings) not in {Severity.WARNING, Severity.ERROR}:
             findings.append(of_status(how_it_ended(ended)))
     processes = {one["pid"]: one for part in told for one in part.processes}
