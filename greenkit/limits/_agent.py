@@ -18,6 +18,7 @@ import gevent
 from gevent import monkey
 
 from greenkit.limits._bell import bell_here
+from greenkit.limits._protocol import RecordError
 from greenkit.wait import hub_here
 
 if TYPE_CHECKING:
@@ -41,14 +42,18 @@ _AWAY = (
     "the backend of shared limits (%s) does not answer: %s: %s; until it does, on_backend_error= decides "
     "(each process keeps to its share unless told otherwise)"
 )
+_UNUSABLE = (
+    "the shared limit %s cannot be used as it is in the backend: %s; until it can, on_backend_error= "
+    "decides. End the processes of the other release, remove the record, or give the limit another name"
+)
 log = logging.getLogger("greenkit.limits")
 
 
 class Wire(Protocol):
     """Carry requests to a backend."""
 
-    def ask(self, asked: Sequence[tuple[str, Request]], /) -> list[Reply]:
-        """Return the replies to all of (name of the record, request). Switches: may.
+    def ask(self, asked: Sequence[tuple[str, Request]], /) -> list[Reply | RecordError]:
+        """Return the replies to all of (name of the record, request), or why there is none. Switches: may.
 
         Raises:
             Exception: The backend did not answer, or not sensibly.
@@ -68,11 +73,23 @@ class Agent:
         away: The backend did not answer the last time.
     """
 
-    __slots__ = ("_bell", "_connect", "_greenlet", "_lock", "_lost", "_runs", "_served", "_where", "away")
+    __slots__ = (
+        "_bell",
+        "_connect",
+        "_greenlet",
+        "_lock",
+        "_lost",
+        "_runs",
+        "_served",
+        "_unusable",
+        "_where",
+        "away",
+    )
 
     def __init__(self, connect: Callable[[], Wire]) -> None:
         self._connect = connect
         self._served: set[SharedBudget] = set()
+        self._unusable: set[str] = set()  # said so already
         # Those that wait for the backend to come back: it may never, and a limiter that nobody uses any
         # more must not be kept for that.
         self._lost: weakref.WeakSet[SharedBudget] = weakref.WeakSet()
@@ -160,7 +177,14 @@ class Agent:
                 log.warning(_AWAY, names, type(error).__name__, str(error))
             return
         for budget, reply in zip(due, replies, strict=True):
-            budget.apply(reply)
+            if not isinstance(reply, RecordError):
+                self._unusable.discard(budget.record)
+                budget.apply(reply)
+                continue
+            budget.lost(reply)
+            if budget.record not in self._unusable:
+                self._unusable.add(budget.record)
+                log.warning(_UNUSABLE, budget.record, reply)
         if self.away:
             self.away = False
             log.info("the backend of shared limits is back")

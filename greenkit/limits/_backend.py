@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from functools import cache, partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from greenkit.errors import ConfigError
 from greenkit.limits._budget import Budget
@@ -28,19 +29,24 @@ if TYPE_CHECKING:
     class MakeBudget(Protocol):
         """Make a budget that lives in one backend."""
 
-        def __call__(self, rules: Rules, slots: int | Crowd | None, *, clock: Clock, name: str) -> Budget:
-            """Return it."""
+        def __call__(
+            self, rules: Rules, slots: int | Crowd | None, *, clock: Clock, name: str, record: str
+        ) -> Budget:
+            """Return it; `record` is what it is called in a shared store."""
 
 
-__all__ = ["backend_of", "local_budget"]
+__all__ = ["backend_of", "local_budget", "record_of"]
 
 # Two limiters of one name in one process have their own parts of its budget.
 _serials = count()
+_LONGEST_NAME = 300
 _REDIS = frozenset({"redis", "rediss", "valkey", "valkeys", "unix"})
 _POSTGRES = frozenset({"postgres", "postgresql"})
 
 
-def local_budget(rules: Rules, slots: int | Crowd | None, *, clock: Clock, name: str) -> Budget:
+def local_budget(
+    rules: Rules, slots: int | Crowd | None, *, clock: Clock, name: str, record: str = ""
+) -> Budget:
     """Return a budget of this process alone.
 
     Switches: never.
@@ -48,7 +54,25 @@ def local_budget(rules: Rules, slots: int | Crowd | None, *, clock: Clock, name:
     return Budget(LocalStore(rules, slots), clock=clock, name=name)
 
 
-def backend_of(share: Any, *, on_error: str) -> MakeBudget:
+def record_of(name: str, *key: object) -> str:
+    """Return the name in a shared store of the limiter `name`, or of its `key`.
+
+    Two different ones have different records: what separates name and key is escaped within them.
+
+    Switches: never.
+    """
+    return ":".join(_escaped(str(part)) for part in (name, *key))
+
+
+def _escaped(text: str) -> str:
+    plain = quote(text, safe=" !$&'()*+,/;=@", errors="surrogatepass")
+    if len(plain) <= _LONGEST_NAME:
+        return plain
+    # An index of PostgreSQL takes no more than a third of a page. "#" is in no other name.
+    return f"{plain[:100]}#{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
+
+
+def backend_of(share: Any, *, on_error: str, processes: int = 1) -> MakeBudget:
     """Return what makes budgets that live at `share`; nothing is connected yet.
 
     Raises:
@@ -59,16 +83,18 @@ def backend_of(share: Any, *, on_error: str) -> MakeBudget:
     if on_error not in {"local", "open", "closed"}:
         msg = f'on_backend_error must be "local", "open" or "closed", not {on_error!r}'
         raise ConfigError(msg)
+    # One for the limiter and all its keys: a key that is woken again is still the same process.
+    worker = partial(_worker, next(_serials))
     if hasattr(share, "evalsha"):
-        return partial(_budget, id(share), partial(RedisWire, share, own=False), on_error)
+        return partial(_budget, worker, processes, id(share), partial(RedisWire, share, own=False), on_error)
     scheme = urlsplit(share).scheme if isinstance(share, str) else ""
     if scheme in _REDIS:
         url = share.replace("valkey", "redis", 1) if scheme.startswith("valkey") else share
         client_for(url)  # a wrong address shows now, not in the background
-        return partial(_budget, share, partial(_redis, url), on_error)
+        return partial(_budget, worker, processes, share, partial(_redis, url), on_error)
     if scheme in _POSTGRES:
         check_driver(share)
-        return partial(_budget, share, partial(PostgresWire, share), on_error)
+        return partial(_budget, worker, processes, share, partial(PostgresWire, share), on_error)
     msg = (
         f"share must be the address of a server (redis://, rediss://, unix://, postgresql://) or a client of "
         f"redis-py, not {share!r}"
@@ -81,6 +107,8 @@ def _redis(url: str) -> Wire:
 
 
 def _budget(
+    worker: Callable[[], str],
+    processes: int,
     backend: object,
     connect: Callable[[], Wire],
     on_error: str,
@@ -89,12 +117,13 @@ def _budget(
     *,
     clock: Clock,
     name: str,
+    record: str,
 ) -> SharedBudget:
     if isinstance(slots, Crowd):
         msg = "adaptive concurrency is found by each process alone; with share= give concurrency a number"
         raise ConfigError(msg)
-    store = SharedStore(rules, slots, worker=partial(_worker, next(_serials)), on_error=on_error)
-    return SharedBudget(store, clock=clock, name=name, record=name, backend=backend, connect=connect)
+    store = SharedStore(rules, slots, worker=worker, on_error=on_error, processes=processes)
+    return SharedBudget(store, clock=clock, name=name, record=record, backend=backend, connect=connect)
 
 
 def _worker(serial: int) -> str:

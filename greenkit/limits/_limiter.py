@@ -13,7 +13,7 @@ from greenkit import facts
 from greenkit._clock import MONOTONIC, Clock
 from greenkit.errors import ConfigError
 from greenkit.limits._attempts import RetryBudget
-from greenkit.limits._backend import backend_of, local_budget
+from greenkit.limits._backend import backend_of, local_budget, record_of
 from greenkit.limits._door import Door
 from greenkit.limits._estimate import Estimate
 from greenkit.limits._fast import fast_settle, fast_take
@@ -50,6 +50,7 @@ _TAKEN = frozenset(
         "name",
         "on_backend_error",
         "priority",
+        "processes",
         "retry_on",
         "retry_share",
         "settle",
@@ -87,7 +88,11 @@ class Limiter(Door):
             a master found through Sentinel): all processes whose limiters have the same name there
             share one budget.
         on_backend_error: What to do while that server does not answer: "local", keep to this process's
-            share of the rates; "open", let everything through; "closed", nothing. Decided within 0.3 s.
+            share of the rates, beginning without a burst; "open", let everything through; "closed",
+            nothing. Decided within 0.3 s.
+        processes: How many processes share the limit at the least. "local" keeps to that share of the
+            rates where fewer have been heard of: without it, a process that never reached the server takes
+            itself for the only one and keeps to the whole rate.
         clock: Where time comes from.
         others: Further dimensions by name.
 
@@ -129,6 +134,7 @@ class Limiter(Door):
         shadow: bool = False,
         share: Any = None,
         on_backend_error: OnError = "local",
+        processes: int | None = None,
         clock: Clock = MONOTONIC,
         **others: str | Rate,
     ) -> None:
@@ -148,9 +154,13 @@ class Limiter(Door):
             counts_slots=concurrency is not None,
         )
         self._keys: Keys | None = None
-        self._make = local_budget if share is None else backend_of(share, on_error=on_backend_error)
+        many = _processes(processes, shared=share is not None)
+        self._make = (
+            local_budget if share is None else backend_of(share, on_error=on_backend_error, processes=many)
+        )
         rules = _rules(self._rates, strict=strict)
-        self._stand_on(self._make(rules, _slots(concurrency), clock=clock, name=name), rules)
+        made = self._make(rules, _slots(concurrency), clock=clock, name=name, record=record_of(name))
+        self._stand_on(made, rules)
         facts.register("limiter", self)
 
     def __repr__(self) -> str:
@@ -216,8 +226,10 @@ class Limiter(Door):
 
     def _budget_of(self, key: Hashable) -> Budget:
         slots = _slots(self._concurrency)
-        name = f"{self.name}:{key}"
-        return self._make(self._terms.rules, slots, clock=self.clock, name=name)
+        record = record_of(self.name, key)
+        return self._make(
+            self._terms.rules, slots, clock=self.clock, name=f"{self.name}:{key}", record=record
+        )
 
     def estimate(self, first: float, *, most: float = float("inf")) -> Estimate:
         """Return an estimate that learns from `settle()` what calls cost.
@@ -291,6 +303,18 @@ def _rule(name: str, rate: str | Rate, *, strict: bool) -> Rule:
         msg = f"requests has a burst of {rule.burst:g}, and each request costs 1: none could ever pass"
         raise ConfigError(msg)
     return rule
+
+
+def _processes(processes: int | None, *, shared: bool) -> int:
+    if processes is None:
+        return 1
+    if not shared:
+        msg = f"processes={processes!r} says who shares a limit; give share= too, or leave it out"
+        raise TypeError(msg)
+    if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
+        msg = f"processes must be a whole number of processes, at least 1, not {processes!r}"
+        raise ValueError(msg)
+    return processes
 
 
 def _slots(concurrency: Concurrency | None) -> int | Crowd | None:

@@ -21,6 +21,8 @@ CUT = 0.8
 SLOWEST = 0.02
 # Of the configured rate, per second. From a half to the whole in under a minute.
 RECOVERY = 0.01
+# A key nobody has used for so long (seconds) need not remember what the server said its limits are.
+_CEILINGS_LAST = 60.0
 # New rules are made only when they differ by so much.
 _STEP = 0.005
 
@@ -32,17 +34,24 @@ class Pace:
         factor: What 429s left of all rates, at most 1.
     """
 
-    __slots__ = ("_at", "_ceilings", "_cut_at", "factor")
+    __slots__ = ("_at", "_ceilings", "_cut_at", "_told_at", "factor")
 
     def __init__(self) -> None:
         self.factor = 1.0
-        self._at = self._cut_at = -math.inf
+        self._at = self._cut_at = self._told_at = -math.inf
         self._ceilings: dict[str, float] = {}
 
     @property
     def slower(self) -> bool:
         """Tell whether any dimension runs below its configured rate."""
         return self.factor < 1.0 or bool(self._ceilings)
+
+    def matters(self, now: float) -> bool:
+        """Tell whether anything is worth remembering that the next answer of the server would not say again.
+
+        Switches: never.
+        """
+        return self.factor < 1.0 or (bool(self._ceilings) and now - self._told_at < _CEILINGS_LAST)
 
     def of(self, name: str) -> float:
         """Return the share for one dimension: what 429s left of what the server says its limit is.
@@ -51,12 +60,13 @@ class Pace:
         """
         return self.factor * self._ceilings.get(name, 1.0)
 
-    def ceil(self, shares: Mapping[str, float]) -> bool:
+    def ceil(self, shares: Mapping[str, float], now: float) -> bool:
         """Adopt the server's own limits as shares of ours, never above 1; tell whether that changed.
 
         Switches: never.
         """
         before = dict(self._ceilings)
+        self._told_at = now
         for name, share in shares.items():
             if share < 1.0:
                 self._ceilings[name] = max(SLOWEST, share)

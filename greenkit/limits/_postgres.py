@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from greenkit.errors import ConfigError
-from greenkit.limits._protocol import EPOCH, MICRO, exchange
+from greenkit.limits._protocol import EPOCH, MICRO, RecordError, checked, exchange, numbers_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,8 +82,8 @@ class PostgresWire:
         self._conn: Any = None
         self._asked = 0
 
-    def ask(self, asked: Sequence[tuple[str, Request]], /) -> list[Reply]:
-        """Return the replies. Switches: may.
+    def ask(self, asked: Sequence[tuple[str, Request]], /) -> list[Reply | RecordError]:
+        """Return the replies, or what is wrong with one record. Switches: may.
 
         Raises:
             Exception: What the driver raises.
@@ -121,14 +121,18 @@ class PostgresWire:
         return conn
 
 
-def _one(cursor: Any, name: str, request: Request) -> Reply:
+def _one(cursor: Any, name: str, request: Request) -> Reply | RecordError:
     cursor.execute(_READ, {"name": name})
     while hasattr(cursor, "nextset") and _more(cursor):
         pass
     text, seconds = cursor.fetchone()
-    record: dict[str, float] = json.loads(text)
-    reply = exchange(record, request, (seconds - EPOCH) * MICRO)
-    lasts = request.lasts(reply) / MICRO
+    try:
+        record = numbers_in(json.loads(text))
+        reply = checked(exchange(record, request, (seconds - EPOCH) * MICRO), request)
+    except (RecordError, ValueError) as error:
+        cursor.execute("ROLLBACK")
+        return error if isinstance(error, RecordError) else RecordError(f"the record is no JSON: {error}")
+    lasts = request.lasts(record, reply.now) / MICRO
     cursor.execute(_WRITE, {"name": name, "record": json.dumps(record), "lasts": lasts})
     return reply
 

@@ -5,7 +5,13 @@ own clock, changes the record and answers; the Postgres store runs it as it stan
 the same inside Redis and Valkey, and a test holds the two together. A process never compares its clock
 with another's: it gets offsets from the instant of the answer.
 
-All times are microseconds since 2025 by the store's clock, so that a double still tells 1/128 of one.
+All times are microseconds since 2025 by the time of the record, so that a double still tells 1/128 of one.
+That time is the store's clock as long as it runs evenly. When the clock steps back (NTP, a failover, a
+restored machine) the record's time stands still and then goes on from there; when it steps forward, a
+process that has counted less time by its own monotonic clock says so, and the step is left out. The record
+keeps the difference between its time and the clock, so no stamp in it ever lies ahead by a step.
+
+A dimension is found by its name: processes whose limiters differ share the dimensions they have in common.
 """
 
 from __future__ import annotations
@@ -20,9 +26,29 @@ if TYPE_CHECKING:
 
     Record = dict[str, float]
 
-__all__ = ["EPOCH", "HORIZON", "MICRO", "WORKER_GONE", "Item", "Reply", "Request", "exchange"]
+__all__ = [
+    "EPOCH",
+    "FORMAT",
+    "HORIZON",
+    "MICRO",
+    "WORKER_GONE",
+    "Item",
+    "RecordError",
+    "Reply",
+    "Request",
+    "checked",
+    "exchange",
+    "numbers_in",
+]
 
+# Of the record. A record of another format is not read: its numbers mean something else.
+FORMAT = 2
 MICRO = 1e6
+# A request and the reply before it were each under way for a quarter of a second at the most; a clock that
+# is further ahead of what a process expects has stepped.
+_STEP = 0.5
+# No stamp or amount is larger; what is, is no number of ours.
+_LARGEST = 1e300
 EPOCH = 1_735_689_600  # 2025-01-01 UTC, seconds
 # A worker not heard of for so long (seconds) counts no more, and its slots are free again.
 WORKER_GONE = 10.0
@@ -36,6 +62,10 @@ _SMOOTH = 16
 _BACK = 5.0
 # How long somebody refused for want of a slot waits before asking again.
 _SLOT_RETRY = 0.1
+
+
+class RecordError(Exception):
+    """What the store has under the name of one limiter, or answers for it, cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +87,9 @@ class Request:
 
     Attributes:
         worker: Names the process.
+        names: Of the dimensions, in the order of everything that is per dimension.
+        expected: What the record's time is now by this process's own clock, for a record or a clock that
+            jumped; negative when it has had no reply yet.
         intervals: Per dimension, time one unit takes to come back, as configured.
         bursts: Per dimension.
         seen: The highest count of a reply so far. A record that has a lower one has lost its memory.
@@ -74,6 +107,7 @@ class Request:
     """
 
     worker: str
+    names: tuple[str, ...]
     intervals: Amounts
     bursts: Amounts
     seen: int
@@ -81,6 +115,7 @@ class Request:
     deltas: Amounts
     left: Amounts
     shares: Amounts
+    expected: float = -1.0
     pause: float = 0.0
     resume: bool = False
     cut: bool = False
@@ -89,25 +124,30 @@ class Request:
     size: int = 0
     items: tuple[Item, ...] = ()
 
-    def lasts(self, reply: Reply) -> float:
+    def lasts(self, record: Record, now: float) -> float:
         """Return for how long the record is worth remembering: idle for longer, the budget is full.
 
         Switches: never.
         """
         full = [interval * burst for interval, burst in zip(self.intervals, self.bursts, strict=True)]
-        return 2 * max([*full, *(tat - reply.now for tat in reply.tats), 0.0]) + 60 * MICRO
+        # Also of dimensions that only others limit.
+        ahead = [stamp - now for name, stamp in record.items() if name.startswith("t:")]
+        return 2 * max([*full, *ahead, 0.0]) + 60 * MICRO
 
     def arguments(self) -> list[str]:
         """Return everything as `exchange.lua` reads it.
 
         Switches: never.
         """
-        head = (self.seen, self.back, self.pause, self.resume, self.cut, self.held, self.size)
+        head = (
+            self.expected, self.seen, self.back, self.pause, self.resume, self.cut, self.held, self.size,
+        )  # fmt: skip
         columns = (self.intervals, self.bursts, self.floors, self.deltas, self.left, self.shares)
         numbers = [*head, *(one for row in zip(*columns, strict=True) for one in row)]
         for item in self.items:
             numbers += [item.ahead, *item.costs]
-        return [self.worker, str(len(self.intervals)), *(format(float(one), ".17g") for one in numbers)]
+        words = [str(FORMAT), self.worker, str(len(self.names)), *self.names]
+        return [*words, *(format(float(one), ".17g") for one in numbers)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +156,7 @@ class Reply:
 
     Attributes:
         count: How often the record has been asked, for `Request.seen`.
-        now: The store's clock.
+        now: The time of the record.
         tats: Per dimension.
         paused: How much longer nobody may go.
         factor: Share of the configured rates in use after 429s.
@@ -139,14 +179,59 @@ class Reply:
     full: bool = False
 
 
-def exchange(record: Record, request: Request, now: float) -> Reply:
-    """Change `record` as `request` says at `now`, and answer.
+def numbers_in(record: object) -> Record:
+    """Return what of a stored record can be read: finite numbers by name.
 
     Switches: never.
     """
+    found = record.items() if isinstance(record, dict) else ()
+    return {
+        str(name): float(number)
+        for name, number in found
+        if isinstance(number, int | float) and -_LARGEST < number < _LARGEST  # which NaN is not
+    }
+
+
+def checked(reply: Reply, request: Request) -> Reply:
+    """Return `reply` if it can answer `request`.
+
+    Raises:
+        RecordError: A number in it is impossible; acting on it would let everything or nothing through.
+
+    Switches: never.
+    """
+    numbers = (reply.count, reply.now, *reply.tats, reply.paused, reply.workers, *reply.offsets)
+    sound = (
+        all(-_LARGEST < number < _LARGEST for number in numbers)
+        and len(reply.tats) == len(request.names)
+        and len(reply.offsets) <= len(request.items)
+        and 0 < reply.factor <= 1
+        and 0 < reply.horizon <= _LONGEST * MICRO
+        and all(offset <= reply.horizon + 1 for offset in reply.offsets)
+        and min(reply.count, reply.workers) >= 1
+        and reply.paused >= 0
+    )
+    if not sound:
+        msg = f"the store answered with numbers that cannot be right: {reply!r}"
+        raise RecordError(msg[:500])
+    return reply
+
+
+def exchange(record: Record, request: Request, clock: float) -> Reply:
+    """Change `record` as `request` says, when the store's clock reads `clock`, and answer.
+
+    Raises:
+        RecordError: It is of another format.
+
+    Switches: never.
+    """
+    if record.get("v", FORMAT if "n" not in record else 1) != FORMAT:
+        msg = f"the record is of format {record.get('v', 1):g}, and this release of greenkit has {FORMAT}"
+        raise RecordError(msg)
     lost = record.get("n", 0.0) < request.seen
-    record["n"] = max(record.get("n", 0.0), request.seen) + 1
-    factor = _paced(record, request, now)
+    record["v"], record["n"] = FORMAT, max(record.get("n", 0.0), request.seen) + 1
+    now, passed = _time(record, request, clock, lost=lost)
+    factor = _paced(record, request, now, passed)
     intervals = _intervals(record, request, factor)
     tats = _settled(record, request, now, intervals, lost=lost)
     until = 0.0 if request.resume else record.get("pause", 0.0)
@@ -154,18 +239,28 @@ def exchange(record: Record, request: Request, now: float) -> Reply:
     workers, others = _workers(record, request.worker, now)
     horizon = HORIZON * MICRO
     if not request.size:  # a slot that is booked ahead is nobody's meanwhile
-        horizon = min(_LONGEST * MICRO, max(horizon, _AT_ONCE * workers * record.get("s", 0.0)))
+        horizon = min(_LONGEST * MICRO, max(horizon, _AT_ONCE * workers * max(0.0, record.get("s", 0.0))))
     offsets, held, full = _booked(
         record, request, now, tats, intervals, until=until, horizon=horizon, others=others
     )
     record[f"w:{request.worker}"] = now
     record[f"h:{request.worker}"] = float(held)
-    for place, tat in enumerate(tats):
-        record[f"t{place}"] = tat
-        record[f"i{place}"] = intervals[place]
+    for place, name in enumerate(request.names):
+        record[f"t:{name}"] = tats[place]
+        record[f"i:{name}"] = intervals[place]
     return Reply(
         int(record["n"]), now, tuple(tats), max(0.0, until - now), factor, workers, horizon, offsets, full
     )
+
+
+def _time(record: Record, request: Request, clock: float, *, lost: bool) -> tuple[float, float]:
+    """Return the record's time, and how much of it has passed since the last request."""
+    now, expected, last = clock + record.get("o", 0.0), request.expected, record.get("at", 0.0)
+    if expected >= 0 and (lost or now > expected + _STEP * MICRO):
+        now = expected
+    now = max(now, last)  # it never goes back, whatever the clock or a process believes
+    record["o"], record["at"] = now - clock, now
+    return now, now - last if last else 0.0
 
 
 def _booked(
@@ -200,7 +295,7 @@ def _booked(
                 if cost:
                     tats[place] = max(tats[place], at) + cost * intervals[place]
                     takes = max(takes, cost * intervals[place])
-            usual = record.get("s", takes)
+            usual = max(0.0, record.get("s", takes))
             record["s"] = usual + (takes - usual) / _SMOOTH
             continue
         offsets.append(-1.0 - (at - now))
@@ -209,21 +304,22 @@ def _booked(
     return tuple(offsets), held, full
 
 
-def _paced(record: Record, request: Request, now: float) -> float:
-    factor = min(1.0, record.get("f", 1.0) + (now - record.get("fa", now)) / MICRO * RECOVERY)
+def _paced(record: Record, request: Request, now: float, passed: float) -> float:
+    factor = min(1.0, max(SLOWEST, record.get("f", 1.0) + passed / MICRO * RECOVERY))
     if request.cut and now - record.get("cut", 0.0) >= ONE_NEWS * MICRO:
         factor = max(SLOWEST, factor * CUT)
         record["cut"] = now
-    record["f"], record["fa"] = factor, now
+    record["f"] = factor
     return factor
 
 
 def _intervals(record: Record, request: Request, factor: float) -> Amounts:
     found = []
-    for place, interval in enumerate(request.intervals):
+    for place, name in enumerate(request.names):
         if request.shares[place] >= 0:
-            record[f"c{place}"] = min(1.0, max(SLOWEST, request.shares[place]))
-        found.append(interval / (factor * record.get(f"c{place}", 1.0)))
+            record[f"c:{name}"] = request.shares[place]
+        share = min(1.0, max(SLOWEST, record.get(f"c:{name}", 1.0)))
+        found.append(request.intervals[place] / (factor * share))
     return tuple(found)
 
 
@@ -234,9 +330,10 @@ def _settled(record: Record, request: Request, now: float, intervals: Amounts, *
         record["back"] = now
     tats = []
     for place, interval in enumerate(intervals):
-        tat = record.get(f"t{place}", now)
-        if tat > now:  # as many units are out as before, at the interval of now
-            tat = now + (tat - now) * interval / record.get(f"i{place}", interval)
+        tat = record.get(f"t:{request.names[place]}", now)
+        before = record.get(f"i:{request.names[place]}", interval)
+        if tat > now and before > 0:  # as many units are out as before, at the interval of now
+            tat = now + (tat - now) * interval / before
         if lost:
             tat = max(tat, request.floors[place])
         if empty:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from greenkit.errors import ConfigError
-from greenkit.limits._protocol import Reply
+from greenkit.limits._protocol import RecordError, Reply, checked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,8 +67,8 @@ class RedisWire:
         # A cluster's pipelines run no scripts.
         self._pipelines = not hasattr(client, "get_node_from_key")
 
-    def ask(self, asked: Sequence[tuple[str, Request]], /) -> list[Reply]:
-        """Return the replies. Switches: may.
+    def ask(self, asked: Sequence[tuple[str, Request]], /) -> list[Reply | RecordError]:
+        """Return the replies, or what is wrong with one record. Switches: may.
 
         Raises:
             redis.RedisError: The server did not answer in time, or refused.
@@ -78,10 +78,7 @@ class RedisWire:
             answers = [self._one(call) for call in calls]
         else:
             answers = self._many(calls)
-        return [
-            _reply(answer, dims=len(request.intervals))
-            for answer, (_, request) in zip(answers, asked, strict=True)
-        ]
+        return [_reply(answer, request) for answer, (_, request) in zip(answers, asked, strict=True)]
 
     def close(self) -> None:
         """Give the connection up, which may hold half an answer; the next request makes a new one.
@@ -96,11 +93,14 @@ class RedisWire:
 
     def _one(self, call: tuple[Any, ...]) -> Any:
         try:
-            return self._client.evalsha(_SHA, *call)
+            try:
+                return self._client.evalsha(_SHA, *call)
+            except Exception as error:
+                if not _unknown(error):
+                    raise
+                return self._client.eval(_SCRIPT, *call)  # which makes it known
         except Exception as error:
-            if not _unknown(error):
-                raise
-            return self._client.eval(_SCRIPT, *call)  # which makes it known
+            return _of_the_record(error)
 
     def _many(self, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
         with self._client.pipeline(transaction=False) as pipe:
@@ -109,9 +109,8 @@ class RedisWire:
             answers: list[Any] = pipe.execute(raise_on_error=False)
         for place, answer in enumerate(answers):
             if isinstance(answer, Exception):
-                if not _unknown(answer):
-                    raise answer
-                answers[place] = self._one(calls[place])
+                known = not _unknown(answer)
+                answers[place] = _of_the_record(answer) if known else self._one(calls[place])
         return answers
 
 
@@ -120,12 +119,29 @@ def _unknown(error: Exception) -> bool:
     return type(error).__name__ == "NoScriptError"
 
 
+def _of_the_record(error: Exception) -> RecordError:
+    """Return what is wrong with one record; whatever else `error` says is raised."""
+    text = str(error)
+    if not any(word in text for word in ("GREENKIT", "WRONGTYPE")):
+        raise error
+    return RecordError(text)
+
+
 def _key(record: str) -> str:
     # In braces, so that a cluster keeps whatever may come to belong to it in one place.
     return f"greenkit:limit:{{{record}}}"
 
 
-def _reply(answer: Sequence[Any], *, dims: int) -> Reply:
-    count, now, paused, factor, workers, horizon, full, *rest = [float(one) for one in answer]
-    tats, offsets = tuple(rest[:dims]), tuple(rest[dims:])
-    return Reply(int(count), now, tats, paused, factor, int(workers), horizon, offsets, bool(full))
+def _reply(answer: Any, request: Request) -> Reply | RecordError:
+    if isinstance(answer, RecordError):
+        return answer
+    dims = len(request.names)
+    try:
+        count, now, paused, factor, workers, horizon, full, *rest = [float(number) for number in answer]
+        tats, offsets = tuple(rest[:dims]), tuple(rest[dims:])
+        reply = Reply(int(count), now, tats, paused, factor, int(workers), horizon, offsets, bool(full))
+        return checked(reply, request)
+    except RecordError as error:
+        return error
+    except (TypeError, ValueError, OverflowError) as error:
+        return RecordError(f"the store answered {str(answer)[:200]}, which is no reply: {error}")

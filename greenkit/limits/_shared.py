@@ -55,6 +55,7 @@ class SharedStore(LocalStore):
         slots: Of the whole fleet, or None.
         worker: Names this process, a forked one anew.
         on_error: "local", "open" or "closed": what to do while the backend is away.
+        processes: How many there are at the least, whatever the store has heard of.
 
     Attributes:
         mode: "shared", or `on_error` while the backend is away.
@@ -74,11 +75,14 @@ class SharedStore(LocalStore):
         "_news",
         "_on_error",
         "_opens_at",
+        "_processes",
         "_reported",
         "_retry_at",
         "_seen",
         "_sent",
         "_strict",
+        "_told_at",
+        "_told_time",
         "_void",
         "_worker",
         "_workers",
@@ -86,7 +90,15 @@ class SharedStore(LocalStore):
         "tries",
     )
 
-    def __init__(self, rules: Rules, slots: int | None, *, worker: Callable[[], str], on_error: str) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        slots: int | None,
+        *,
+        worker: Callable[[], str],
+        on_error: str,
+        processes: int = 1,
+    ) -> None:
         super().__init__(rules, slots)
         self.mode = "shared"
         self._worker = worker
@@ -94,7 +106,10 @@ class SharedStore(LocalStore):
         self._strict = any(rule.strict for rule in rules.rules)
         self._largest: Amounts = (0.0,) * len(rules.rules)
         self._seen, self._floors = 0, (0.0,) * len(rules.rules)
-        self._workers, self._horizon, self._gather = 1, HORIZON, 0.0
+        # The record's time in the last reply, and this process's clock when it came.
+        self._told_time, self._told_at = -1.0, 0.0
+        self._workers, self._horizon, self._gather = processes, HORIZON, 0.0
+        self._processes = processes
         self._back = self._void = False
         self._last = -math.inf
         self._begin()
@@ -119,13 +134,19 @@ class SharedStore(LocalStore):
     def quiet(self, now: float) -> bool:
         """Tell whether the store knows all there is to know. Switches: never."""
         told = self._news.due == math.inf and not self._hand.permits and self.asked_at == math.inf
-        return told and not self.held and not self._reported and self.mode == "shared"
+        if self.held or not told:
+            return False
+        if self.mode == "shared":  # where slots are counted the store has to hear that none is held
+            return not (self._reported and self.slots is not None)
+        return max(self.tats, default=now) <= now and now >= self.paused_until
 
     @property
     def size(self) -> int | None:
         """Return how many may be out at once: in the fleet, or here while the store is away."""
         size = super().size
-        return max(1, size // self._workers) if size is not None and self.mode == "local" else size
+        if size is None or self.mode != "local":
+            return size
+        return max(1, size // max(self._workers, self._processes))
 
     @property
     def full(self) -> bool:
@@ -305,15 +326,17 @@ class SharedStore(LocalStore):
         held = self.held + self._hand.permits
         self._sent = (asked, tries, held)
         self.asked_at, self._void = now, False
-        return self._request(held, tuple(items))
+        return self._request(held, tuple(items), now)
 
-    def _request(self, held: int, items: tuple[Item, ...]) -> Request:
+    def _request(self, held: int, items: tuple[Item, ...], now: float) -> Request:
         news, self._news = self._news, News.none(len(self.rules.rules))
         intervals = tuple([rule.interval * MICRO for rule in self._base.rules])
         bursts = tuple([rule.burst for rule in self._base.rules])
         return Request(
-            self._worker(), intervals, bursts, self._seen, self._floors,
-            news.deltas, news.left, news.shares, news.pause * MICRO, news.resume, news.cut,
+            self._worker(), self._base.names, intervals, bursts, self._seen, self._floors,
+            news.deltas, news.left, news.shares,
+            expected=self._told_time + (now - self._told_at) * MICRO if self._seen else -1.0,
+            pause=news.pause * MICRO, resume=news.resume, cut=news.cut,
             back=self._back, held=held, size=super().size or 0, items=items,
         )  # fmt: skip
 
@@ -323,6 +346,7 @@ class SharedStore(LocalStore):
         Switches: never.
         """
         self._seen, self._floors = reply.count, reply.tats
+        self._told_time, self._told_at = reply.now, now
         if self._void:
             # It was asked before the store was given up, and knows nothing of what went meanwhile.
             self._last = -math.inf
@@ -378,13 +402,13 @@ class SharedStore(LocalStore):
         return tries
 
     def _stand_alone(self, now: float) -> None:
-        """Begin to use this process's share of the rates, without a burst where one may have been used."""
+        """Begin to use this process's share of the rates, without a burst: others may have used it."""
         self.rules = Rules([self._share_of(place, rule) for place, rule in enumerate(self._base.rules)])
-        used = tuple([now + rule.burst * rule.interval for rule in self.rules.rules])
-        self.tats = used if self._seen else self.rules.start()
+        self.tats = tuple([now + rule.burst * rule.interval for rule in self.rules.rules])
 
     def _share_of(self, place: int, rule: Rule) -> Rule:
-        amount, burst = rule.rate.amount / self._workers, rule.rate.burst / self._workers
+        workers = max(self._workers, self._processes)
+        amount, burst = rule.rate.amount / workers, rule.rate.burst / workers
         if rule.strict:
             burst = min(max(burst, 1.0), amount / 2)
         else:  # whatever was asked for so far can still be asked for

@@ -78,7 +78,9 @@ class LocalStore:
 
         Switches: never.
         """
-        return not (self.held or self._pace.slower or now < self.paused_until)
+        if self._pace.factor < 1.0 and self._pace.recover(now):
+            self._follow_pace(now)  # nobody may ask any more, and it would never be back at full speed
+        return not (self.held or self._pace.matters(now) or now < self.paused_until)
 
     def admit(self, costs: Amounts, now: float, *, credit: float) -> float:
         """Book `costs` if they may go now; else return the seconds until then, `inf` when unknown.
@@ -213,7 +215,7 @@ class LocalStore:
 
         Switches: never.
         """
-        changed = self._pace.ceil(shares)
+        changed = self._pace.ceil(shares, now)
         if changed:
             self._follow_pace(now)
         return changed

@@ -1,20 +1,27 @@
 -- The same as exchange() of _protocol.py, line by line; a test compares the two.
 -- KEYS[1]: the record, a hash. ARGV: what Request.arguments() writes.
-local key, worker, dims = KEYS[1], ARGV[1], tonumber(ARGV[2])
-local function arg(place) return tonumber(ARGV[place]) end
+local key, format, worker, dims = KEYS[1], tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local function arg(place) return tonumber(ARGV[3 + dims + place]) end
 local function text(number) return string.format('%.17g', number) end
-local seen, back, pause, resume, cut = arg(3), arg(4), arg(5), arg(6), arg(7)
-local held, size = arg(8), arg(9)
+local expected, seen, back, pause, resume, cut = arg(1), arg(2), arg(3), arg(4), arg(5), arg(6)
+local held, size = arg(7), arg(8)
 local MICRO = 1000000
 local SLOWEST, CUT, RECOVERY, ONE_NEWS = 0.02, 0.8, 0.01, 1
-local WORKER_GONE, BACK, SLOT_RETRY = 10, 5, 0.1
-local HORIZON, LONGEST, AT_ONCE, SMOOTH = 0.25, 1, 20, 16
+local WORKER_GONE, BACK, SLOT_RETRY, STEP = 10, 5, 0.1, 0.5
+local HORIZON, LONGEST, AT_ONCE, SMOOTH, LARGEST = 0.25, 1, 20, 16, 1e300
 
 local time = redis.call('TIME')
-local now = (tonumber(time[1]) - 1735689600) * MICRO + tonumber(time[2])
+local clock = (tonumber(time[1]) - 1735689600) * MICRO + tonumber(time[2])
 
 local record, flat = {}, redis.call('HGETALL', key)
-for place = 1, #flat, 2 do record[flat[place]] = tonumber(flat[place + 1]) end
+for place = 1, #flat, 2 do
+  local number = tonumber(flat[place + 1])
+  if number and number > -LARGEST and number < LARGEST then record[flat[place]] = number end
+end
+local other = record['v'] or (record['n'] and 1) or format
+if other ~= format then
+  return redis.error_reply('GREENKIT the record is of format ' .. other .. ', and this release of greenkit has ' .. format)
+end
 local written = {}
 local function write(name, number)
   record[name] = number
@@ -23,28 +30,35 @@ local function write(name, number)
 end
 
 local lost = (record['n'] or 0) < seen
+write('v', format)
 write('n', math.max(record['n'] or 0, seen) + 1)
 
-local factor = math.min(1, (record['f'] or 1) + (now - (record['fa'] or now)) / MICRO * RECOVERY)
+local now, before, passed = clock + (record['o'] or 0), record['at'] or 0, 0
+if expected >= 0 and (lost or now > expected + STEP * MICRO) then now = expected end
+now = math.max(now, before)
+if before ~= 0 then passed = now - before end
+write('o', now - clock)
+write('at', now)
+
+local factor = math.min(1, math.max(SLOWEST, (record['f'] or 1) + passed / MICRO * RECOVERY))
 if cut == 1 and now - (record['cut'] or 0) >= ONE_NEWS * MICRO then
   factor = math.max(SLOWEST, factor * CUT)
   write('cut', now)
 end
 write('f', factor)
-write('fa', now)
 
 local empty = back == 1 and now - (record['back'] or 0) > BACK * MICRO
 if back == 1 then write('back', now) end
 
 local tats, intervals, bursts, longest = {}, {}, {}, 0
 for dim = 1, dims do
-  local base, name = 9 + (dim - 1) * 6, dim - 1
+  local base, name = 8 + (dim - 1) * 6, ARGV[3 + dim]
   local interval, burst, floor = arg(base + 1), arg(base + 2), arg(base + 3)
   local delta, left, share = arg(base + 4), arg(base + 5), arg(base + 6)
-  if share >= 0 then write('c' .. name, math.min(1, math.max(SLOWEST, share))) end
-  interval = interval / (factor * (record['c' .. name] or 1))
-  local tat = record['t' .. name] or now
-  if tat > now then tat = now + (tat - now) * interval / (record['i' .. name] or interval) end
+  if share >= 0 then write('c:' .. name, share) end
+  interval = interval / (factor * math.min(1, math.max(SLOWEST, record['c:' .. name] or 1)))
+  local tat, was = record['t:' .. name] or now, record['i:' .. name] or interval
+  if tat > now and was > 0 then tat = now + (tat - now) * interval / was end
   if lost then tat = math.max(tat, floor) end
   if empty then tat = math.max(tat, now + burst * interval) end
   if delta > 0 then tat = math.max(tat, now) end
@@ -72,13 +86,16 @@ for name, number in pairs(record) do
     end
   end
 end
-if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+-- In slices: unpack() takes no more than a few thousand.
+for first = 1, #gone, 1000 do
+  redis.call('HDEL', key, unpack(gone, first, math.min(first + 999, #gone)))
+end
 
 local horizon, usual = HORIZON * MICRO, record['s']
-if size == 0 then horizon = math.min(LONGEST * MICRO, math.max(horizon, AT_ONCE * workers * (usual or 0))) end
+if size == 0 then horizon = math.min(LONGEST * MICRO, math.max(horizon, AT_ONCE * workers * math.max(0, usual or 0))) end
 
 local offsets, full = {}, false
-local place, last = 9 + dims * 6, #ARGV
+local place, last = 8 + dims * 6, #ARGV - 3 - dims
 while place + dims < last do
   local ahead, at = arg(place + 1), math.max(now, paused)
   for dim = 1, dims do
@@ -98,7 +115,7 @@ while place + dims < last do
         takes = math.max(takes, cost * intervals[dim])
       end
     end
-    usual = usual or takes
+    usual = math.max(0, usual or takes)
     usual = usual + (takes - usual) / SMOOTH
   else
     offsets[#offsets + 1] = text(-1 - (at - now))
@@ -112,10 +129,12 @@ write('w:' .. worker, now)
 write('h:' .. worker, held)
 local reply = { text(record['n']), text(now), text(math.max(0, paused - now)), text(factor), tostring(workers), text(horizon), full and '1' or '0' }
 for dim = 1, dims do
-  write('t' .. (dim - 1), tats[dim])
-  write('i' .. (dim - 1), intervals[dim])
-  longest = math.max(longest, tats[dim] - now)
+  write('t:' .. ARGV[3 + dim], tats[dim])
+  write('i:' .. ARGV[3 + dim], intervals[dim])
   reply[#reply + 1] = text(tats[dim])
+end
+for name, number in pairs(record) do
+  if string.sub(name, 1, 2) == 't:' then longest = math.max(longest, number - now) end
 end
 redis.call('HSET', key, unpack(written))
 -- Idle for twice as long as the budget takes to fill, it is full, and nothing is worth remembering.

@@ -8,6 +8,7 @@ greenlets wait, or never. Sending here touches nothing of the loop but its own t
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -154,11 +155,12 @@ class Mailbox:
             self.post(callback)
             return
         if not self._waking:
-            self._since = monotonic()
+            self._since = math.inf  # the time runs from the first that is woken
         self._waking += 1
         self.hub.loop.run_callback(self._wake_next, callback)
 
     def _wake_next(self, callback: Callable[[], object]) -> None:
+        self._since = min(self._since, monotonic())
         if monotonic() - self._since <= _BATCH_TIME:
             self._waking -= 1
             callback()  # the last thing done here: in a thread that is not patched it may return in minutes

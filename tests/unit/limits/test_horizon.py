@@ -15,6 +15,7 @@ def horizon(*, workers, rate, size=0, cost=1.0):
         now += MICRO / rate
         request = Request(
             worker=f"w{turn % workers}",
+            names=("requests",),
             intervals=(MICRO / rate,),
             bursts=(10.0,),
             seen=0,

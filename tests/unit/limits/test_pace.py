@@ -32,11 +32,11 @@ def test_a_pace_never_stops():
 def test_a_ceiling_is_adopted_and_lifted_by_what_the_server_says():
     """Less than configured is kept until the server says more; more than configured is ignored."""
     pace = Pace()
-    assert not pace.ceil({"tokens": 2.0})
-    assert pace.ceil({"tokens": 0.5})
-    assert not pace.ceil({"tokens": 0.5})
+    assert not pace.ceil({"tokens": 2.0}, 0.0)
+    assert pace.ceil({"tokens": 0.5}, 0.0)
+    assert not pace.ceil({"tokens": 0.5}, 0.0)
     assert (pace.of("tokens"), pace.of("requests")) == (0.5, 1.0)
-    assert pace.ceil({"tokens": 1.0})
+    assert pace.ceil({"tokens": 1.0}, 0.0)
     assert not pace.slower
 
 
