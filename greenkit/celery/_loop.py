@@ -9,6 +9,7 @@ and `call_soon` from another greenlet wakes it without a byte through a socket.
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -78,7 +79,7 @@ class GreenPoller:
             self._busy += 1
             return ready
         self._busy = 0
-        if ready or self._wake.is_set():
+        if ready or timeout == 0 or self._wake.is_set():
             self._wake.clear()
             # A broker that always has something would starve the tasks it feeds.
             gevent.sleep(0)
@@ -121,6 +122,21 @@ class GreenHub(Hub):  # type: ignore[misc]  # kombu ships no types
         waker = getattr(self, "_waker", None)
         if waker is not None:
             self._register_fd(waker.fileno(), self.READ)
+
+    def fire_timers(
+        self, min_delay: float = 1, max_delay: float = 10, max_timers: int = 10, propagate: Any = ()
+    ) -> float:
+        """Run the timers that are due, and return how long to wait for the next.
+
+        kombu runs ten and then waits a second (kombu/asynchronous/hub.py 5.7), however many are due:
+        a rate limit of ten a second would let one task a second through.
+        """
+        delay: float = super().fire_timers(
+            min_delay, max_delay, max(max_timers, len(self.timer._queue)), propagate=propagate
+        )
+        # Those that came due meanwhile get their turn after the broker's messages, at once.
+        heads = self.timer._queue[:1]
+        return 0.0 if heads and heads[0].eta <= monotonic() else delay
 
     def create_loop(self, **options: Any) -> Iterator[None]:
         """Return kombu's loop, and remember which greenlet runs it."""

@@ -1,25 +1,23 @@
-"""Messages of a Redis broker, fetched and acknowledged in batches.
+"""The account of the messages of a Redis broker, over any number of connections.
 
 kombu fetches one message per BRPOP, books it as unacknowledged in a second round trip, and
 acknowledges it in a third (kombu/transport/redis.py 5.7: `_brpop_start`, `QoS.append`, `QoS.ack`).
-Between the first two a killed worker loses the message. Here one script takes as many as the
-window has room for and books them in the same step; BRPOP remains for waiting on empty queues.
-Keys and values stay those kombu writes, so other workers may share the queues and restore ours.
+Between the first two a killed worker loses the message. Here they are fetched and booked in one step
+(`_redis_fetch.py`) and acknowledged in batches, and what a connection left open is done on the next.
 """
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import gevent
 from celery.bootsteps import RUN
 from celery.utils.log import get_logger
-from celery.worker import state
-from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
-from kombu.utils.scheduling import round_robin_cycle
+
+from greenkit.celery._redis_fetch import Fetch
+from greenkit.celery._redis_scripts import MOST, Fetched, booked_by, give_back
 
 if TYPE_CHECKING:
     from greenkit.celery._loop import GreenHub
@@ -28,8 +26,6 @@ __all__ = ["RedisLedger"]
 
 _logger = get_logger(__name__)
 
-# More at once would keep the other tasks waiting while Celery unpacks them.
-_MOST = 32
 _NEEDED = (
     "ack",
     "append",
@@ -43,43 +39,6 @@ _NEEDED = (
 # Seconds in which a worker that ends asks a broker that is away again, and between two times.
 _LAST_WORD = 10.0
 _PAUSE = 1.0
-
-# KEYS: the hash of unacknowledged messages, its index by time, the lists in the order to look.
-# ARGV: how many, the time now, how many neighbouring lists take turns.
-# Returns (position of the list, message, delivery tag when booked or "") for each, flat.
-_FETCH = """
-local want, now, width = 3 * tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
-local got = {}
-for first = 3, #KEYS, width do
-  local dry = 0
-  while dry < width and #got < want do
-    dry = 0
-    for at = first, first + width - 1 do
-      local item = #got < want and redis.call('RPOP', KEYS[at])
-      if item then
-        local readable, tag, tail = pcall(function()
-          local properties = cjson.decode(item).properties
-          local info = properties.delivery_info
-          return properties.delivery_tag,
-            ', ' .. cjson.encode(info.exchange) .. ', ' .. cjson.encode(info.routing_key) .. ']'
-        end)
-        if not readable or type(tag) ~= 'string' then
-          tag = ''
-        else
-          redis.call('ZADD', KEYS[2], now, tag)
-          redis.call('HSET', KEYS[1], tag, '[' .. item .. tail)
-        end
-        got[#got + 1] = at - 3
-        got[#got + 1] = item
-        got[#got + 1] = tag
-      else
-        dry = dry + 1
-      end
-    end
-  end
-end
-return got
-"""
 
 
 class RedisLedger:
@@ -100,6 +59,8 @@ class RedisLedger:
         self.owed: list[str] = []
         self._running: dict[str, Any] = {}
         self._adrift: dict[str, Any] = {}
+        self._unanswered: list[str] = []
+        self._fetch: Fetch | None = None
         self._trouble: Exception | None = None
         self._give_back: Any = None
 
@@ -115,7 +76,7 @@ class RedisLedger:
         if missing := [name for name in _NEEDED if not hasattr(qos, name)]:
             _logger.warning("this kombu's Redis QoS has no %s; acks go out one by one", ", ".join(missing))
             return False
-        self._settle(qos)
+        self._settle(channel)
         self.channel = channel
         self._trouble = None
         self.loop.on_tick.add(self._raise_trouble)
@@ -126,7 +87,7 @@ class RedisLedger:
         self._running.clear()
         if self.owed:
             self.loop.call_soon(self.flush)
-        Fetch(self.consumer, channel)
+        self._fetch = Fetch(self.consumer, channel)
         return True
 
     def ack(self, delivery_tag: str) -> None:
@@ -151,7 +112,7 @@ class RedisLedger:
             self.ack(delivery_tag)
         elif self.channel is None:
             if delivery_tag in self._running:
-                self._adrift[delivery_tag] = self._running.pop(delivery_tag)
+                self._adrift[delivery_tag] = _content(self._running.pop(delivery_tag))
         else:
             self._give_back(delivery_tag, requeue=True)
 
@@ -200,8 +161,11 @@ class RedisLedger:
             tag = request.message.delivery_tag
             if tag in qos._delivered and not (request.acknowledged or self._is_cancelled(request)):
                 self._running[tag] = qos._delivered.pop(tag)
-        self._adrift.update(qos._delivered)
+        self._adrift.update((tag, _content(message)) for tag, message in qos._delivered.items())
         qos._delivered.clear()
+        fetch, self._fetch = self._fetch, None
+        if fetch is not None and (call := fetch.close()):
+            self._unanswered.append(call)
         # kombu would try once more to give them back when the process ends, to whoever has them by then.
         qos._on_collect.cancel()
         # kombu reads the answer while it closes, and delivers what is in it.
@@ -229,11 +193,11 @@ class RedisLedger:
         """
         self.loop.run_soon_quietly()  # acks that nobody runs any more
         channel = self.channel
-        if channel is not None and channel._in_poll:
+        if channel is not None and channel._in_poll and not (self._fetch and self._fetch.waits):
             with suppress(Exception):  # such as Empty; what comes goes straight back
                 channel._brpop_read()
         self.let_go()
-        self._adrift.update(self._running)
+        self._adrift.update((tag, _content(message)) for tag, message in self._running.items())
         self._running.clear()
         why: object = "no answer"
         with gevent.Timeout(_LAST_WORD, False):
@@ -245,172 +209,46 @@ class RedisLedger:
                 "the broker takes nothing (%s): after its visibility timeout it gives out again %d messages, "
                 "and %d whose tasks have ended", why, len(self._adrift), len(self.owed),
             )  # fmt: skip
-            self.owed.clear()
-            self._adrift.clear()
+            for left in (self.owed, self._adrift, self._unanswered):
+                left.clear()
 
     def _in_debt(self) -> bool:
-        return bool(self.owed or self._adrift)
+        return bool(self.owed or self._adrift or self._unanswered)
 
     def _try_to_settle(self, channel: Any) -> Exception | None:
         """Settle on this channel, or on a new connection; return what went wrong."""
         try:
             if channel is not None:
-                self._settle(channel.qos)
+                self._settle(channel)
             else:
                 with self.consumer.app.connection_for_read() as connection:
                     connection.connect()
-                    self._settle(connection.default_channel.qos)
+                    self._settle(connection.default_channel)
         except Exception as exc:
             return exc
         return None
 
-    def _settle(self, qos: Any) -> None:
-        """Pay what is owed and give back what is adrift, each once."""
+    def _settle(self, channel: Any) -> None:
+        """Pay what is owed and give back what nobody here has, each once."""
         while self.owed:
-            self._pay(qos)
-        while self._adrift:  # not started, and the broker was not there to take them back
-            tag = next(reversed(self._adrift))  # the last first: each goes to the head of its list
-            qos.restore_by_tag(tag)
-            self._adrift.pop(tag, None)
+            self._pay(channel.qos)
+        while self._unanswered:
+            self._adrift.update(booked_by(channel, self._unanswered[-1]))
+            self._unanswered.pop()
+        while self._adrift:
+            # The last first: each goes to the head of its list.
+            latest = reversed(self._adrift.items())
+            batch = [(tag, message) for tag, message in islice(latest, MOST) if isinstance(message, Fetched)]
+            tags = [tag for tag, _ in batch]
+            if batch:
+                give_back(channel, batch)
+            else:
+                tags = [next(reversed(self._adrift))]
+                channel.qos.restore_by_tag(tags[0])
+            for tag in tags:
+                self._adrift.pop(tag, None)
 
 
-class Fetch:
-    """Ask for as many messages as the window has room for, where kombu sends BRPOP.
-
-    Both travel on the channel's own connection and are read when the loop sees an answer.
-    """
-
-    def __init__(self, consumer: Any, channel: Any) -> None:
-        self.consumer = consumer
-        self.channel = channel
-        self._script = ""
-        self._asked: list[str] = []
-        self._booked = ""
-        # There may be a backlog; an empty answer costs one round trip, and BRPOP takes over.
-        self._more = True
-        self._kombus = channel._brpop_start, channel.qos.append
-        channel._brpop_start = self._start
-        channel._brpop_read = channel.handlers["BRPOP"] = self._read
-        channel.qos.append = self._append
-
-    def _room(self) -> int:
-        estimate = self.channel.qos.can_consume_max_estimate()
-        room: int = _MOST if estimate is None else estimate  # None: no window at all
-        if self.consumer.app.conf.get("worker_disable_prefetch"):  # Celery 5.6
-            # As celery/worker/consumer/tasks.py does for `can_consume`.
-            limit = self.consumer.controller.max_concurrency or self.consumer.pool.num_processes
-            room = min(room, limit - len(state.reserved_requests))
-        return min(room, _MOST)
-
-    def _start(self, timeout: float | None = None) -> None:
-        channel = self.channel
-        queues = channel._queue_cycle.consume(len(channel.active_queues))
-        room = self._room()
-        if not (self._more and queues and room > 0):
-            self._kombus[0](timeout)
-            return
-        fair = type(channel._queue_cycle) is round_robin_cycle
-        keys = [channel.unacked_key, channel.unacked_index_key]
-        keys += [channel._q_for_pri(queue, step) for step in channel.priority_steps for queue in queues]
-        connection = channel.client.connection
-        if not self._script and not self._load(connection):
-            self._kombus[0](timeout)
-            return
-        channel._in_poll = connection
-        channel._brpop_sent_at = time.monotonic()
-        self._asked = [queue for _ in channel.priority_steps for queue in queues]
-        connection.send_command(
-            "EVALSHA", self._script, len(keys), *(channel.global_keyprefix + key for key in keys),
-            room, repr(time.time()), len(queues) if fair else 1,
-        )  # fmt: skip
-
-    def _read(self, **options: Any) -> bool:
-        asked, self._asked = self._asked, []
-        channel = self.channel
-        try:
-            answer = self._answer("EVALSHA" if asked else "BRPOP", **options)
-        finally:
-            channel._in_poll = None
-            if hasattr(channel, "_flush_brpop_reauth"):  # kombu 5.7
-                channel._flush_brpop_reauth()
-        self._more = bool(answer)
-        if answer and not asked:
-            queue = bytes_to_str(answer[0]).rsplit(channel.sep, 1)[0]
-            return self._deliver([(queue, answer[1], "")])
-        triples = zip(answer[::3], answer[1::3], answer[2::3], strict=True)
-        return self._deliver([(asked[at], item, bytes_to_str(tag)) for at, item, tag in triples])
-
-    def _answer(self, command: str, **options: Any) -> Any:
-        client = self.channel.client
-        try:
-            return client.parse_response(client.connection, command, **options) or []
-        except self.channel.connection_errors:
-            client.connection.disconnect()
-            raise
-        except self.channel.ResponseError as exc:
-            if command == "BRPOP":
-                raise
-            self._refused(exc)
-            return []
-
-    def _load(self, connection: Any) -> bool:
-        connection.send_command("SCRIPT", "LOAD", _FETCH)
-        try:
-            self._script = bytes_to_str(self.channel.client.parse_response(connection, "SCRIPT"))
-        except self.channel.ResponseError as exc:
-            self._refused(exc)
-        return bool(self._script)
-
-    def _refused(self, exc: Exception) -> None:
-        self._script = ""
-        if "NOSCRIPT" not in str(exc):  # that one only means that the server was restarted
-            _logger.warning("the broker refuses the script that fetches in batches (%s); one by one", exc)
-            self.channel._brpop_start = self._kombus[0]
-
-    def _deliver(self, batch: list[tuple[str, bytes, str]]) -> bool:
-        channel, queue = self.channel, ""
-        raws = [_decoded(item) for _, item, _ in batch]
-        for at, (queue, item, tag) in enumerate(batch):
-            self._booked = tag
-            try:
-                channel.connection._deliver(raws[at], queue)
-            except BaseException as exc:
-                if isinstance(exc, Exception) and self._message(raws[at]) is None:
-                    self._drop(queue, item, tag)
-                    continue
-                # The rest is booked, so somebody must give it back.
-                for message in filter(None, map(self._message, raws[at + 1 :])):
-                    channel.qos._quick_append(message.delivery_tag, message)
-                raise
-        channel._queue_cycle.rotate(queue)
-        return bool(batch)
-
-    def _message(self, raw: Any) -> Any:
-        try:
-            return self.channel.Message(raw, channel=self.channel)
-        except Exception:
-            return None
-
-    def _drop(self, queue: str, item: bytes, tag: str) -> None:
-        # kombu's exception ends the worker, and whoever was fetched along would wait for the
-        # visibility timeout.
-        _logger.critical("%r in queue %s is no message; it is thrown away", item[:1000], queue)
-        if tag:
-            self.channel.qos.ack(tag)
-
-    def _append(self, message: Any, delivery_tag: str) -> None:
-        if delivery_tag != self._booked:
-            self._kombus[1](message, delivery_tag)
-            return
-        self._booked = ""
-        qos = self.channel.qos
-        if qos._dirty:
-            qos._flush()
-        qos._quick_append(delivery_tag, message)
-
-
-def _decoded(item: bytes) -> Any:
-    try:
-        return loads(bytes_to_str(item))
-    except Exception:
-        return None
+def _content(message: Any) -> Any:
+    """Return what kombu made the message of."""
+    return getattr(message, "_raw", None)

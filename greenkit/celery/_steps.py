@@ -17,6 +17,7 @@ from greenkit.celery._again import SecondDeliveries
 from greenkit.celery._amqp import BulkAmqp
 from greenkit.celery._loop import GreenHub
 from greenkit.celery._redis import RedisLedger
+from greenkit.celery._refusals import Pause, wait_for_refusing_broker
 
 __all__ = ["OneWriter"]
 
@@ -38,12 +39,16 @@ class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships 
         restore = consumer._restore_prefetch_count_after_connection_restart
         consumer._restore_prefetch_count_after_connection_restart = partial(consumer.hub.call_soon, restore)
         _upstream.notice_frozen_broker(consumer)
+        _upstream.run_rate_limits_by_one_timer(consumer)
+        consumer.loop = wait_for_refusing_broker(consumer)
         consumer.hub.on_lost.append(partial(self.lost, consumer))
+        pause = Pause(consumer)
         recover = consumer.on_connection_error_after_connected
 
         def on_connection_error(exc: BaseException) -> None:
             self.lost(consumer)
             recover(exc)
+            pause(exc)
 
         consumer.on_connection_error_after_connected = on_connection_error
 

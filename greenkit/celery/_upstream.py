@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "no_second_silence",
     "notice_frozen_broker",
+    "run_rate_limits_by_one_timer",
     "share_backend",
     "signals_in_greenlets",
     "stale_waits",
@@ -116,6 +117,35 @@ def notice_frozen_broker(consumer: Any) -> None:
 
     consumer.connection_for_read = bounded(consumer.app.connection_for_read)
     consumer.connection_for_write = bounded(consumer.app.connection_for_write)
+
+
+def run_rate_limits_by_one_timer(consumer: Any) -> None:
+    """Have the tasks that wait for one rate limit wait for one timer.
+
+    Celery makes one for each (celery/worker/consumer/consumer.py 5.7, `_schedule_bucket_request`);
+    all are due when one task may go, and the others are made anew: a thousand tasks at a hundred a
+    second are a hundred thousand timers a second.
+    """
+    schedule = consumer._schedule_bucket_request
+    call_after = consumer.timer.call_after
+    waiting: dict[Any, Any] = {}
+
+    def one_timer(bucket: Any) -> None:
+        if bucket not in waiting or waiting[bucket].canceled:
+            schedule(bucket)
+
+    def due(bucket: Any) -> None:
+        del waiting[bucket]
+        schedule(bucket)
+
+    def call_once(seconds: float, function: Any, args: Any = (), **options: Any) -> Any:
+        if function != one_timer:
+            return call_after(seconds, function, args, **options)
+        entry = waiting[args[0]] = call_after(seconds, due, args, **options)
+        return entry
+
+    consumer._schedule_bucket_request = one_timer
+    consumer.timer.call_after = call_once
 
 
 def no_second_silence(channel: Any) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
-from greenkit.testing import RabbitServer, ValkeyServer
+from greenkit.testing import FaultProxy, RabbitServer, ValkeyServer
 from tests.integration.celery_worker import Worker
 
 if TYPE_CHECKING:
@@ -216,3 +218,81 @@ def test_what_is_no_message_is_thrown_away_alone(worker: Worker) -> None:
         assert worker.send("nap", 0.0).get(timeout=10) == "done"
         worker.wait(lambda: settled(worker))
         assert worker.end() == 0
+
+
+def test_an_answer_that_is_cut_loses_and_keeps_nothing(greenkit_valkey: ValkeyServer, tmp_path: Path) -> None:
+    """Of an idle worker and of a busy one: what the script booked and never delivered goes back at once."""
+    url = greenkit_valkey.broker_url
+    with (
+        FaultProxy(urlsplit(url).path) as proxy,
+        Worker(f"redis://127.0.0.1:{proxy.port}/0", url, greenkit_valkey.url, tmp_path) as worker,
+    ):
+        worker.notes.flushdb()
+        publisher = Worker(url, url, greenkit_valkey.url, tmp_path)
+        with publisher, worker.running("-P", "gevent", "-c", "8", "--without-heartbeat"):
+            assert worker.process is not None
+            assert publisher.send("nap", 0.0).get(timeout=10) == "done"  # it waits from here on
+            number, cut = 0, 0
+            for size in (1, 1, 20):  # of tasks that meet a worker that waits
+                worker.wait(lambda: settled(worker))
+                time.sleep(0.3)  # its last ack is answered, and it waits
+                before = proxy.statistics().opened
+                worker.process.send_signal(signal.SIGSTOP)
+                for _ in range(size):
+                    publisher.send("count", number, 0.0, queue="celery", priority=3 * (number % 3))
+                    number += 1
+                time.sleep(0.1)  # the notice is with it
+                proxy.black_hole(direction="down")  # the server acts, its answers are lost
+                worker.process.send_signal(signal.SIGCONT)
+                worker.wait(lambda: worker.notes.hlen("unacked") > 0)
+                cut += worker.notes.hlen("unacked")
+                proxy.heal()
+                worker.wait(lambda before=before: proxy.statistics().opened > before)
+                worker.wait(lambda: worker.notes.hlen("runs") == number and settled(worker))  # noqa: B023
+            assert cut >= 3, "no answer was cut"
+            assert runs(worker) == [1] * number
+            assert worker.end() == 0
+
+
+def test_a_script_the_server_forgot_is_loaded_again(worker: Worker) -> None:
+    """Nothing is fetched one by one, which has a message popped before it is booked."""
+    with worker.running("-P", "gevent", "-c", "4"):
+        assert worker.send("nap", 0.0).get(timeout=10) == "done"
+        worker.notes.script_flush()
+        before = worker.notes.info("commandstats").get("cmdstat_brpop", {"calls": 0})["calls"]
+        for _ in range(3):
+            assert worker.send("nap", 0.0).get(timeout=10) == "done"
+        assert worker.notes.info("commandstats").get("cmdstat_brpop", {"calls": 0})["calls"] == before
+        assert worker.end() == 0
+
+
+REFUSALS = {
+    "replica": (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+    "no replicas": (
+        ("CONFIG", "SET", "min-replicas-to-write", "1"), ("CONFIG", "SET", "min-replicas-to-write", "0"),
+    ),
+    "no memory": (("CONFIG", "SET", "maxmemory", "1000"), ("CONFIG", "SET", "maxmemory", "0")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_redis_that_refuses_is_waited_for(greenkit_valkey: ValkeyServer, tmp_path: Path, kind: str) -> None:
+    """Nothing is lost, run twice or left booked, and the worker lives."""
+    with ValkeyServer(own=True) as server:
+        urls = server.broker_url, greenkit_valkey.broker_url, greenkit_valkey.url
+        with (
+            Worker(*urls, tmp_path) as worker,
+            Worker(server.broker_url, server.broker_url, server.url, tmp_path) as broker,
+            worker.running("-P", "gevent", "-c", "4", "--prefetch-multiplier", "2"),
+        ):
+            worker.notes.flushdb()
+            for number in range(20):
+                worker.send("count", number, 0.3)
+            worker.wait(lambda: worker.notes.hlen("runs") >= 4)
+            broker.notes.execute_command(*REFUSALS[kind][0])
+            # With no memory left it still gives messages out; a replica gives none.
+            worker.wait(lambda: "the next try is in" in worker.text() or worker.notes.hlen("runs") == 20)
+            broker.notes.execute_command(*REFUSALS[kind][1])
+            worker.wait(lambda: int(worker.notes.get("ended") or 0) >= 20 and settled(broker))
+            assert runs(worker) == [1] * 20
+            assert worker.end() == 0

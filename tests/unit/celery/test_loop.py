@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 import gevent
 import pytest
+from celery.worker.consumer.consumer import Consumer
 from kombu.asynchronous.timer import Timer
+from kombu.utils.limits import TokenBucket
 
 from greenkit.celery._loop import GreenHub
+from greenkit.celery._upstream import run_rate_limits_by_one_timer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,3 +101,76 @@ def test_letting_a_lost_connection_go_raises_nothing(loop: GreenHub) -> None:
         loop.turn(0.0)
     ours.close()
     brokers.close()
+
+
+def test_all_timers_that_are_due_fire_in_one_turn(loop: GreenHub) -> None:
+    """Not ten, with a second's wait before the next ten."""
+    fired: list[int] = []
+    for number in range(35):
+        loop.call_later(0.0, fired.append, number)
+    with gevent.Timeout(5.0):
+        loop.turn(0.0)
+    assert sorted(fired) == list(range(35))
+
+
+def test_a_timer_that_is_always_due_keeps_nothing_else_from_its_turn(loop: GreenHub) -> None:
+    """The turn ends, the next begins at once, and greenlets run between the two."""
+    fired: list[int] = []
+
+    def again() -> None:
+        fired.append(1)
+        loop.call_later(0.0, again)
+
+    again()
+    assert loop.fire_timers() == 0.0
+    others: list[int] = []
+    gevent.spawn(others.append, 1)
+    with gevent.Timeout(5.0):
+        loop.run_once()
+        loop.run_once()
+    assert len(fired) < 100
+    assert others == [1]
+
+
+class Tasks:
+    """The part of Celery's consumer that limits rates, as it is."""
+
+    _schedule_bucket_request = Consumer._schedule_bucket_request
+    _limit_task = Consumer._limit_task
+    _limit_order = 0
+
+    def __init__(self, timer: Timer) -> None:
+        self.timer = timer
+        self.went: list[int] = []
+        self._limit_move_to_pool = self.went.append
+
+
+def test_a_rate_limit_waits_by_one_timer() -> None:
+    """A hundred tasks that wait for one bucket go one by one, in order, each by one timer."""
+    consumer, bucket = Tasks(Timer()), TokenBucket(1000.0)
+    run_rate_limits_by_one_timer(consumer)
+    for number in range(100):
+        consumer._limit_task(number, bucket, 1)
+    timers = 0
+    with gevent.Timeout(20.0):
+        while bucket.contents:
+            entries = [one for one in consumer.timer._queue if not one.entry.canceled]
+            assert len(entries) == 1
+            consumer.timer.clear()
+            timers += 1
+            bucket.timestamp -= 0.0011  # a token's time goes by
+            entries[0].entry()
+    assert consumer.went == list(range(100))
+    assert timers <= 100
+
+
+def test_a_rate_limit_whose_timer_was_cancelled_starts_another() -> None:
+    """Nothing waits for a timer that never fires."""
+    consumer, bucket = Tasks(Timer()), TokenBucket(0.001)
+    run_rate_limits_by_one_timer(consumer)
+    for number in range(3):
+        consumer._limit_task(number, bucket, 1)
+    (only,) = consumer.timer._queue
+    only.entry.cancel()
+    consumer._limit_task(3, bucket, 1)
+    assert [one.entry.canceled for one in consumer.timer._queue].count(False) == 1

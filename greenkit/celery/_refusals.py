@@ -1,0 +1,73 @@
+"""A broker that is there and refuses: waited for like one that is away.
+
+A Redis that is a replica after a fail-over, has no memory left or cannot save, a RabbitMQ that closes
+the channel of a task that took longer than its consumer time-out: kombu calls these channel errors,
+and Celery ends the worker (celery/worker/consumer/consumer.py 5.7, `start`), unless told otherwise by
+`broker_channel_error_retry`. What is wrong from the start, such as a queue that was declared in
+another way, still ends it: nobody will mend that while it waits.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from celery.utils.log import get_logger
+from celery.worker.state import maybe_shutdown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Pause", "RefusedError", "wait_for_refusing_broker"]
+
+_logger = get_logger(__name__)
+_SHORTEST, _LONGEST = 0.5, 10.0
+# A broker that took orders for this long has not been refusing since.
+_FORGOTTEN = 60.0
+
+
+class RefusedError(ConnectionError):
+    """Say that the broker refused, in a way the consumer reconnects on."""
+
+
+def wait_for_refusing_broker(consumer: Any) -> Callable[..., None]:
+    """Return the consumer's loop; from its first run on channel errors are connection errors."""
+    run = consumer.loop
+
+    def loop(*args: Any) -> None:
+        refusals = consumer.channel_errors
+        if not set(refusals) <= set(consumer.connection_errors):
+            consumer.connection_errors = (*consumer.connection_errors, *refusals)
+        try:
+            run(*args)
+        except refusals as exc:
+            # The list that Celery looks into now was made before the first run.
+            raise RefusedError(f"the broker refuses: {exc!r}") from exc
+
+    return loop
+
+
+class Pause:
+    """Wait longer each time a broker refuses again; a broker that is away is Celery's to wait for."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self._seconds = 0.0
+        self._last = float("-inf")
+
+    def __call__(self, exc: BaseException) -> None:
+        """Wait, unless `exc` is no refusal; a worker told to stop goes at once.
+
+        Switches: may.
+        """
+        if not isinstance(exc, (RefusedError, *self._consumer.channel_errors)):
+            return
+        fresh = monotonic() - self._last > _FORGOTTEN
+        self._seconds = _SHORTEST if fresh else min(2 * self._seconds, _LONGEST)
+        _logger.warning("%s; the next try is in %g s", exc, self._seconds)
+        until = monotonic() + self._seconds
+        while (left := until - monotonic()) > 0:
+            maybe_shutdown()
+            gevent.sleep(min(left, _SHORTEST))
+        self._last = monotonic()

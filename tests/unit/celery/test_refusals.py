@@ -1,0 +1,93 @@
+"""A broker that refuses is waited for, after the first run and not before."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from greenkit.celery import _refusals
+from greenkit.celery._refusals import Pause, RefusedError, wait_for_refusing_broker
+from greenkit.testing import FakeClock
+
+
+class RefusalError(Exception):
+    """What a transport raises when the broker does not take an order."""
+
+
+class GoneError(Exception):
+    """What it raises when the broker is not there."""
+
+
+def consumer_that(raises: BaseException) -> Any:
+    def loop(*args: object) -> None:
+        raise raises
+
+    return SimpleNamespace(loop=loop, channel_errors=(RefusalError,), connection_errors=(GoneError, OSError))
+
+
+def test_a_refusal_in_the_loop_is_one_to_reconnect_on() -> None:
+    """From then on a refusal while the consumer starts is, too; what was wrong before is not."""
+    consumer = consumer_that(RefusalError("READONLY"))
+    loop = wait_for_refusing_broker(consumer)
+    assert RefusalError not in consumer.connection_errors
+    with pytest.raises(RefusedError, match="READONLY") as caught:
+        loop()
+    assert isinstance(caught.value, consumer.connection_errors)
+    assert consumer.connection_errors == (GoneError, OSError, RefusalError)
+    with pytest.raises(RefusedError):
+        loop()
+    assert consumer.connection_errors == (GoneError, OSError, RefusalError)
+
+
+@pytest.mark.parametrize("error", [GoneError(), SystemExit(0), AttributeError()])
+def test_other_ends_of_the_loop_are_as_they_were(error: BaseException) -> None:
+    """A lost connection, a shutdown and a defect are not refusals."""
+    with pytest.raises(type(error)):
+        wait_for_refusing_broker(consumer_that(error))()
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    clock = FakeClock(start=1000.0)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock.advance(seconds)
+
+    monkeypatch.setattr(_refusals, "monotonic", clock.now)
+    monkeypatch.setattr(_refusals, "gevent", SimpleNamespace(sleep=sleep))
+    return slept
+
+
+def test_the_pause_grows_and_is_forgotten(slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that goes on refusing is asked less and less often; a lost connection is not our pause."""
+    pause = Pause(consumer_that(RefusalError()))
+    pause(GoneError())
+    assert slept == []
+    lengths = []
+    for _ in range(7):
+        slept.clear()
+        pause(RefusalError("OOM"))
+        lengths.append(sum(slept))
+    assert lengths == pytest.approx([0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0])
+    assert max(slept) <= 0.5
+
+
+def test_a_worker_told_to_stop_does_not_wait_for_the_broker(
+    slept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM comes in the middle of the pause."""
+
+    def shut_down() -> None:
+        if len(slept) == 2:
+            raise SystemExit
+
+    monkeypatch.setattr(_refusals, "maybe_shutdown", shut_down)
+    pause = Pause(consumer_that(RefusalError()))
+    pause._seconds, pause._last = 10.0, 1000.0
+    with pytest.raises(SystemExit):
+        pause(RefusalError())
+    assert sum(slept) == pytest.approx(1.0)
