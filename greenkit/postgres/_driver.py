@@ -16,7 +16,7 @@ from greenkit.postgres import _farewell
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Driver", "driver_of", "guess", "is_psycopg2", "status_of"]
+__all__ = ["Driver", "driver_of", "guess", "is_psycopg2", "raw", "status_of"]
 
 IDLE, ACTIVE = 0, 1  # PQtransactionStatus; then INTRANS 2, INERROR 3, UNKNOWN 4
 
@@ -83,12 +83,27 @@ class _Psycopg3:
             self.close(conn)
 
 
-def is_psycopg2(thing: Any) -> bool:
-    """Tell whether a connection or cursor is psycopg2's; psycopg 3's otherwise.
+def raw(thing: Any) -> Any:
+    """Return the driver's own connection or cursor under the proxies that tracing agents put around it.
+
+    What only looks (descriptor, status, closing) takes the raw object; the user keeps the proxy, which
+    records the queries.
 
     Switches: never.
     """
-    return any(kind.__module__.partition(".")[0] == "psycopg2" for kind in type(thing).__mro__)
+    while (inner := getattr(thing, "__wrapped__", None)) is not None:
+        thing = inner
+    # A proxy of another make still passes on the method that is needed, which knows its object.
+    owner = getattr(getattr(thing, "fileno", None), "__self__", None)
+    return thing if owner is None else owner
+
+
+def is_psycopg2(thing: Any) -> bool:
+    """Tell whether a connection or cursor, wrapped or not, is psycopg2's; psycopg 3's otherwise.
+
+    Switches: never.
+    """
+    return any(kind.__module__.partition(".")[0] == "psycopg2" for kind in type(raw(thing)).__mro__)
 
 
 def driver_of(conn: Any) -> Driver:
@@ -99,7 +114,7 @@ def driver_of(conn: Any) -> Driver:
 
     Switches: never.
     """
-    for kind in type(conn).__mro__:
+    for kind in type(raw(conn)).__mro__:
         name = kind.__module__.partition(".")[0]
         if name in _ADAPTERS:
             return _adapter(name)

@@ -23,7 +23,7 @@ from greenkit.wait import Deadline, FdWatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["GRACE", "counted", "give_up", "hang_up", "poller", "see_off", "sever", "shielded"]
+__all__ = ["GRACE", "counted", "give_up", "hang_up", "outlast", "poller", "see_off", "sever", "shielded"]
 
 GRACE = 1.0
 """Seconds a server gets to answer a cancel or a goodbye; then it is left behind."""
@@ -138,7 +138,14 @@ def shielded(clean_up: Callable[[], object], until: Deadline) -> None:
 
     Switches: may.
     """
-    worker = gevent.spawn(clean_up)
+    outlast(gevent.spawn(clean_up), until)
+
+
+def outlast(worker: gevent.Greenlet, until: Deadline) -> None:
+    """Wait for the end of `worker`, or for `until`, whatever interrupts the caller; raise that afterwards.
+
+    Switches: may.
+    """
     interrupt: BaseException | None = None
     while not (worker.ready() or until.expired):
         try:

@@ -23,6 +23,7 @@ from greenkit.errors import ConcurrentUseError
 from greenkit.postgres import _copy, _farewell
 from greenkit.postgres._errors import for_driver
 from greenkit.postgres._large_object import LargeObject
+from greenkit.wait import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,12 +59,14 @@ def use(conn: Any, what: str, call: Callable[..., Any], /, *args: Any, **options
             raise
         result = None
     finally:
-        if conn.gk_cancel is not None:
-            # The next user's query is not what it was meant for.
-            conn.gk_cancel.join(timeout=_farewell.GRACE)
-        conn.gk_user = None
-    if conn.gk_interrupt is not None:
         interrupt, conn.gk_interrupt = conn.gk_interrupt, None
+        try:
+            if conn.gk_cancel is not None:
+                # The next user's query is not what it was meant for.
+                _farewell.outlast(conn.gk_cancel, Deadline.after(_farewell.GRACE))
+        finally:
+            conn.gk_user = None  # a kill in that wait must not leave the connection a dead greenlet's
+    if interrupt is not None:
         raise interrupt
     return result
 

@@ -106,9 +106,10 @@ class _Ear:
         self.open()
 
     def open(self) -> None:
-        self._conn = self._connect()
-        self._is_2 = _driver.is_psycopg2(self._conn)
-        driver = _driver.driver_of(self._conn)
+        self._conn = self._connect()  # perhaps an agent's proxy, which records the queries
+        self._raw = _driver.raw(self._conn)
+        self._is_2 = _driver.is_psycopg2(self._raw)
+        driver = _driver.driver_of(self._raw)
         self._close = driver.close
         # A severed line is an InterfaceError to some calls of the drivers, their common ancestor.
         self.lost: Any = driver.errors
@@ -142,18 +143,18 @@ class _Ear:
 
     def close(self) -> None:
         with suppress(self.lost):
-            self._close(self._conn)
+            self._close(self._raw)
 
     @contextmanager
     def _watching(self) -> Iterator[FdWatch]:
-        watch = FdWatch(self._conn.fileno())
+        watch = FdWatch(self._raw.fileno())
         try:
             yield watch
         finally:
             watch.close()
 
     def _collect(self) -> None:
-        conn = self._conn
+        conn = self._raw
         if self._is_2:
             conn.poll()
             while conn.notifies:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gevent import Greenlet, monkey
 from greenlet import getcurrent
 
-from greenkit.postgres import _farewell
+from greenkit.postgres import _driver, _farewell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,18 +40,20 @@ class Member:
         "idle_since",
         "on_owner_end",
         "owner",
+        "raw",
         "status",
     )
 
     def __init__(self, conn: Any, *, status: Callable[[], int], expires_at: float, generation: int) -> None:
-        self.conn = conn
+        self.conn = conn  # as connect() returned it, perhaps an agent's proxy: the borrower's
+        self.raw = _driver.raw(conn)  # the driver's own: the pool's
         self.status = status
         self.expires_at = expires_at
         self.generation = generation
         self.idle_since = 0.0
         self.owner: Any = None
         self.on_owner_end: OwnerEnd | None = None
-        self.fd: int = conn.fileno()
+        self.fd: int = self.raw.fileno()
         self._look: Callable[[int], list[object]] = _farewell.poller(self.fd).poll
         self._trail: tuple[tuple[CodeType, int], ...] = ()
 
@@ -65,7 +67,7 @@ class Member:
 
         What idles has nothing to read but a notice or the end. Half a microsecond, no round trip.
         """
-        return not self.conn.closed and not self._look(0)
+        return not self.raw.closed and not self._look(0)
 
     def lend(self, on_owner_end: OwnerEnd, *, trail: bool) -> None:
         """Hear of the borrower's end, and note its stack if a `trail` is wanted. Switches: never."""

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from greenkit.errors import WaitTimeout
+from greenkit.postgres._refusals import is_hopeless
 from greenkit.wait import Deadline, WaitLine
 
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ class Outage:
     def _bear(self, error: Exception, until: Deadline) -> None:
         """Note a failed attempt and return, or raise when there is nothing to wait for."""
         if not self._was_there:
+            raise error
+        if is_hopeless(error):
+            self._since = None  # it is there and says no
             raise error
         now = self._clock.now()
         if self._since is None:

@@ -20,6 +20,7 @@ from greenkit._clock import MONOTONIC, Clock
 from greenkit.errors import PoolClosedError, WaitTimeout
 from greenkit.postgres import _registry
 from greenkit.postgres._deadline import current, deadline
+from greenkit.postgres._driver import raw
 from greenkit.postgres._errors import PoolTimeout, TooManyRequests, for_driver
 from greenkit.postgres._settings import Settings
 from greenkit.postgres._shelf import Shelf
@@ -163,9 +164,12 @@ class ConnectionPool(Generic[_Conn]):
         if shelf.closed or not line.acquire_nowait():
             until = self._queue_up(line, timeout)
         try:
-            member = shelf.find_nowait() or shelf.find(until or self._until(timeout))
+            if until is None and shelf.settings.check is not None:
+                until = self._until(timeout)
+            member = None if until else shelf.find_nowait()
+            member = member or shelf.find(until or self._until(timeout))
             member.lend(self._owner_ended, trail=not self._settings.reuse_taken_back)
-            self._lent[id(member.conn)] = member
+            self._lent[id(member.raw)] = member
         except WaitTimeout as late:
             line.release()
             raise self._timed_out(late) from late
@@ -184,9 +188,9 @@ class ConnectionPool(Generic[_Conn]):
         Switches: may.
         """
         line = self._line
-        member = self._lent.pop(id(conn), None)
+        member = self._lent.pop(id(conn), None) or self._lent.pop(id(raw(conn)), None)
         if member is None:
-            if self._stale.pop(id(conn), None) is conn:
+            if self._stale.pop(id(raw(conn)), None) is not None:
                 return  # lent before a fork: the parent's, and its slot with it
             msg = f"{conn!r} is not lent by {self!r}: given back twice, or to the wrong pool"
             raise ValueError(msg)
@@ -340,13 +344,14 @@ class ConnectionPool(Generic[_Conn]):
         seen = self.statistics()
         return kind(
             f"no connection of {self.name!r} came free in time: {seen.in_use} of {seen.max_size} in use, "
-            f"{seen.waiting} still waiting. Give connections back sooner, raise max_size, or send less."
+            f"{self._shelf.checking} in their check, {seen.waiting} still waiting. Give connections back "
+            "sooner, raise max_size, or send less."
         )
 
     def _owner_ended(self, member: Member, /, *, in_hub: bool) -> None:
         """Take back what a finished greenlet or thread still had."""
         line = self._line
-        if self.is_lent_for_good(member.conn) or self._lent.pop(id(member.conn), None) is None:
+        if self.is_lent_for_good(member.conn) or self._lent.pop(id(member.raw), None) is None:
             return
         with self._shelf.lock:
             self._taken_back += 1
@@ -374,11 +379,13 @@ class ConnectionPool(Generic[_Conn]):
         """Forget the parent's connections: a byte from here on their sockets would break them."""
         parents = [*self._shelf.forget(), *self._lent.values()]
         # Kept, so that a borrower in the child can give them back, and nobody closes them.
-        self._stale = {id(member.conn): member.conn for member in parents}
+        self._stale = {id(member.raw): member.conn for member in parents}
         nowhere = os.open(os.devnull, os.O_RDWR)
         for member in parents:
             member.on_owner_end = None
-            os.dup2(nowhere, member.fd)
+            # The number of a closed connection may be another file's by now.
+            if not member.raw.closed:
+                os.dup2(nowhere, member.fd)
         os.close(nowhere)
         self._lent = {}
         self._line = WaitLine(self._settings.max_size, name=self.name)

@@ -7,6 +7,7 @@ native lock, so nothing here calls a method of the connection but `poll()` and p
 
 from __future__ import annotations
 
+import functools
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -82,16 +83,20 @@ def cancel(conn: Any) -> None:
 
     Switches: may.
     """
-    deliver = _cancel.prepare(conn.pgconn_ptr, _LIBRARY)
-    delivery = conn.gk_cancel = gevent.spawn(deliver, connect_timeout(conn.dsn) or _LONG)
-    try:
-        delivery.join()
-    finally:
-        if conn.gk_cancel is delivery:
-            conn.gk_cancel = None
+    delivery = conn.gk_cancel
+    if delivery is None:
+        deliver = _cancel.prepare(conn.pgconn_ptr, _LIBRARY)
+        delivery = conn.gk_cancel = gevent.spawn(deliver, connect_timeout(conn.dsn) or _LONG)
+        # Not in a `finally` of ours: a canceller that is killed leaves its request on the way.
+        delivery.rawlink(functools.partial(_delivered, conn))
+    delivery.join()
     if not delivery.value:
         msg = "the cancel request could not be delivered"
         raise psycopg2.OperationalError(msg)
+
+
+def _delivered(conn: Any, _delivery: object) -> None:
+    conn.gk_cancel = None
 
 
 def forget(conn: Any) -> None:

@@ -12,6 +12,7 @@ import functools
 import inspect
 import os
 import select
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from psycopg.conninfo import timeout_from_conninfo
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from greenkit.errors import WaitTimeout
-from greenkit.postgres import _farewell
+from greenkit.postgres import _cancel, _farewell
 from greenkit.postgres._deadline import current, lifted
 from greenkit.postgres._errors import QueryTimeout, for_driver
 from greenkit.wait import Deadline, FdWatch
@@ -40,6 +41,8 @@ _READ, _WRITE = 1, 2  # psycopg.waiting.Wait and Ready
 _TO_ANSWER = 0.8 * _farewell.GRACE
 _Timeout = for_driver(QueryTimeout, psycopg.OperationalError)
 _PsycopgTimeout: Any = getattr(psycopg.errors, "_WaitTimeout", TimeoutError)
+_CancelTimeout: Any = getattr(psycopg.errors, "CancellationTimeout", psycopg.OperationalError)
+_POLLED_CANCEL = 170000  # libpq's version from which on psycopg polls a cancel
 _before: dict[tuple[Any, str], Any] = {}
 
 
@@ -81,6 +84,9 @@ def install() -> None:
     _set(waiting, "wait", _wait)
     _set(psycopg.Connection, "wait", _wait_on)
     _set(psycopg.Connection, "close", _waking(psycopg.Connection.close))
+    _set(psycopg.Connection, "cancel", _cancel_now)
+    if psycopg.pq.version() < _POLLED_CANCEL:
+        _set(psycopg.Connection, "cancel_safe", _cancel_in_thread)
     _set(waiting, "wait_conn", _careful_connect(waiting.wait_conn))
     if hasattr(_conninfo_attempts, "_resolve_hostnames"):
         _set(_conninfo_attempts, "_resolve_hostnames", _timely(_conninfo_attempts._resolve_hostnames))
@@ -221,6 +227,28 @@ def _end_query(conn: Any, gen: Any, grace: Deadline) -> None:
         _farewell.see_off(line, grace, say_goodbye=False)
     finally:
         os.close(line)
+
+
+def _cancel_now(self: Any) -> None:
+    """Be `Connection.cancel`, which would stop the hub until the server has answered."""
+    self.cancel_safe()
+
+
+def _cancel_in_thread(self: Any, *, timeout: float = 30.0) -> None:
+    """Be `Connection.cancel_safe` on a libpq below 17: psycopg's own would wait with the process."""
+    if not self._should_cancel():
+        return
+    if not _cancel.prepare(self.pgconn.pgconn_ptr, _library())(timeout):
+        raise _CancelTimeout("the cancel request could not be delivered in time")
+
+
+def _library() -> str:
+    """Return the path of what links libpq: psycopg's extension module, or libpq itself."""
+    if psycopg.pq.__impl__ == "python":
+        from psycopg.pq import _pq_ctypes  # loaded already, by psycopg itself
+
+        return str(_pq_ctypes.pq._name)  # type: ignore[attr-defined]
+    return str(sys.modules[psycopg.pq.PGconn.__module__].__file__)
 
 
 def _careful_connect(wait_conn: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ from _thread import RLock  # native also after patching (gevent 26 leaves this n
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from greenkit.errors import PoolClosedError
+from greenkit.errors import PoolClosedError, WaitTimeout
 from greenkit.postgres import _driver, _farewell
 from greenkit.postgres._deadline import deadline as deadline_of_queries
 from greenkit.postgres._deadline import lifted
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Shelf"]
 
 _log = logging.getLogger("greenkit.postgres")
-_TIDYING = 5.0  # seconds for the rollback and the reset of a connection that comes back
+_TIDYING = 5.0  # seconds for a check, or for the rollback and the reset of a connection that comes back
+_NEVER = Deadline.after(None)
 
 
 class Shelf:
@@ -45,6 +46,8 @@ class Shelf:
         self.outage = Outage(patience=settings.reconnect_timeout, clock=settings.clock)
         self.idle: deque[Member] = deque()
         self.size = self.peak = self.created = self.thrown_away = 0
+        self.checking = 0  # connections whose check is under way
+        self.check_error: Exception | None = None
         self.closed = False
         self.lock = RLock()  # guards the counters; never held across a switch
 
@@ -68,10 +71,17 @@ class Shelf:
 
         Switches: may.
         """
-        return self.find_nowait() or self._connect_in_turn(until)
+        earlier = self.check_error
+        member = self.find_nowait(until)
+        if member is None and until.expired and self.check_error is not earlier:
+            msg = f"the check of an idle connection lasted until the deadline: {self.check_error}"
+            raise WaitTimeout(msg) from self.check_error
+        return member or self._connect_in_turn(until)
 
-    def find_nowait(self) -> Member | None:
+    def find_nowait(self, until: Deadline = _NEVER) -> Member | None:
         """Return an idle connection that works, or None; waits only for a `check` of the user's.
+
+        Each check has half of the time that is left, so that some remains for a new connection.
 
         Switches: may.
         """
@@ -82,7 +92,7 @@ class Shelf:
             except IndexError:  # another native thread was faster
                 break
             sound = check is None and self._is_wanted(member, self._now()) and member.looks_alive()
-            if sound or self._passes(member, check):
+            if sound or self._passes(member, check, until):
                 return member
         return None
 
@@ -119,7 +129,7 @@ class Shelf:
 
         Switches: may.
         """
-        driver, conn = self._driver, member.conn
+        driver, conn = self._driver, member.raw
         try:
             if driver is not None:
                 busy = not conn.closed and member.status() == _driver.ACTIVE
@@ -186,21 +196,37 @@ class Shelf:
         self.size = 0
         return forgotten
 
-    def _passes(self, member: Member, check: Callable[[Any], object] | None) -> bool:
+    def _passes(
+        self, member: Member, check: Callable[[Any], object] | None, until: Deadline = _NEVER
+    ) -> bool:
         """Tell whether `member` may be lent; it is closed otherwise."""
         sound = False
         try:
             if self._is_wanted(member, self._now()) and member.looks_alive():
                 if check is not None:
-                    check(member.conn)
+                    self._run_check(check, member, until)
                 sound = True
-        except Exception:
+        except Exception as error:
             # Whatever the check raises is its way of saying no.
+            self.check_error = error
             _log.debug("%s: a connection failed its check", self.settings.name, exc_info=True)
         finally:
             if not sound:
                 self.throw_away(member)
         return sound
+
+    def _run_check(self, check: Callable[[Any], object], member: Member, until: Deadline) -> None:
+        limit = until.timeout()
+        with self.lock:
+            self.checking += 1
+        try:
+            # A black-holed connection answers nothing, and keepalives do not notice a load balancer
+            # that acknowledges for the server.
+            with deadline_of_queries(_TIDYING if limit is None else min(limit / 2, _TIDYING)):
+                check(member.conn)
+        finally:
+            with self.lock:
+                self.checking -= 1
 
     def _is_wanted(self, member: Member, now: float) -> bool:
         return (
@@ -232,25 +258,24 @@ class Shelf:
     def _member_of(self, conn: Any) -> Member:
         if self._driver is None:
             self._driver = _driver.driver_of(conn)
+        status = _driver.status_of(_driver.raw(conn))
         try:
             if self.settings.pgbouncer and hasattr(conn, "prepare_threshold"):
                 conn.prepare_threshold = None  # another server process would not know the statement
             if self.settings.configure is not None:
                 self.settings.configure(conn)
-                if _driver.status_of(conn)() != _driver.IDLE:
+                if status() != _driver.IDLE:
                     conn.commit()
         except BaseException:
-            self._driver.close(conn)
+            self._driver.close(_driver.raw(conn))
             raise
         lifetime = self.settings.max_lifetime * self._random.uniform(0.9, 1.0)
         expires_at = self._now() + lifetime
-        return Member(
-            conn, status=_driver.status_of(conn), expires_at=expires_at, generation=self._generation
-        )
+        return Member(conn, status=status, expires_at=expires_at, generation=self._generation)
 
     def _wipe(self, member: Member) -> bool:
         """Roll back and reset its connection; tell whether it is fit to be lent again."""
-        conn, reset = member.conn, self.settings.reset
+        conn, reset = member.raw, self.settings.reset
         if conn.closed:
             return False
         status = member.status()
@@ -263,7 +288,7 @@ class Shelf:
             if status != _driver.IDLE:
                 conn.rollback()
             if reset is not None:
-                reset(conn)
+                reset(member.conn)
         return not conn.closed and member.status() == _driver.IDLE
 
     def close_oldest(self) -> None:

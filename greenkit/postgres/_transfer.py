@@ -57,7 +57,11 @@ def copy_out(cursor: Any, sql: Any) -> Iterator[bytes]:
 
 
 def _unwrapped(cursor: Any) -> Any:
-    return getattr(cursor, "cursor", cursor)  # Django's wrapper has the driver's there
+    # Django's wrappers, and an agent's proxies of those, have the next one there. What is left may
+    # be an agent's proxy of the driver's cursor.
+    while (inner := getattr(cursor, "cursor", None)) is not None:
+        cursor = inner
+    return cursor
 
 
 class _Reader:
@@ -90,6 +94,7 @@ def _rows_of_psycopg2(cursor: Any, sql: Any) -> Iterator[bytes]:
     from greenkit.postgres._copy import Copy, is_green
     from greenkit.postgres._guard import GuardedConnection, use
 
+    cursor = _driver.raw(cursor)  # the copying is done on libpq; an agent's proxy has no part in it
     conn = cursor.connection
     if not is_green(cursor) or not isinstance(conn, GuardedConnection):
         msg = (

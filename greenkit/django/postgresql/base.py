@@ -7,6 +7,7 @@ cooperative when the first connection is opened. Loaded by Django.
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from typing import Any, ClassVar
 
@@ -91,11 +92,11 @@ class DatabaseWrapper(django_base.DatabaseWrapper):  # type: ignore[misc]
         """Return Django's parameters for the driver, which must not see our pool option."""
         whole = self.settings_dict
         options = {key: value for key, value in whole["OPTIONS"].items() if key != "pool"}
-        self.settings_dict = {**whole, "OPTIONS": options}
-        try:
-            params: dict[str, Any] = super().get_connection_params()
-        finally:
-            self.settings_dict = whole
+        # On a copy of the wrapper: two native threads that open at once would each put back what the
+        # other had put there, and `"pool"` would be gone for good.
+        plain = copy.copy(self)
+        plain.settings_dict = {**whole, "OPTIONS": options}
+        params: dict[str, Any] = super(DatabaseWrapper, plain).get_connection_params()
         return params
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:

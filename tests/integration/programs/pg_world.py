@@ -26,6 +26,10 @@ postgres.install()
 
 
 def connect(**options):
+    if "wrapped" in MORE:  # as tracing agents hand them out
+        import wrapt
+
+        return wrapt.ObjectProxy(driver.connect(THROUGH, application_name=APPLICATION, **options))
     return driver.connect(THROUGH, application_name=APPLICATION, **options)
 
 
