@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import functools
 import random
-import time
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -19,7 +17,8 @@ from celery.utils.log import get_logger
 
 from greenkit.celery._job import Killed, current_job
 from greenkit.celery._quota import costs_of, limiter_of
-from greenkit.errors import RateLimited, WouldWait
+from greenkit.errors import GreenkitError, RateLimited, WouldWait
+from greenkit.responses import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,9 +29,6 @@ _logger = get_logger(__name__)
 _MARK = "_greenkit_wrapped"
 _DEFAULT_PAUSE = 1.0
 _LONGEST_PAUSE = 3600.0
-_TOO_MANY = 429
-# An account without credit answers 429 too (OpenAI), and no waiting mends that.
-_BROKE = "insufficient_quota"
 
 
 def wrap(tasks: Iterable[Any], *, edges: bool, retry_limited: bool) -> None:
@@ -77,13 +73,19 @@ def _edged(run: Callable[..., Any]) -> Callable[..., Any]:
             job.settle_children()
             return result
         except BaseException as exc:
-            job.end_permit(exc)
+            job.end_permit(_told(exc))
             job.settle_children(too_late=isinstance(exc, (Killed, SoftTimeLimitExceeded)))
             raise
         finally:
             job.leave_body()
 
     return body
+
+
+def _told(error: BaseException) -> BaseException:
+    # A retry is how a task answers an error; what the limiter must hear is the error, such as a 429.
+    cause = error.exc if isinstance(error, Retry) else None
+    return cause if isinstance(cause, BaseException) else error
 
 
 def _retrying(task: Any, run: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,29 +114,18 @@ def _retrying(task: Any, run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _pause_of(exc: Exception) -> float | None:
-    """Return how long to stay away when `exc` says "too many requests", None for any other."""
+    """Return how long to stay away when `exc` says "come back later", None for any other."""
     if isinstance(exc, WouldWait):
         return exc.eta
-    if isinstance(exc, RateLimited):
-        return _sane(exc.retry_after)
-    response = getattr(exc, "response", None)  # of requests, httpx, openai, anthropic
-    if getattr(response, "status_code", None) != _TOO_MANY or getattr(exc, "code", None) == _BROKE:
+    if isinstance(exc, GreenkitError) and not isinstance(exc, RateLimited):
         return None
-    asked = getattr(response, "headers", {}).get("retry-after") or ""
-    try:
-        return _sane(float(asked))
-    except ValueError:
-        pass
-    try:
-        return _sane(parsedate_to_datetime(asked).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return _DEFAULT_PAUSE
+    answer = read(exc)
+    return _sane(answer.retry_after) if answer.later else None
 
 
 def _sane(seconds: float | None) -> float:
-    # Zero, NaN or a date in the past would have the task ask without a pause, for ever; what no
-    # calendar holds cannot be sent as a countdown.
-    return min(seconds, _LONGEST_PAUSE) if seconds is not None and seconds > 0.0 else _DEFAULT_PAUSE
+    # A countdown of a day would keep the message in the memory of a worker for as long.
+    return _DEFAULT_PAUSE if seconds is None else min(seconds, _LONGEST_PAUSE)
 
 
 def _come_back(task: Any, exc: Exception, seconds: float) -> Any:

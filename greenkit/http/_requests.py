@@ -18,9 +18,11 @@ from urllib3.exceptions import EmptyPoolError
 from greenkit.http._breath import breathe
 from greenkit.http._contexts import Trust, bundle_of_environment
 from greenkit.http._environment import proxies_for
-from greenkit.http._patience import Patience, asked_to_wait, is_exhausted, limited
+from greenkit.http._observer import report, says_more
+from greenkit.http._patience import Patience, limited
 from greenkit.http._pools import use_our_pools
 from greenkit.http._tls import context_for
+from greenkit.responses import read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,12 +139,14 @@ class SizedAdapter(HTTPAdapter):
         patience = Patience(self._max_wait)
         while True:
             response = self._send_once(request, stream, timeout, verify, cert, proxies)
-            later, asked = asked_to_wait(response.status_code, response.headers)
-            if not later or is_exhausted(response.content):
+            if not says_more(response.status_code):
                 return response
-            seconds = patience.wait_for(asked) if _can_repeat(request) else None
+            answer = read_answer(response.status_code, response.headers, body=_body_of(response))
+            if not answer.later:
+                return response
+            seconds = patience.wait_for(answer.retry_after) if _can_repeat(request) else None
             if seconds is None:
-                raise self._limited(response, asked)
+                raise self._limited(response, answer.retry_after)
             time.sleep(seconds)
 
     def _send_once(
@@ -158,7 +162,9 @@ class SizedAdapter(HTTPAdapter):
             raise requests.exceptions.ConnectTimeout(message, request=request) from error
         if self._observer is not None:
             try:
-                self._observer.observe(response.status_code, response.headers)
+                status = response.status_code
+                body = _body_of(response) if says_more(status) else b""
+                report(self._observer, status, headers=response.headers, body=body)
             except BaseException:
                 response.close()  # the caller gets no response, so nobody else would free its connection
                 raise
@@ -169,6 +175,14 @@ class SizedAdapter(HTTPAdapter):
         host = urlsplit(response.url).hostname or response.url
         assert self._max_wait is not None
         return limited(error, host=host, status=response.status_code, asked=asked, max_wait=self._max_wait)
+
+
+def _body_of(response: requests.Response) -> bytes:
+    """Return the body of a refusal, which requests keeps; empty when it broke off."""
+    try:
+        return response.content or b""
+    except (requests.exceptions.RequestException, RuntimeError):
+        return b""
 
 
 def _can_repeat(request: requests.PreparedRequest) -> bool:

@@ -20,7 +20,9 @@ from gevent import monkey
 from greenkit.http._abandoned import Reaper
 from greenkit.http._breath import breathe
 from greenkit.http._contexts import Trust, bundle_of_environment, shared_context
-from greenkit.http._patience import ASKED, Patience, asked_to_wait, is_exhausted
+from greenkit.http._observer import report, says_more
+from greenkit.http._patience import ASKED, Patience
+from greenkit.responses import read_answer
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -78,12 +80,14 @@ class _Fitting:
         patience = Patience(max_wait)
         while True:
             response = self._send_once(request, options)
-            later, asked = asked_to_wait(response.status_code, response.headers)
-            if not later or is_exhausted(response.read()):
+            if not says_more(response.status_code):
                 return response
-            seconds = patience.wait_for(asked) if _can_repeat(request) else None
+            answer = read_answer(response.status_code, response.headers, body=_body_of(response))
+            if not answer.later:
+                return response
+            seconds = patience.wait_for(answer.retry_after) if _can_repeat(request) else None
             if seconds is None:
-                response.extensions[ASKED] = (asked, max_wait)
+                response.extensions[ASKED] = (answer.retry_after, max_wait)
                 return response
             time.sleep(seconds)
 
@@ -95,7 +99,9 @@ class _Fitting:
             self.greenkit_streams.add(response)
         if self.greenkit_observer is not None:
             try:
-                self.greenkit_observer.observe(response.status_code, response.headers)
+                status = response.status_code
+                body = _body_of(response) if says_more(status) else b""
+                report(self.greenkit_observer, status, headers=response.headers, body=body)
             except BaseException:
                 response.close()  # the caller gets no response, so nobody else would free its connection
                 raise
@@ -145,6 +151,15 @@ def _httpx_of(client: type[Any]) -> Any:
     return import_module(
         next(one for one in client.__mro__ if one.__name__ == "Client").__module__.partition(".")[0]
     )
+
+
+def _body_of(response: Any) -> bytes:
+    """Return the body of a refusal, which httpx keeps; empty when it broke off."""
+    try:
+        body: bytes = response.read()
+    except Exception:  # of httpx or httpx2; the status stands, and the reader of the body hears of it again
+        return b""
+    return body
 
 
 def _can_repeat(request: Any) -> bool:

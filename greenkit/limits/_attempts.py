@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from greenkit.errors import LimitTimeout
 from greenkit.limits._bell import sleep
-from greenkit.limits._feedback import Ending, ending_of, worth_another
+from greenkit.limits._feedback import LONGEST_PAUSE, Ending, ending_of, worth_another
 from greenkit.limits._line import NORMAL, RETRY
 from greenkit.limits._permit import NEW, Permit
+from greenkit.responses import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ __all__ = ["Attempts", "RetryBudget"]
 # Full jitter: anywhere between 0 and the cap of this attempt. The bounds are the openai SDK's.
 _FIRST_BACKOFF = 0.5
 _LONGEST_BACKOFF = 8.0
+# A call that is refused so often is refused for itself: Groq and OpenAI say 429 to what is too large, too.
+MOST_REJECTIONS = 8
 
 
 class RetryBudget:
@@ -85,15 +88,21 @@ class Attempts:
         "_costs",
         "_deadline",
         "_door",
+        "_entered",
         "_permit",
+        "_rejections",
         "_retry_on",
+        "_seen",
         "_until",
         "backoff",
         "error",
         "number",
     )
 
+    _entered: bool
     _permit: Permit
+    _rejections: int
+    _seen: tuple[int, int]
     _until: float
     backoff: float | None
     error: BaseException | None
@@ -115,19 +124,34 @@ class Attempts:
         self._costs = costs
 
     def __iter__(self) -> Iterator[Attempts]:
-        """Yield itself until an attempt succeeds, or fails for good. Switches: may."""
+        """Yield itself until an attempt succeeds, or fails for good.
+
+        Raises:
+            RuntimeError: The attempt was not entered, so nothing was limited and nothing is tried again.
+
+        Switches: may.
+        """
         self._begin()
-        yield self
-        while self.backoff is not None:
+        while True:
+            self._entered = False
+            yield self
+            if not self._entered:
+                msg = (
+                    f"attempt {self.number} of {self._door.name!r} was not entered: what the loop did was "
+                    "not limited, and is not tried again. In the loop write `with attempt:`"
+                )
+                raise RuntimeError(msg)
+            if self.backoff is None:
+                return
             sleep(self.backoff)
             self.number += 1
             self.backoff = None
-            yield self
 
     def _begin(self) -> None:
         self._until = self._door._terms.clock.now() + self._deadline
         self.number = 1
         self.error = self.backoff = None
+        self._rejections, self._seen = 0, (0, 0)
         if self._budget is not None:
             self._budget.first()
 
@@ -140,6 +164,7 @@ class Attempts:
         Switches: may.
         """
         door = self._door
+        self._entered = True
         self._permit = permit = Permit()
         permit._door = door
         permit._costs = self._costs
@@ -148,7 +173,9 @@ class Attempts:
         if self.number == 1:
             permit._timeout, permit._lane = self._deadline, NORMAL
             return permit.__enter__()
-        permit._timeout, permit._lane = self._until - door._terms.clock.now(), RETRY
+        # Refused again and again it waits like the others, or it would be the first to go after every pause.
+        permit._lane = NORMAL if self._rejections > 1 else RETRY
+        permit._timeout = self._until - door._terms.clock.now()
         try:
             return permit.__enter__()
         except LimitTimeout as error:
@@ -161,19 +188,36 @@ class Attempts:
 
         Switches: never.
         """
-        self._permit.__exit__(kind, error, trace)
+        permit = self._permit
+        since = permit._since
         if error is None:
+            permit._end(None)
             return False
         self.error = error
-        self.backoff = self._backoff(error)
+        answer = read(error, since=since)
+        alone = answer.limited and self._is_alone()
+        permit._end(error, alone=alone)
+        # What nobody else waits for, the call waits for itself.
+        asked = min(answer.retry_after or 0.0, LONGEST_PAUSE) if alone else 0.0
+        self.backoff = self._backoff(error, asked, since)
         return self.backoff is not None
 
-    def _backoff(self, error: BaseException) -> float | None:
-        door, retry_on = self._door, self._retry_on or worth_another
-        if not retry_on(error):
+    def _is_alone(self) -> bool:
+        """Count a 429, and tell whether others went since this call's last, and none of them was refused."""
+        self._rejections += 1
+        (granted, rejected), tally = self._seen, self._door._terms.tally
+        now = self._door._budget.view().store.granted
+        self._seen = now, tally.rejected + 1
+        # One of the granted is this call's own.
+        return self._rejections > 1 and now > granted + 1 and tally.rejected <= rejected
+
+    def _backoff(self, error: BaseException, asked: float, since: BaseException | None) -> float | None:
+        door = self._door
+        worth = worth_another(error, since=since) if self._retry_on is None else self._retry_on(error)
+        if not worth or self._rejections >= MOST_REJECTIONS:
             return None
         cap = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** min(self.number - 1, 10))
-        backoff = random.uniform(0.0, cap)
+        backoff = max(asked, random.uniform(0.0, cap))
         # No time for another: the failure itself tells more than a time-out in the line would.
         soonest = max(backoff, door._budget.eta(self._costs))
         if door._terms.clock.now() + soonest >= self._until:

@@ -5,27 +5,20 @@ A `Limiter` is one, and so is each of its keys. Order and waiting are `_budget`'
 
 from __future__ import annotations
 
+import inspect
 import math
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from greenkit import facts
-from greenkit.errors import LimitTimeout, RateLimited, WouldWait
+from greenkit.errors import LimitTimeout, WouldWait
 from greenkit.limits._attempts import Attempts
 from greenkit.limits._estimate import Guess
-from greenkit.limits._feedback import (
-    BUSY,
-    LONGEST_PAUSE,
-    TOO_MANY,
-    Ending,
-    headers_of,
-    heals,
-    retry_after_in,
-    too_busy,
-)
+from greenkit.limits._feedback import LONGEST_PAUSE, Ending, too_busy
 from greenkit.limits._line import NORMAL, lane_of
-from greenkit.limits._permit import HELD, LET_THROUGH, Permit, Refusal, named
+from greenkit.limits._permit import HELD, LET_THROUGH, TAKEN, TAKEN_SHADOW, Permit, Refusal, named
 from greenkit.limits._statistics import LimiterStatistics
+from greenkit.responses import Answer, plain_headers, read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,6 +36,8 @@ __all__ = ["Door"]
 
 # How long a 429 that does not say pauses everybody.
 _DEFAULT_PAUSE = 1.0
+# Anthropic's and Cloudflare's word for an overload; inside a stream its HTTP status is 200.
+_OVERLOADED = 529
 
 
 class Door:
@@ -97,7 +92,8 @@ class Door:
 
         Raises:
             CostTooHighError: A cost exceeds its burst; no wait can help.
-            TypeError: A cost names no dimension.
+            TypeError: A cost names no dimension, or `timeout` is no number.
+            ValueError: `timeout` is NaN.
 
         Switches: never; entering may.
         """
@@ -111,6 +107,8 @@ class Door:
             costs = (1.0, tokens)
         else:
             costs = terms.price({"tokens": tokens})
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         permit = Permit()
         permit._door = self
         permit._costs = costs
@@ -155,10 +153,13 @@ class Door:
         permit = Permit()
         permit._door = self
         permit._costs = costs
-        permit._state = HELD
+        permit._state = TAKEN
         permit.waited = 0.0
         if wait:
             self._let_through(permit, wait)
+            permit._state = TAKEN_SHADOW
+        if facts.listeners:
+            facts.emit(facts.PermitGranted(self.name, 0.0))
         return permit
 
     def call(self, fn: Callable[..., T], /, *args: Any, max_wait: float | None = None, **costs: Cost) -> T:
@@ -184,8 +185,13 @@ class Door:
             self._terms.tally.refused += 1
             msg = f"limit {self.name!r} would let this through in {error.retry_after:.3g} s; come back then"
             raise WouldWait(msg, eta=error.retry_after) from None
-        with permit:
-            return fn(*args)
+        try:
+            result = fn(*args)
+        except BaseException as error:
+            permit._end(error)
+            raise
+        permit._end(None)
+        return result
 
     def attempts(
         self,
@@ -216,6 +222,7 @@ class Door:
                     reply = ask()
                     permit.settle(tokens=reply.usage.total_tokens)
         """
+        check_seconds("deadline", deadline)
         priced = self._terms.price(costs) if costs else self._terms.free
         return Attempts(self, deadline, retry_on, self._terms.retries, priced)
 
@@ -228,10 +235,16 @@ class Door:
             timeout: Seconds a call may wait for it.
             priority: As in `permit()`.
             costs: By dimension: a number, or a function of the call's arguments.
+
+        Raises:
+            TypeError: Of the decorator: a call of the function only makes a generator or a coroutine, which
+                would run after its permit had ended.
         """
         lane_of(priority)  # a typing mistake shows where it is, not at the first call
 
         def decorate(fn: Callable[..., T]) -> Callable[..., T]:
+            refuse_deferred(fn)
+
             @wraps(fn)
             def run(*args: Any, **kwargs: Any) -> T:
                 with self.permit(timeout=timeout, priority=priority, **_evaluated(costs, args, kwargs)):
@@ -258,21 +271,24 @@ class Door:
         """
         self._budget.resume()
 
-    def observe(self, status: int, headers: Mapping[str, str]) -> None:
+    def observe(self, status: int, headers: Mapping[str, str], *, body: object = None) -> None:
         """Learn from a server's answer: a 429 pauses everybody, and slows down for a while.
 
-        The pause is as long as `Retry-After` or `retry-after-ms` says, at most 120 s; 1 s when neither
-        is there. A 503 or 529 pauses when it says for how long. With `feedback=` the limits in
-        the headers are learnt too. A 429 that leaves a permit's block as an error is learnt from already.
+        The pause is as long as the answer says (`Retry-After` and its kin, a delay in the body, the reset
+        of a limit with nothing left), at most 120 s; 1 s when it does not say. A 529 does the same, and a
+        503 pauses when it says for how long. An exhausted quota, or a call that can never pass, pauses
+        nobody: the body tells. With `feedback=` the limits in the headers are learnt too. A 429 that leaves a
+        permit's block as an error is learnt from already.
+
+        Args:
+            status: Of the answer.
+            headers: Of the answer, names in any case.
+            body: Of an answer that is an error: bytes, text, or what its JSON holds.
 
         Switches: never.
         """
-        self._learn(headers)
-        asked = retry_after_in(headers)
-        if status == TOO_MANY:
-            self._slow_down(asked)
-        elif status in BUSY and asked is not None and not self._terms.shadow:
-            self._budget.pause(asked)
+        self._learn(plain_headers(headers))
+        self._heed(read_answer(status, headers, body=body))
 
     def eta(self, **costs: float) -> float:
         """Return the seconds until these costs would be granted, behind all who wait now.
@@ -340,17 +356,33 @@ class Door:
             if isinstance(cost, Guess) and name in costs:
                 cost.teach(costs[name])
 
-    def _failed(self, error: BaseException, ending: Ending) -> None:
-        """Learn from the error a permit's block ended with."""
-        if ending is Ending.REJECTED and heals(error):
-            headers = headers_of(error)
-            self._learn(headers)
-            self._slow_down(error.retry_after if isinstance(error, RateLimited) else retry_after_in(headers))
-        if self._terms.counts_slots and too_busy(error):
+    def _failed(self, error: BaseException, answer: Answer, ending: Ending, *, alone: bool = False) -> None:
+        """Learn from the error a permit's block ended with.
+
+        Args:
+            error: What it ended with.
+            answer: What it says.
+            ending: What it cost.
+            alone: Only this call is refused, again and again: the others need not wait for it.
+        """
+        if answer.headers and (ending is Ending.REJECTED or answer.later):
+            self._learn(answer.headers)
+        if alone and answer.limited:
+            self._terms.tally.rejected += 1
+        else:
+            self._heed(answer)
+        if self._terms.counts_slots and too_busy(error, answer):
             self._budget.heard(error=True)
 
+    def _heed(self, answer: Answer) -> None:
+        if answer.limited or (answer.status == _OVERLOADED and answer.heals):
+            self._slow_down(answer.retry_after)
+        elif answer.later and not self._terms.shadow:
+            assert answer.retry_after is not None
+            self._budget.pause(min(answer.retry_after, LONGEST_PAUSE))
+
     def _slow_down(self, asked: float | None) -> None:
-        pause = _DEFAULT_PAUSE if asked is None else min(max(asked, 0.0), LONGEST_PAUSE)
+        pause = _DEFAULT_PAUSE if asked is None else min(asked, LONGEST_PAUSE)
         self._terms.tally.rejected += 1
         if not self._terms.shadow:
             self._budget.slow_down(pause)
@@ -358,7 +390,7 @@ class Door:
             facts.emit(facts.ServerSaidSlowDown(self.name, pause))
 
     def _learn(self, headers: Mapping[str, Any]) -> None:
-        quotas = self._terms.read({str(name).lower(): value for name, value in headers.items()})
+        quotas = self._terms.read(headers)
         if not quotas or self._terms.shadow:
             return
         left = {name: one.remaining for name, one in quotas.items() if one.remaining is not None}
@@ -374,6 +406,38 @@ class Door:
         if facts.listening():
             facts.emit(facts.PermitRefused(self.name, wait))
         return Refusal(self.name, wait)
+
+
+def check_seconds(name: str, seconds: float) -> None:
+    """Refuse what is no number of seconds.
+
+    Switches: never.
+    """
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        msg = f"{name} is a number of seconds, not {seconds!r}"
+        raise TypeError(msg)
+    if math.isnan(seconds):
+        msg = f"{name} is a number of seconds, not NaN: a wait that long is never over, nor ever too long"
+        raise ValueError(msg)
+
+
+def refuse_deferred(fn: Callable[..., Any]) -> None:
+    """Refuse a function whose call does nothing yet.
+
+    Switches: never.
+    """
+    for test, kind in (
+        (inspect.isgeneratorfunction, "generator"),
+        (inspect.iscoroutinefunction, "coroutine"),
+        (inspect.isasyncgenfunction, "asynchronous generator"),
+    ):
+        if test(fn):
+            name = getattr(fn, "__qualname__", repr(fn))
+            msg = (
+                f"limited() cannot hold a permit for the {kind} function {name}(): its code runs after "
+                "the call has returned. Take `with limiter.permit():` inside it, around what is to be limited"
+            )
+            raise TypeError(msg)
 
 
 def _evaluated(costs: Mapping[str, Cost], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, float]:

@@ -5,11 +5,13 @@ Bookkeeping only; the waiting and the lock are the budget's.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from greenkit import facts
 from greenkit.limits._feedback import Ending, ending_of
+from greenkit.responses import read
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -17,11 +19,15 @@ if TYPE_CHECKING:
     from greenkit.limits._door import Door
     from greenkit.limits._rules import Amounts
 
-__all__ = ["ENDED", "HELD", "LET_THROUGH", "NEW", "Permit", "Refusal", "named"]
+__all__ = ["HELD", "LET_THROUGH", "NEW", "TAKEN", "TAKEN_SHADOW", "Permit", "Refusal", "named"]
 
 # What a permit is going through. Plain numbers: they are compared on every call.
 # A shadow lets through what it would have held back; that one owes nothing.
-NEW, HELD, SETTLED, LET_THROUGH, ENDED = range(5)
+# TAKEN ones come from try_permit() and are entered once more, without waiting.
+NEW, HELD, SETTLED, LET_THROUGH, ENDED, TAKEN, TAKEN_SETTLED, TAKEN_SHADOW = range(8)
+_SHOWN = ("not entered", "held", "held", "held", "ended", "taken", "taken", "taken")
+_SHADOWS = frozenset({LET_THROUGH, TAKEN_SHADOW})
+_ENTERED = {TAKEN: HELD, TAKEN_SETTLED: SETTLED, TAKEN_SHADOW: LET_THROUGH}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +65,19 @@ class Permit:
     """
 
     # No __init__: the limiter sets these, at a third of the price, and this is made for every call.
-    __slots__ = ("_costs", "_door", "_lane", "_state", "_timeout", "waited")
+    __slots__ = ("_costs", "_door", "_lane", "_since", "_state", "_timeout", "waited")
 
     _costs: Amounts
     _door: Door
     _lane: int
+    _since: BaseException | None  # what was being handled on entering: older than the call
     _state: int
     _timeout: float | None
     waited: float
 
     def __repr__(self) -> str:
-        state = ("not entered", "held", "held", "held", "ended")[self._state]
         costs = ", ".join(f"{name}={cost:g}" for name, cost in self.costs.items())
-        return f"<Permit of {self._door.name!r}, {costs}, {state}>"
+        return f"<Permit of {self._door.name!r}, {costs}, {_SHOWN[self._state]}>"
 
     @property
     def costs(self) -> dict[str, float]:
@@ -83,15 +89,13 @@ class Permit:
 
         Raises:
             LimitTimeout: It cannot go in time; said at once, not at the end of the time.
-            RuntimeError: The permit was used before.
+            RuntimeError: The permit was used before, or is held, also by another greenlet.
 
         Switches: may.
         """
+        self._since = sys.exc_info()[1]
         if self._state:
-            if self._state == ENDED:
-                msg = f"{self!r} was used before; every call takes its own permit()"
-                raise RuntimeError(msg)
-            return self
+            return self._enter_taken()
         door = self._door
         if door._take_nowait(self._costs):
             door._wait(self)
@@ -101,6 +105,18 @@ class Permit:
             facts.emit(facts.PermitGranted(door.name, self.waited))
         return self
 
+    def _enter_taken(self) -> Permit:
+        entered = _ENTERED.get(self._state)
+        if entered is None:
+            used = "was used before" if self._state == ENDED else "is held already"
+            msg = (
+                f"{self!r} {used}: a second call under it would go out unpaid, beyond `concurrency`. "
+                "Every call takes its own permit()"
+            )
+            raise RuntimeError(msg)
+        self._state = entered
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
@@ -108,19 +124,26 @@ class Permit:
 
         Switches: never.
         """
+        self._end(error)
+
+    def _end(self, error: BaseException | None, *, alone: bool = False) -> None:
         state = self._state
+        if state in (NEW, ENDED):
+            return  # it holds nothing: a second slot given back would be another call's
         self._state = ENDED
         door = self._door
         if error is None and not door._terms.counts_slots:
+            self._since = None
             return
-        # Finally: what the error says of itself is foreign code, and the slot is not its own.
+        # Finally: reading a foreign exception may raise; release the slot regardless.
         try:
             if error is not None:
-                self._account(error, owed=state == HELD)
-            elif state != LET_THROUGH:
+                self._account(error, owed=state in (HELD, TAKEN), alone=alone)
+            elif state not in _SHADOWS:
                 door._budget.heard(error=False)
         finally:
-            if state != LET_THROUGH:
+            self._since = None
+            if state not in _SHADOWS:
                 door._budget.give_back_slot()
 
     def settle(self, *, requests: float | None = None, tokens: float | None = None, **others: float) -> None:
@@ -145,22 +168,26 @@ class Permit:
         door = self._door
         if state == HELD:
             self._state = SETTLED
+        elif state == TAKEN:
+            self._state = TAKEN_SETTLED
         elif state == NEW:
             msg = f"{self!r}: settle() belongs inside the with block, once the cost is known"
             raise RuntimeError(msg)
         if tokens is not None and requests is None and not others and not door._terms.learns:
-            if state != LET_THROUGH:
+            if state not in _SHADOWS:
                 self._costs = door._settle_tokens(self._costs, tokens)
             return
         costs = named(requests, tokens, others)
         if door._terms.learns:
             door._teach(self._costs, costs)
-        if state != LET_THROUGH:
+        if state not in _SHADOWS:
             self._costs = door._budget.settle(self._costs, costs)
 
-    def _account(self, error: BaseException, *, owed: bool) -> None:
-        ending = ending_of(error)
-        self._door._failed(error, ending)
+    def _account(self, error: BaseException, *, owed: bool, alone: bool) -> None:
+        since = getattr(self, "_since", None)
+        answer = read(error, since=since)
+        ending = ending_of(error, answer, since=since)
+        self._door._failed(error, answer, ending, alone=alone)
         if ending is not Ending.SPENT and owed:
             keep = "requests" if ending is Ending.REJECTED else ""
             refund = {name: 0.0 for name in self._door.dimensions if name != keep}

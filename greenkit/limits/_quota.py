@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from greenkit.errors import ConfigError
-from greenkit.limits._feedback import number_in
+from greenkit.responses import number_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

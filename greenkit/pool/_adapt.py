@@ -7,15 +7,10 @@ which something was refused, and one more with every round in which nothing was.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from gevent import Timeout
 
-from greenkit.errors import RateLimited
 from greenkit.pool._outcome import OutOfTime
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from greenkit.responses import chain, is_slow, read
 
 __all__ = ["Adaptation", "is_overload"]
 
@@ -69,25 +64,9 @@ class Adaptation:
 def is_overload(error: BaseException) -> bool:
     """Tell whether an error says "too much at once": 429, 503, 529, or any kind of time-out.
 
-    Looks at what errors of any client library carry, and at the chain of their causes.
-
     Switches: never.
     """
-    return any(
-        isinstance(one, (RateLimited, *_TIMEOUTS)) or _OVERLOADED & _statuses(one) for one in _chain(error)
-    )
-
-
-def _statuses(error: BaseException) -> set[object]:
-    places = (error, getattr(error, "response", None))
-    found = (getattr(place, name, None) for place in places for name in ("status_code", "status", "code"))
-    return {one for one in found if isinstance(one, int)}
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    here: BaseException | None = error
-    while here is not None and id(here) not in seen:
-        seen.add(id(here))
-        yield here
-        here = here.__cause__ or here.__context__
+    if any(isinstance(link, _TIMEOUTS) for link in chain(error)):
+        return True
+    answer = read(error)
+    return (answer.status in _OVERLOADED and answer.heals) if answer.status is not None else is_slow(error)

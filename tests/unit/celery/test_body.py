@@ -21,10 +21,34 @@ def test_no_pause_is_no_answer(asked: str) -> None:
     assert _pause_of(refused(asked)) == _DEFAULT_PAUSE
 
 
-@pytest.mark.parametrize("asked", ["inf", "1e15", "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_a_pause_beyond_the_calendar_is_cut(asked: str) -> None:
-    """A countdown of a million years cannot be sent; the message would come back at once instead."""
-    assert _pause_of(refused(asked)) == _LONGEST_PAUSE
+@pytest.mark.parametrize(
+    "asked", ["inf", "1e15", "Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 99999999999 00:00:00 GMT"]
+)
+def test_a_pause_no_calendar_holds_is_no_answer(asked: str) -> None:
+    """A countdown of a million years is a mistake, not something to wait for."""
+    assert _pause_of(refused(asked)) == _DEFAULT_PAUSE
+
+
+def test_a_long_pause_is_cut() -> None:
+    """A day away would keep the message in a worker's memory for as long."""
+    assert _pause_of(refused("86400")) == _LONGEST_PAUSE
+
+
+@pytest.mark.parametrize(
+    ("status", "asked", "pause"), [(503, "7", 7.0), (529, "7", 7.0), (503, "", None), (500, "7", None)]
+)
+def test_an_overload_that_says_when_is_waited_for(status: int, asked: str, pause: float | None) -> None:
+    """A 503 or 529 with a Retry-After frees the slot for as long; without one it is a failure."""
+    error = refused(asked)
+    error.response.status_code = status
+    assert _pause_of(error) == pause
+
+
+def test_an_exhausted_account_is_a_failure() -> None:
+    """It says 429 too, also where only the body tells, and no waiting mends it."""
+    error = refused("60")
+    error.response._content = b'{"error": {"code": "insufficient_quota"}}'
+    assert _pause_of(error) is None
 
 
 def test_what_is_asked_for_is_heeded() -> None:

@@ -3,48 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from datetime import datetime, timezone
 
 import pytest
 
 from greenkit.errors import RateLimited
-from greenkit.http._patience import Patience, asked_to_wait, limited
-
-
-@pytest.mark.parametrize(
-    ("status", "headers", "means"),
-    [
-        (200, {"retry-after": "5"}, (False, None)),
-        (404, {"retry-after": "5"}, (False, None)),
-        (429, {}, (True, None)),
-        (429, {"retry-after": "5"}, (True, 5.0)),
-        (429, {"retry-after": "1.5"}, (True, 1.5)),
-        (429, {"retry-after": "-3"}, (True, 0.0)),
-        (429, {"retry-after": "soon"}, (True, None)),
-        (429, {"retry-after": "nan"}, (True, None)),
-        (429, {"retry-after-ms": "250", "retry-after": "5"}, (True, 0.25)),
-        (429, {"retry-after-ms": "x", "retry-after": "5"}, (True, 5.0)),
-        (503, {}, (False, None)),
-        (503, {"retry-after": "5"}, (True, 5.0)),
-        (529, {"retry-after": "5"}, (True, 5.0)),
-        (500, {"retry-after": "5"}, (False, None)),
-    ],
-)
-def test_what_an_answer_means(status, headers, means):
-    """A 429 always says later, 503 and 529 when they say when; milliseconds go first."""
-    assert asked_to_wait(status, headers) == means
-
-
-def test_a_date_is_measured_by_the_servers_clock():
-    """With its own Date the server's clock may be wrong by any amount; without it ours is taken."""
-    headers = {"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}
-    assert asked_to_wait(429, headers) == (True, 30.0)
-    del headers["date"]
-    assert asked_to_wait(429, headers) == (True, 0.0)
-    year = datetime.now(timezone.utc).year + 2
-    later, seconds = asked_to_wait(429, {"retry-after": f"21 Oct {year} 07:28:00 GMT"})
-    assert later
-    assert seconds > 86_400
+from greenkit.http._patience import Patience, limited
 
 
 def test_waits_add_up():
@@ -65,6 +28,18 @@ def test_a_guess_doubles():
     patience = Patience(1000.0)
     waits = [patience.wait_for(None) for _ in range(5)]
     assert all(2**n / 2 <= seconds <= 2**n for n, seconds in enumerate(waits))
+
+
+@pytest.mark.parametrize("asked", [None, 0.0, -1.0, 1e-9, 0.001, 0.05])
+def test_no_server_is_asked_for_ever(asked):
+    """Whatever it asks for, the waits grow, so that a time to wait ends after few of them."""
+    patience = Patience(10.0)
+    waits = []
+    while (seconds := patience.wait_for(asked)) is not None:
+        waits.append(seconds)
+        assert len(waits) < 12
+    assert min(waits) >= 0.05
+    assert sum(waits) <= 11.0
 
 
 class LibraryError(Exception):

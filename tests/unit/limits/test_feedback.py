@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from greenkit.errors import LimitTimeout, RateLimited
-from greenkit.limits._feedback import Ending, ending_of, retry_after_in, worth_another
+from greenkit.limits._feedback import Ending, ending_of, worth_another
 
 
 class Response:
@@ -24,30 +24,6 @@ class ApiError(Exception):
 def caused(error, cause):
     error.__cause__ = cause
     return error
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"Retry-After": "7"}, 7.0),
-        ({"retry-after": "0.5"}, 0.5),
-        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
-        ({"Retry-After": "278000"}, 120.0),
-        ({"Retry-After": "-3"}, 0.0),
-        ({"Retry-After": "inf"}, 120.0),
-        ({"Retry-After": "nan"}, None),
-        ({"Retry-After": "soon"}, None),
-        ({}, None),
-        (
-            {"Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT", "Date": "Wed, 21 Oct 2015 07:28:00 GMT"},
-            30.0,
-        ),
-        ({"Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT"}, 0.0),
-    ],
-)
-def test_retry_after_is_read_in_every_form(headers, seconds):
-    """Seconds, milliseconds, a date against the server's own; capped, and None when unreadable."""
-    assert retry_after_in(headers) == seconds
 
 
 @pytest.mark.parametrize(
