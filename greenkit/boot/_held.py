@@ -57,7 +57,7 @@ def stale_findings(references: Iterable[StaleReference]) -> Iterator[Finding]:
         yield Finding(
             "GK101",
             severity,
-            f"{one.holder} ({one.form}) holds the original {original}: it {does}",
+            f"{called(one.module)}.{one.attribute} ({one.form}) holds the original {original}: it {does}",
             hint=remedy(
                 brought, until=f"Until then write {original}() where it is used, not the imported name."
             ),
@@ -154,13 +154,16 @@ def _first_holders(holds: Iterable[Hold]) -> list[Hold]:
 def _native(hold: Hold, kind: Kind, effect: Effect, *, rule: str = "", owner: object = None) -> Finding:
     name = kind.name if owner is None else _class_name(owner)
     attribute = hold.path if owner is None else hold.path.rpartition(".")[0] or hold.path
+    full = f"{called(hold.module)}.{attribute}"
     tails = kind.tails if owner is None else (type(owner).__name__, "new_event_loop")
     place, brought = captured_at(hold, tails), imported_at(hold.module)
     return Finding(
         "GK114" if rule == "native-executor" else kind.id,
         effect.severity,
-        f"{hold.module}.{attribute} is a {name} from before the patch: it {effect.text}",
-        hint=remedy(brought, until=f"Or make {hold.module}.{attribute} anew once the process is patched."),
+        f"{full} is a {name} from before the patch: it {effect.text}",
+        hint=remedy(
+            brought, until=f"Or make {called(hold.module)}.{attribute} anew once the process is patched."
+        ),
         where=place,
         rule=rule or kind.rule,
         effect=effect.word,

@@ -80,6 +80,7 @@ EFFECTS: dict[tuple[str, str], Effect] = {
 """(module, attribute) of the original → what it does to whoever still uses it."""
 
 HARMLESS: dict[str, str] = {
+    "_pytest.timing.sleep": "pytest keeps it on purpose, for its own waits, so that tests may mock time",
     "celery._state._TLS": "it holds the current app, which is one for the process anyway",
     "celery.utils.threads._FastLocalStack": "used only when USE_FAST_LOCALS is set",
     "click.globals.local": "made its one object at import, and a command line is parsed once",

@@ -42,12 +42,18 @@ def _file(module: str) -> str:
 
 
 def called(module: str) -> str:
-    """Return how people call a module: a script by its file's name.
+    """Return how people call a module: a script by its file's name, that of `-m` by its own.
 
     Switches: never.
     """
-    file = file_of(module) if module == "__main__" else ""
-    return file.rpartition(os.sep)[2].removesuffix(".py") or module
+    if module != "__main__":
+        return module
+    # `python -m package` runs a module that has a name of its own.
+    spec = (namespace_of(sys.modules.get(module)) or {}).get("__spec__")
+    name = getattr(spec, "name", None)
+    if type(name) is str and name != "__main__":
+        return name
+    return file_of(module).rpartition(os.sep)[2].removesuffix(".py") or module
 
 
 def is_library(module: str) -> bool:

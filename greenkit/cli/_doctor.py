@@ -28,7 +28,7 @@ def diagnose(options: argparse.Namespace, program: Sequence[str] | None = None) 
     """Do what the command line of the doctor says, print the findings and return the exit code.
 
     Args:
-        options: target, json, baseline, write_baseline, timeout, stall, probe, dsn, fix, write.
+        options: target, all, json, baseline, write_baseline, timeout, stall, probe, dsn, fix, write.
         program: The words after `--`; None when there is no `--`.
     """
     wrong = _wrong(options, program)
@@ -91,5 +91,5 @@ def _show(diagnosis: Diagnosis, options: argparse.Namespace) -> int:
     tty = sys.stdout.isatty()
     color = tty and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     width = shutil.get_terminal_size((100, 24)).columns if tty else 100
-    print(doctor.to_text(diagnosis, width=width, color=color))
+    print(doctor.to_text(diagnosis, width=width, color=color, everything=options.all))
     return diagnosis.exit_code

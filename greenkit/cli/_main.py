@@ -95,6 +95,7 @@ def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     ):
         doctor.add_argument(f"--{name}", metavar=metavar, type=kind, help=text)
     for name, text in (
+        ("all", "print everything, not only what is most certain"),
         ("json", "print one JSON object"),
         ("write-baseline", "have the file of --baseline accept everything found now"),
         ("probe", "call the suspect functions and measure whom they stop"),

@@ -53,6 +53,7 @@ class _Cause(NamedTuple):
     hint: str
 
 
+FIRST_LINE = 'Make "import greenkit.auto" line 1 of the program, or start it with "greenkit run -- …".'
 _EARLIER = (
     'Patch before ssl is imported: make "import greenkit.auto" line 1 of the program, or start it with'
     ' "greenkit run --children -- …".'
@@ -137,6 +138,18 @@ _CAUSES = (
         "ssl.SSLContext",
         "uses an SSLContext made before the patch",
         _EARLIER,
+    ),
+    _Cause(
+        ("DatabaseError",),
+        ("can only be used in that same thread",),
+        "",
+        "GK112",
+        "native-local",
+        "leaks-state",
+        "django.db",
+        "_thread._local",
+        "uses a database connection of another greenlet: Django's connections were made before the patch",
+        FIRST_LINE,
     ),
     _Cause(
         ("error", "InvalidThreadUseError"),

@@ -37,6 +37,11 @@ class Group:
         return self.findings[0].severity
 
     @property
+    def seen(self) -> bool:
+        """Tell whether the gravest of them was seen to do harm, and is not only known to."""
+        return _is_seen(self.findings[0])
+
+    @property
     def ids(self) -> tuple[str, ...]:
         """Return the ids in it, each once, in the order of their gravity."""
         return tuple(dict.fromkeys(found.id for found in self.findings))
@@ -59,17 +64,27 @@ def groups(findings: Iterable[Finding]) -> list[Group]:
         Group(tuple(sorted(members, key=_gravity)), cause=key[1] if key[0] == "import" else "")
         for key, members in by_cause.items()
     ]
-    return sorted(made, key=lambda group: (_RANK[group.severity], -len(group.findings), group.cause))
+    return sorted(
+        made, key=lambda group: (_RANK[group.severity], not group.seen, -len(group.findings), group.cause)
+    )
 
 
 def _cause(found: Finding) -> tuple[str, ...]:
-    loud = "" if found.severity is Severity.INFO else "loud"
-    if found.imported_at and loud:
+    if found.severity is Severity.INFO:
+        return ("info", found.id, found.rule) if found.rule and found.holder else ("one", found.message)
+    if found.imported_at:
         return "import", found.imported_at, found.patched_at
     if found.rule and found.holder:
-        return "rule", found.id, found.rule, found.hint, loud
+        return "rule", found.id, found.rule, found.hint
     return "one", found.id, found.message
 
 
-def _gravity(found: Finding) -> tuple[int, str, str]:
-    return _RANK[found.severity], found.holder, found.attribute
+def _gravity(found: Finding) -> tuple[int, bool, str, str]:
+    return _RANK[found.severity], not _is_seen(found), found.holder, found.attribute
+
+
+def _is_seen(found: Finding) -> bool:
+    seen = any(line.startswith("seen: ") for line in found.evidence)
+    return (
+        seen or found.message.startswith("died of ") or (found.effect == "deadlocks" and found.id == "GK401")
+    )

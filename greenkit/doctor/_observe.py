@@ -150,7 +150,7 @@ def _each_once(findings: Iterable[Finding]) -> list[Finding]:
 def _joined(findings: list[Finding]) -> list[Finding]:
     """Return `findings`, each death joined with what explains it, and no guess beside what was seen."""
     deaths = [found for found in findings if found.message.startswith("died of ")]
-    seen = {_kind(death) for death in deaths}
+    seen = {_kind(death) for death in deaths if not death.original}
     grave = {_kind(found) for found in findings if found.severity is not Severity.INFO}
     kept = [
         found
@@ -159,7 +159,8 @@ def _joined(findings: list[Finding]) -> list[Finding]:
         if found.severity is not Severity.INFO or not found.rule or _kind(found) not in grave
     ]
     for death in deaths:
-        why = next((found for found in kept if _explains(found, death)), None)
+        causes = [found for found in kept if _explains(found, death)]
+        why = min(causes, key=lambda found: found.holder != death.holder, default=None)
         if why is not None:
             # The static finding knows who holds it and since when; the death, that it matters.
             said = f"seen: the program {death.message}"

@@ -44,8 +44,13 @@ def how_it_ended(ended: Ended) -> str:
     return f"was killed by signal {-ended.code}" if ended.code < 0 else f"ended with status {ended.code}"
 
 
-def counts(diagnosis: Diagnosis) -> str:
-    """Return the verdict: how many of each severity, and what the baseline took away."""
+def counts(diagnosis: Diagnosis, left: int = 0) -> str:
+    """Return the verdict: how many of each severity, and what the baseline took away.
+
+    Args:
+        diagnosis: What was seen.
+        left: How many findings are not shown.
+    """
     words = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
     parts = []
     for severity, word in words.items():
@@ -54,6 +59,8 @@ def counts(diagnosis: Diagnosis) -> str:
     said = ", ".join(parts)
     if not diagnosis.findings:
         said = "No verdict" if diagnosis.problem else "Nothing found"
+    if left:
+        said += f", {left} of them not shown (--all)"
     if diagnosis.accepted:
         said += f", {diagnosis.accepted} accepted by the baseline"
     if diagnosis.gone:

@@ -86,8 +86,12 @@ def test_a_recursion_in_ssl_is_joined_with_the_class_that_was_kept(tmp_path):
     program = "from urllib3.util import ssl_\n" + PATCHED + "ssl_.create_urllib3_context()\n"
     run, told = observe(tmp_path, program)
     assert "RecursionError" in run.stderr
-    (found,) = [one for one in told["findings"] if one["severity"] == "error" and "SSLContext" in str(one)]
-    assert found["id"] == "GK101"
+    (found,) = [one for one in told["findings"] if any(line.startswith("seen: ") for line in one["evidence"])]
+    assert (found["id"], found["holder"], found["original"]) == (
+        "GK101",
+        "urllib3.util.ssl_",
+        "ssl.SSLContext",
+    )
     assert "seen: the program died of RecursionError at app.py:4" in found["evidence"][0]
 
 
@@ -99,6 +103,21 @@ def test_a_patched_program_that_did_not_end_well_is_never_clean(tmp_path, end):
     run, told = observe(tmp_path, PATCHED + "import gevent; gevent.sleep(0.5)\n" + end + "\n")
     assert [(one["id"], one["rule"]) for one in told["findings"]] == [("GK129", "died")]
     assert run.returncode == 1
+
+
+def test_a_connection_of_another_greenlet_is_joined_with_the_early_django(tmp_path):
+    """Django's own refusal, and why: its connections were made before the patch."""
+    program = (
+        "from django.conf import settings\n"
+        "engine = {'ENGINE': 'django.db.backends.sqlite3', 'NAME': ':memory:'}\n"
+        "settings.configure(DATABASES={'default': engine})\n"
+        "from django.db import connection\nconnection.ensure_connection()\n"
+        + PATCHED
+        + "import gevent\nconnection.ensure_connection()\nconnection.cursor()\n"
+    )
+    _, told = observe(tmp_path, program)
+    (found,) = [one for one in told["findings"] if one["id"] == "GK112" and one["holder"] == "django.db"]
+    assert found["evidence"][0].startswith("seen: the program died of DatabaseError at app.py:")
 
 
 @pytest.mark.parametrize("end", ["import sys; sys.exit(3)", "1 / 0", ""])

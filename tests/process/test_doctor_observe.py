@@ -322,3 +322,17 @@ def test_a_lazy_attribute_of_a_target_is_there(place):
     run, _ = observe(place, "celery:Celery")
     assert "no attribute" not in run.stdout
     assert run.returncode == 0
+
+
+def test_a_module_of_dash_m_has_its_own_name(place):
+    """`python -m package` runs package.__main__; what it holds is told by that name."""
+    (place / "shop").mkdir()
+    (place / "shop" / "__init__.py").write_text("")
+    (place / "shop" / "__main__.py").write_text(
+        "from time import sleep\n" + LATE.replace("import jobs\n", "").replace("jobs.work", "sleep, 0")
+    )
+    _, told = observe(place, "--", "python", "-m", "shop")
+    (found,) = [one for one in told["findings"] if one["id"] == "GK101"]
+    assert found["holder"] == "shop.__main__"
+    assert found["message"].startswith("shop.__main__.sleep (module global)")
+    assert found["captured_at"].endswith("shop/__main__.py:1")

@@ -115,3 +115,59 @@ def test_a_document_that_says_less_is_read():
     """Findings alone are enough; a field of tomorrow is left out."""
     plain = {"findings": [{"id": "GK101", "severity": "error", "message": "m", "colour": "red"}]}
     assert from_document(plain).findings == (Finding("GK101", Severity.ERROR, "m"),)
+
+
+def test_what_was_seen_comes_first():
+    """Of two errors the one that was seen to do harm, whatever else is known of the other."""
+    died = Finding(
+        "GK124", Severity.ERROR, "died of BlockingIOError at a.py:1: it waits", holder="mp", rule="x"
+    )
+    text = to_text(Diagnosis((stale("a"), stale("b"), died)))
+    assert text.index("BlockingIOError") < text.index("imports too early")
+    seen = stale("c", imported_at="late.py:1")._replace(evidence=("seen: the hub stood still for 2 s",))
+    text = to_text(Diagnosis((stale("a"), stale("b"), seen)))
+    assert text.index("late.py:1") < text.index("app.py:2")
+    assert "seen: the hub stood still" in text
+
+
+def test_a_fix_a_page_and_a_place_are_said_once():
+    """Many causes of one kind share their fix; a stack does not repeat the place it begins at."""
+    first = 'Make "import greenkit.auto" line 1.'
+    found = [
+        stale(f"n{at}", imported_at=f"m{at}.py:1", hint=f"{first} Until then write x{at}().")
+        for at in range(3)
+    ]
+    text = to_text(Diagnosis(tuple(found)))
+    assert text.count(first) == text.count("findings-boot.md#gk101") == text.count("patched at:") == 1
+    block = Finding(
+        "GK401", Severity.ERROR, "stood", where="/x/a.py:3", captured_at="a.py:3", holder="a", rule="r",
+        evidence=("/x/a.py:3 f", "/x/b.py:4 g"),
+    )  # fmt: skip
+    text = to_text(Diagnosis((block,)))
+    assert text.count("a.py:3") == 1
+    assert "b.py:4 g" in text
+
+
+def test_information_says_what_it_is_about():
+    """Not "13 times stale-reference.": who, in one line for each kind."""
+    notes = tuple(stale(f"n{at:02}")._replace(severity=Severity.INFO) for at in range(13))
+    lines = to_text(Diagnosis(notes, patched=True), width=200).splitlines()
+    about = "shop.jobs.n00, shop.jobs.n01, shop.jobs.n02 and 10 more"
+    assert f"INFO  GK101  13 times an original kept from before the patch: {about}" in lines
+
+
+@pytest.mark.parametrize("causes", [1, 5, 40])
+def test_a_report_is_read_to_the_end(causes):
+    """25 lines unless all is asked for; what is left out is counted, the gravest is shown."""
+    found = [stale(f"n{at}{n}", imported_at=f"m{at:02}.py:1") for at in range(causes) for n in range(9)]
+    notes = [
+        stale(f"i{at}", holder=f"lib{at}")._replace(severity=Severity.INFO, rule=f"r{at}") for at in range(9)
+    ]
+    whole = Diagnosis((*notes, *found), patched=True, subject="app")
+    short, everything = to_text(whole, everything=False), to_text(whole)
+    assert len(short.splitlines()) <= 25
+    assert f"{9 * causes} errors, 0 warnings, 9 notes" in short
+    assert all(f"m{at:02}.py:1 imports" in everything for at in range(causes))
+    assert "--all" not in everything
+    shown = short.count("imports too early") * 9 + short.count("INFO  GK101")
+    assert f"{9 * causes + 9 - shown} of them not shown (--all)" in short
