@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent import monkey
+from greenlet import getcurrent
 
 from greenkit.errors import WaitTimeout
 from greenkit.wait import Deadline, FdWatch
@@ -72,7 +73,9 @@ def hang_up(fd: int, *, say_goodbye: bool, cooperative: bool, grace: float = GRA
     Switches: may, when `cooperative`.
     """
     until = Deadline.after(grace)
-    if cooperative:
+    if cooperative and getcurrent() is gevent.get_hub():
+        gevent.spawn(_hang_up_and_close, os.dup(fd), say_goodbye=say_goodbye)
+    elif cooperative:
         shielded(lambda: see_off(fd, until, say_goodbye=say_goodbye), until)
     else:
         see_off(fd, until, say_goodbye=say_goodbye, cooperative=False)
@@ -102,12 +105,12 @@ def give_up(fd: int) -> None:
     if _counted.get():
         hang_up(fd, say_goodbye=False, cooperative=True, grace=GRACE)
     else:
-        gevent.spawn(_hang_up_and_close, os.dup(fd))
+        gevent.spawn(_hang_up_and_close, os.dup(fd), say_goodbye=False)
 
 
-def _hang_up_and_close(fd: int) -> None:
+def _hang_up_and_close(fd: int, *, say_goodbye: bool) -> None:
     try:
-        see_off(fd, Deadline.after(GRACE), say_goodbye=False)
+        see_off(fd, Deadline.after(GRACE), say_goodbye=say_goodbye)
     finally:
         os.close(fd)
 
@@ -136,8 +139,13 @@ def shielded(clean_up: Callable[[], object], until: Deadline) -> None:
     A slot is given back when this returns: cut short by a second kill, there would be a server
     process more than slots. The interrupt is raised then; of several a kill, or else the last.
 
-    Switches: may.
+    In the hub (a finalizer called by the collector) nobody can wait: `clean_up` is not run there, and the
+    caller, whose clean-up has not ended, closes the connection as it does when the server is deaf.
+
+    Switches: may; in the hub never.
     """
+    if getcurrent() is gevent.get_hub():
+        return  # a join() would fail at once, again and again until the deadline, with all greenlets frozen
     outlast(gevent.spawn(clean_up), until)
 
 

@@ -20,6 +20,7 @@ import gevent
 import psycopg
 import psycopg.waiting
 from gevent import get_hub, monkey
+from greenlet import getcurrent
 from psycopg import _conninfo_attempts
 from psycopg.conninfo import timeout_from_conninfo
 from psycopg.pq import ConnStatus, TransactionStatus
@@ -205,6 +206,8 @@ def _stop(conn: Any, gen: Any) -> None:
         grace = Deadline.after(_farewell.GRACE)
         with suppress(gevent.Timeout):  # the first interrupt counts, unless a kill follows
             _farewell.shielded(lambda: _end_query(conn, gen, grace), grace)
+        if getcurrent() is get_hub():
+            conn.pgconn.finish()  # nobody could wait for the server's answer here
 
 
 def _end_query(conn: Any, gen: Any, grace: Deadline) -> None:

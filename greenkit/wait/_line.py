@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gevent import monkey
 from greenlet import getcurrent
 
 from greenkit.errors import WaitTimeout
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["WaitLine", "WaitLineStatistics"]
+
+_thread_here = monkey.get_original("_thread", "get_ident")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,12 @@ class WaitLineStatistics:
 class _Waiter:
     """One greenlet in the queue; `granted` and `parked` are what the races are about."""
 
-    __slots__ = ("granted", "greenlet", "mailbox", "parked", "timed_out")
+    __slots__ = ("granted", "greenlet", "mailbox", "parked", "thread", "timed_out")
 
     def __init__(self) -> None:
         self.mailbox = Mailbox.of(hub_to_wait_in())
         self.greenlet: Any = getcurrent()
+        self.thread = _thread_here()
         self.granted = False
         self.parked = False
         self.timed_out = False
@@ -80,21 +84,24 @@ class WaitLine:
     """Hand out `size` slots, first come, first served.
 
     Safe when used from several native threads (each waiter parks in its own hub) and after
-    `fork` (waiters of threads that do not exist in the child are forgotten). Not re-entrant, not
-    owned: any greenlet may release what another acquired.
+    `fork` (waiters and holders of threads that do not exist in the child are forgotten). Not re-entrant,
+    not owned: any greenlet may release what another acquired.
 
     Args:
         size: Slots, at least 0; a line of 0 lets nobody through until `resize()`.
         name: Shown in the repr and in errors.
     """
 
-    __slots__ = ("__weakref__", "_free", "_lock", "_queue", "_size", "name")
+    __slots__ = ("__weakref__", "_forgotten", "_free", "_held", "_lock", "_queue", "_size", "name")
 
     def __init__(self, size: int, *, name: str = "") -> None:
         _check_size(size)
         self.name = name
         self._size = size
         self._free = size
+        # By native thread: in a forked child the slots of all other threads would be taken for ever.
+        self._held: dict[int, int] = {}
+        self._forgotten = 0
         self._queue: deque[_Waiter] = deque()
         # Guards a few instructions against other native threads; never held across a switch.
         # Re-entrant because the collector may run a dead generator's `finally: release()`
@@ -114,7 +121,7 @@ class WaitLine:
         with self._lock:
             # A free slot beside a queue is already spoken for: no barging.
             if self._free > 0 and not self._queue:
-                self._free -= 1
+                self._take(_thread_here())
                 return True
             return False
 
@@ -159,10 +166,13 @@ class WaitLine:
         Switches: never.
         """
         with self._lock:
+            if self._free >= self._size and self._forgotten:
+                self._forgotten -= 1  # acquired by another thread of the parent, and free here since the fork
+                return
             if self._free >= self._size:
                 msg = f"{self!r}: release() without acquire(); somebody gives back a slot twice"
                 raise RuntimeError(msg)
-            self._free += 1
+            self._put_back(_thread_here())
             if self._queue:
                 self._grant()
 
@@ -210,10 +220,24 @@ class WaitLine:
         while self._free > 0 and self._queue:
             waiter = self._queue.popleft()
             # Promised before it is told: its thread may run the wake-up at once.
-            self._free -= 1
+            self._take(waiter.thread)
             waiter.granted = True
             if not waiter.mailbox.post(waiter.wake):
-                self._free += 1  # its thread has ended
+                self._put_back(waiter.thread)  # its thread has ended
+
+    def _take(self, thread: int) -> None:
+        self._free -= 1
+        self._held[thread] = self._held.get(thread, 0) + 1
+
+    def _put_back(self, thread: int) -> None:
+        self._free += 1
+        held = self._held
+        if thread not in held:  # acquired in another one
+            thread = next(iter(held), thread)
+        if held.get(thread, 0) > 1:
+            held[thread] -= 1
+        else:
+            held.pop(thread, None)  # threads come and go
 
     def _park(self, waiter: _Waiter, timeout: float | None) -> None:
         """Leave the processor until woken; returns at once when already granted."""
@@ -244,7 +268,7 @@ class WaitLine:
                 self._queue.remove(waiter)
                 return True
             if not keep_grant:
-                self._free += 1
+                self._put_back(waiter.thread)
                 self._grant()
             return False
 
@@ -257,10 +281,16 @@ class WaitLine:
         )
 
     def _after_fork(self) -> None:
-        """Forget, in a forked child, the waiters of threads that exist only in the parent."""
+        """Forget, in a forked child, waiters and holders of threads that exist only in the parent."""
         self._lock = RLock()  # another thread may have held the old one for ever
         here = hub_here()
-        self._queue = deque(one for one in self._queue if one.mailbox.hub is here)
+        self._queue = deque(waiter for waiter in self._queue if waiter.mailbox.hub is here)
+        mine = self._held.pop(_thread_here(), 0)
+        gone = sum(self._held.values())
+        self._held = {_thread_here(): mine} if mine else {}
+        self._free += gone
+        self._forgotten += gone
+        self._grant()
 
 
 def _check_size(size: int) -> None:
