@@ -27,6 +27,7 @@ __all__ = ["wrap"]
 
 _logger = get_logger(__name__)
 _MARK = "_greenkit_wrapped"
+_EXCHANGED = "run", "_orig_run", "retry"
 _DEFAULT_PAUSE = 1.0
 _LONGEST_PAUSE = 3600.0
 
@@ -42,10 +43,11 @@ def wrap(tasks: Iterable[Any], *, edges: bool, retry_limited: bool) -> None:
     for task in tasks:
         if hasattr(task, _MARK) or task.name.startswith("celery."):
             continue
-        kept = {name: vars(task)[name] for name in ("run", "_orig_run") if name in vars(task)}
+        kept = {name: vars(task)[name] for name in _EXCHANGED if name in vars(task)}
         if retry_limited:
             inner = "_orig_run" if hasattr(task, "_orig_run") else "run"
             setattr(task, inner, _retrying(task, getattr(task, inner)))
+        task.retry = _requeueing(task.retry)
         if edges:
             task.run = _edged(task.run)
         setattr(task, _MARK, kept)
@@ -56,7 +58,7 @@ def unwrap(tasks: Iterable[Any]) -> None:
     for task in tasks:
         kept = vars(task).pop(_MARK, None)
         if kept is not None:
-            for name in ("run", "_orig_run"):
+            for name in _EXCHANGED:
                 vars(task).pop(name, None)  # what is left is the class's
             vars(task).update(kept)
 
@@ -86,6 +88,25 @@ def _told(error: BaseException) -> BaseException:
     # A retry is how a task answers an error; what the limiter must hear is the error, such as a 429.
     cause = error.exc if isinstance(error, Retry) else None
     return cause if isinstance(cause, BaseException) else error
+
+
+def _requeueing(retry: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a task back whose retry cannot be sent, because the broker is away.
+
+    Celery rejects its message without requeueing (celery/app/task.py 5.7, `Task.retry`), and a task
+    that acknowledges late is lost, though its message is still there.
+    """
+
+    @functools.wraps(retry)
+    def retry_or_requeue(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return retry(*args, **kwargs)
+        except Reject as exc:
+            if exc.requeue:
+                raise
+            raise Reject(exc.reason, requeue=True) from exc
+
+    return retry_or_requeue
 
 
 def _retrying(task: Any, run: Callable[..., Any]) -> Callable[..., Any]:

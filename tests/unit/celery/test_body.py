@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import requests
+from celery import Celery, Task
+from celery.canvas import Signature
+from celery.exceptions import Reject, Retry
 
-from greenkit.celery._body import _DEFAULT_PAUSE, _LONGEST_PAUSE, _pause_of
+from greenkit.celery._body import _DEFAULT_PAUSE, _LONGEST_PAUSE, _pause_of, unwrap, wrap
 from greenkit.errors import RateLimited, WouldWait
 
 
@@ -58,3 +61,37 @@ def test_what_is_asked_for_is_heeded() -> None:
     assert _pause_of(RateLimited("later", retry_after=0.0)) == _DEFAULT_PAUSE
     assert _pause_of(WouldWait("later", eta=4.0)) == 4.0
     assert _pause_of(ValueError("other")) is None
+
+
+def test_a_retry_that_cannot_be_sent_goes_back_to_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery drops the message; `self` in the task is the object that is wrapped, and is given back whole."""
+    app = Celery(set_as_current=False, broker="memory://", backend="disabled://")
+
+    @app.task(bind=True, name="ask")
+    def again(self: Task) -> None:
+        self.retry(countdown=1)
+
+    app.finalize()
+    ask = app.tasks["ask"]
+    away = ConnectionError("the broker is away")
+
+    def send(self: Signature, *args: object, **options: object) -> None:
+        raise away
+
+    monkeypatch.setattr(Signature, "apply_async", send)
+    wrap([ask], edges=False, retry_limited=False)
+    ask.push_request(id="1", args=(), kwargs={}, called_directly=False, retries=0, delivery_info={})
+    try:
+        with pytest.raises(Reject) as caught:
+            ask.run()
+        assert (caught.value.requeue, caught.value.reason) == (True, away)
+        monkeypatch.setattr(Signature, "apply_async", lambda self: None)
+        with pytest.raises(Retry):
+            ask.run()
+        monkeypatch.setattr(Signature, "apply_async", send)
+        unwrap([ask])
+        with pytest.raises(Reject) as caught:
+            ask.run()
+        assert not caught.value.requeue
+    finally:
+        ask.pop_request()
