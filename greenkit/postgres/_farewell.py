@@ -145,15 +145,17 @@ def shielded(clean_up: Callable[[], object], until: Deadline) -> None:
     Switches: may; in the hub never.
     """
     if getcurrent() is gevent.get_hub():
-        return  # a join() would fail at once, again and again until the deadline, with all greenlets frozen
+        return
     outlast(gevent.spawn(clean_up), until)
 
 
 def outlast(worker: gevent.Greenlet, until: Deadline) -> None:
     """Wait for the end of `worker`, or for `until`, whatever interrupts the caller; raise that afterwards.
 
-    Switches: may.
+    Switches: may; in the hub never, and nothing is waited for.
     """
+    if getcurrent() is gevent.get_hub():
+        return  # a join() would fail at once, again and again until the deadline, with all greenlets frozen
     interrupt: BaseException | None = None
     while not (worker.ready() or until.expired):
         try:
