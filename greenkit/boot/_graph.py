@@ -173,10 +173,12 @@ class _Search:
             return []
         nodes = [self.objects[at]]
         while best[at]:
-            # Of two ways equally short, the one from the package that is nearer to the top.
-            at = min(
-                (one for one in self.up[at] if one in best),
-                key=lambda one: (best[one], self.roots.get(one, "").count(".")),
+            # Of two ways equally short, the one from the package that defines the object, then the one nearer
+            # to the top; the name last, so that a finding does not change with the order of the heap.
+            home = str(CLASS_DICT(type(nodes[-1])).get("__module__")).partition(".")[0]
+            _, _, _, _, at = min(
+                (best[above], name.partition(".")[0] != home, name.count("."), name, above)
+                for above, name in ((up, self.roots.get(up, "")) for up in self.up[at] if up in best)
             )
             nodes.append(self.objects[at])
         return nodes[::-1]

@@ -139,7 +139,7 @@ def _held_across(hold: Hold, kind: Kind, made_by: str) -> Effect | None:
 def _first_holders(holds: Iterable[Hold]) -> list[Hold]:
     """Return one hold of each thing: whoever made it, not its own parts, nor who imported it from there."""
     first: dict[int, Hold] = {}
-    for hold in sorted(holds, key=lambda one: len(one.nodes)):
+    for hold in sorted(holds, key=_nearness):
         if hold.form in {"bound method", "base class"} or came_late(hold.module):
             continue
         before = first.get(id(hold.thing))
@@ -149,6 +149,15 @@ def _first_holders(holds: Iterable[Hold]) -> list[Hold]:
                 continue
         first[id(hold.thing)] = hold
     return list(first.values())
+
+
+def _nearness(hold: Hold) -> tuple[int, bool, str]:
+    """Order the holds of a thing: the shortest route, then whoever defines what the route goes through.
+
+    Among equals the name decides: whom a finding names must not change from run to run.
+    """
+    homes = {str(CLASS_DICT(type(node)).get("__module__")).partition(".")[0] for node in hold.nodes}
+    return len(hold.nodes), hold.module.partition(".")[0] not in homes, hold.module
 
 
 def _native(hold: Hold, kind: Kind, effect: Effect, *, rule: str = "", owner: object = None) -> Finding:

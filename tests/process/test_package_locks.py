@@ -125,3 +125,18 @@ def test_what_switches_inside_a_lock_is_read(tmp_path, body, switches):
     file.write_text(f"class X:\n    def f(self):\n        with self.lock:\n            {body}\n")
     assert bool(switch_inside(str(file), "lock")[0]) == switches
     assert switch_inside(str(file), "other") == (0, "")
+
+
+def test_the_package_that_defines_it_is_named_not_an_importer_of_it(tmp_path):
+    """Two modules hold one object of a package; whose it is does not depend on the order of the heap."""
+    packages = tmp_path / "lib" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "monitored.py").write_text(PACKAGE)
+    (packages / "aardvark.py").write_text("from monitored import monitor\n")
+    (tmp_path / "app.py").write_text(
+        "import sys\nsys.path.append('lib/site-packages')\nimport aardvark\n"
+        "from greenkit import boot\nboot.patch()\n"
+        "print([one.holder for one in boot.evidence() if one.attribute.endswith('_lock')])\n"
+    )
+    run = run_clean(["app.py"], cwd=str(tmp_path))
+    assert run.stdout.strip() == "['monitored']", run
