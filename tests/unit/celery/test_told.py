@@ -40,8 +40,15 @@ def test_a_declared_quota_hears_its_429(way: str) -> None:
         finally:
             ask.pop_request()
 
-    job = Job(target, (), hooks={"failure": ended.append}, limit=None, soft_limit=None, grace=1.0,
-              request=SimpleNamespace(task=ask, id="1", args=(), kwargs={}, revoked=lambda: False))  # fmt: skip
+    job = Job(
+        target,
+        (),
+        hooks={"failure": ended.append},
+        limit=None,
+        soft_limit=None,
+        grace=1.0,
+        request=SimpleNamespace(task=ask, id="1", args=(), kwargs={}, revoked=lambda: False),
+    )
     job.permit = limiter.try_permit(tokens=900).__enter__()  # type: ignore[union-attr]
     job.start(lambda job: None)
     job.greenlet.join(5)  # type: ignore[union-attr]
