@@ -1,33 +1,28 @@
-"""Ride out a server that refuses: one caller knocks at a time, the others wait for the news.
+"""Know whether a server lets us in, and when to try again.
 
-Without it everybody who finds no connection tries for himself: ten thousand refused connects in
-the seconds of a restart, and an error for each. Here the slots' holders queue; the first in line
-tries with growing pauses, and when it is let in the others follow at once.
+Without it everybody who finds no connection tries for himself: ten thousand refused connects in the seconds
+of a restart, and an error for each. While a server refuses, one attempt at a time is made, with growing
+pauses. What no waiting heals (a wrong password, a missing database) is told apart from a server that is away,
+and from one that is full: then the connections that are open go on being lent.
 """
 
 from __future__ import annotations
 
 import random
-import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from greenkit.errors import WaitTimeout
-from greenkit.postgres._refusals import is_hopeless
-from greenkit.wait import Deadline, WaitLine
+from greenkit.postgres._refusals import is_full, is_hopeless
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from greenkit._clock import Clock
 
 __all__ = ["Outage"]
 
-_T = TypeVar("_T")
-_FIRST, _LONGEST = 0.05, 1.0  # seconds between two knocks
+_FIRST, _LONGEST = 0.05, 1.0  # seconds between two attempts
 
 
 class Outage:
-    """Know whether the server is away, since when, and when to try next.
+    """Hold what is known of a server that refuses: since when, why, and when to try next.
 
     Args:
         patience: Seconds from its beginning for which callers wait; after that, and always with
@@ -37,94 +32,60 @@ class Outage:
 
     def __init__(self, *, patience: float, clock: Clock) -> None:
         self._patience, self._clock = patience, clock
-        self._line = WaitLine(1, name="connecting")
         self._was_there = False
         self._since: float | None = None
         self._next = 0.0
-        self._pause = _FIRST
+        self._delay = _FIRST
+        self.full_at: int | None = None
         self.errors = 0
         self.last: Exception | None = None
 
     @property
     def seconds(self) -> float:
-        """Return how long the server has been away; 0.0 when it is there."""
+        """Return how long the server has been away; 0.0 when it is there, be it full."""
         since = self._since
-        return 0.0 if since is None else self._clock.now() - since
+        return 0.0 if since is None or self.full_at is not None else self._clock.now() - since
 
-    def connect(self, attempt: Callable[[], _T], *, refused: type[Exception], until: Deadline) -> _T:
-        """Return what `attempt` returns, trying again while the server is away.
+    @property
+    def refuses(self) -> bool:
+        """Tell whether the last attempt was refused."""
+        return self._since is not None
 
-        A server that was never reached is more likely a wrong setting than an outage: its error
-        is raised at once.
+    @property
+    def pause(self) -> float:
+        """Return the seconds until the next attempt should be made; 0.0 when it may be made now."""
+        return 0.0 if self._since is None else max(0.0, self._next - self._clock.now())
+
+    @property
+    def is_over_patience(self) -> bool:
+        """Tell whether callers get the server's error at once. Never while it is only full."""
+        since = self._since
+        return since is not None and self.full_at is None and self._clock.now() - since >= self._patience
+
+    def end(self) -> None:
+        """Note that the server let us in."""
+        self._was_there, self._since, self._delay, self.full_at = True, None, _FIRST, None
+
+    def bear(self, error: Exception, *, open_now: int) -> bool:
+        """Note a refused attempt; tell whether it is worth another.
+
+        A server that was never reached is more likely a wrong setting than an outage.
 
         Args:
-            attempt: Opens a connection.
-            refused: The driver's class for a server that does not let us in.
-            until: When to give up.
-
-        Raises:
-            WaitTimeout: `until` passed; its cause is the server's last error.
-
-        Switches: may.
+            error: The driver's.
+            open_now: Connections of this pool that the server has let in.
         """
-        while True:
-            if self._since is None:
-                try:
-                    return self._try(attempt)
-                except refused as error:
-                    self._bear(error, until)
-            self._take_turn(refused, until)
-            try:
-                if self._since is not None:  # else it was over when our turn came
-                    return self._knock(attempt, refused, until)
-            finally:
-                self._line.release()
-
-    def _try(self, attempt: Callable[[], _T]) -> _T:
-        try:
-            made = attempt()
-        except Exception as error:
-            self.errors += 1
-            self.last = error
-            raise
-        self._was_there, self._since, self._pause = True, None, _FIRST
-        return made
-
-    def _bear(self, error: Exception, until: Deadline) -> None:
-        """Note a failed attempt and return, or raise when there is nothing to wait for."""
-        if not self._was_there:
-            raise error
-        if is_hopeless(error):
-            self._since = None  # it is there and says no
-            raise error
+        self.errors += 1
+        self.last = error
+        full = is_full(error)
+        if is_hopeless(error) or not (self._was_there or (full and open_now)):
+            if not full:
+                self._since = self.full_at = None  # it answers: it is not away
+            return False
         now = self._clock.now()
-        if self._since is None:
+        if self._since is None or (self.full_at is not None) != full:
             self._since = now
-        self._next = now + self._pause * random.uniform(0.5, 1.0)
-        self._pause = min(2 * self._pause, _LONGEST)
-        if until.expired:
-            raise WaitTimeout(str(error)) from error
-        if self.seconds >= self._patience:
-            raise error
-
-    def _take_turn(self, refused: type[Exception], until: Deadline) -> None:
-        if self.seconds < self._patience:
-            try:
-                self._line.acquire(timeout=until.timeout())
-            except WaitTimeout:
-                raise WaitTimeout(str(self.last)) from self.last
-        elif not self._line.acquire_nowait():
-            raise refused(str(self.last))  # somebody is trying; we do not wait
-
-    def _knock(self, attempt: Callable[[], _T], refused: type[Exception], until: Deadline) -> _T:
-        while True:
-            pause = max(0.0, self._next - self._clock.now())
-            if pause and self.seconds >= self._patience:
-                raise refused(str(self.last))  # somebody has just tried
-            time.sleep(min(pause, until.remaining()))
-            if until.expired:
-                raise WaitTimeout(str(self.last)) from self.last
-            try:
-                return self._try(attempt)
-            except refused as error:
-                self._bear(error, until)
+        self.full_at = open_now if full else None
+        self._next = now + self._delay * random.uniform(0.5, 1.0)
+        self._delay = min(2 * self._delay, _LONGEST)
+        return not self.is_over_patience

@@ -113,6 +113,8 @@ class ConnectionPool(Generic[_Conn]):
         seen = self.statistics()
         state = "closed, " if self._shelf.closed else ""
         away = f", server away for {seen.away:.1f} s" if seen.away else ""
+        if seen.full_at is not None:
+            away = f", the server lets in no more than {seen.full_at}"
         return (
             f"<ConnectionPool {self.name!r} {state}{seen.in_use}/{seen.max_size} in use, "
             f"{seen.idle} idle, {seen.waiting} waiting{away}>"
@@ -292,6 +294,7 @@ class ConnectionPool(Generic[_Conn]):
                 timeouts=self._timeouts,
                 connect_errors=shelf.outage.errors,
                 away=shelf.outage.seconds,
+                full_at=shelf.outage.full_at,
             )
 
     def is_lent_for_good(self, conn: _Conn) -> bool:
@@ -334,14 +337,21 @@ class ConnectionPool(Generic[_Conn]):
         with self._shelf.lock:
             self._timeouts += 1
         kind = for_driver(PoolTimeout, self._shelf.error_named("PoolTimeout"))
-        if late is None and self._shelf.outage.seconds:
-            late = self._shelf.outage.last
+        outage, seen = self._shelf.outage, self.statistics()
+        if seen.full_at is not None:
+            return kind(
+                f"no connection of {self.name!r} came free in time: the server lets in no more than"
+                f" {seen.full_at} of its {seen.max_size} ({str(outage.last).strip()}); {seen.in_use} in"
+                f" use, {seen.waiting} still waiting. Lower max_size to what the server and the role"
+                " allow, or raise their limits."
+            )
+        if late is None and outage.seconds:
+            late = outage.last
         if late is not None:
             return kind(
                 f"no connection of {self.name!r} could be opened in time: {str(late).strip()} "
                 "Look at the server and at what connect() connects to."
             )
-        seen = self.statistics()
         return kind(
             f"no connection of {self.name!r} came free in time: {seen.in_use} of {seen.max_size} in use, "
             f"{self._shelf.checking} in their check, {seen.waiting} still waiting. Give connections back "

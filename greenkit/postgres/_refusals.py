@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["is_hopeless"]
+__all__ = ["is_full", "is_hopeless"]
 
 # SQLSTATE 28xxx (who you are), 3D000 and 42501 (what you want), and TLS that one end does not accept.
 _HOPELESS = re.compile(
@@ -19,6 +19,14 @@ _HOPELESS = re.compile(
     | is\ not\ currently\ accepting\ connections
     | does\ not\ support\ SSL | SSL\ error:(?!.*unexpected\ eof) | certificate | private\ key\ file
     | authentication\ method\ .*not\ supported | channel\ binding | is\ not\ allowed\ to\ connect
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+# SQLSTATE 53300: the server, the role or the database has as many connections as it may.
+_FULL = re.compile(
+    r"""
+    too\ many\ (clients\ already | connections\ for\ (role|database|user)) | sorry,\ too\ many\ clients
+    | remaining\ connection\ slots\ are\ reserved | no\ more\ connections\ allowed
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -33,3 +41,11 @@ def is_hopeless(error: Exception) -> bool:
     lines = str(error).strip().splitlines()
     reasons = [line for line in lines if _REASON.search(line)] or lines
     return bool(reasons) and all(_HOPELESS.search(line) for line in reasons)
+
+
+def is_full(error: Exception) -> bool:
+    """Tell whether the server refused because it has as many connections as it may.
+
+    Switches: never.
+    """
+    return _FULL.search(str(error)) is not None

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from greenkit.errors import PoolClosedError, WaitTimeout
 from greenkit.postgres import _driver, _farewell
+from greenkit.postgres._deadline import current, lifted
 from greenkit.postgres._deadline import deadline as deadline_of_queries
-from greenkit.postgres._deadline import lifted
+from greenkit.postgres._growth import Growth
 from greenkit.postgres._loan import Member
 from greenkit.postgres._outage import Outage
 from greenkit.wait import Deadline
@@ -46,10 +47,12 @@ class Shelf:
         self.outage = Outage(patience=settings.reconnect_timeout, clock=settings.clock)
         self.idle: deque[Member] = deque()
         self.size = self.peak = self.created = self.thrown_away = 0
+        self._opening = 0  # of `size`, those whose connect is under way
         self.checking = 0  # connections whose check is under way
         self.check_error: Exception | None = None
         self.closed = False
         self.lock = RLock()  # guards the counters; never held across a switch
+        self.growth = Growth(self._open, self.put, self.outage, self.lock)
 
     @property
     def operational_error(self) -> type[Exception] | None:
@@ -76,7 +79,12 @@ class Shelf:
         if member is None and until.expired and self.check_error is not earlier:
             msg = f"the check of an idle connection lasted until the deadline: {self.check_error}"
             raise WaitTimeout(msg) from self.check_error
-        return member or self._connect_in_turn(until)
+        return member or self.growth.get(
+            until,
+            idle=self._pop,
+            refused=self.operational_error or _NoDriverError,
+            open_now=self._open_now,
+        )
 
     def find_nowait(self, until: Deadline = _NEVER) -> Member | None:
         """Return an idle connection that works, or None; waits only for a `check` of the user's.
@@ -86,11 +94,7 @@ class Shelf:
         Switches: may.
         """
         check = self.settings.check
-        while self.idle:
-            try:
-                member = self.idle.pop()
-            except IndexError:  # another native thread was faster
-                break
+        while (member := self._pop()) is not None:
             sound = check is None and self._is_wanted(member, self._now()) and member.looks_alive()
             if sound or self._passes(member, check, until):
                 return member
@@ -98,13 +102,41 @@ class Shelf:
 
     def add(self) -> None:
         """Open a connection and make it idle. Switches: may."""
-        member = self._open(Deadline.after(self.settings.timeout))
+        try:
+            member = self._open(Deadline.earliest(current(), Deadline.after(self.settings.timeout)))
+        except Exception as error:
+            refused = self.operational_error
+            if refused is not None and isinstance(error, refused) and not isinstance(error, WaitTimeout):
+                self.outage.bear(error, open_now=self._open_now())
+            raise
+        self.outage.end()
+        self.put(member)
+
+    def put(self, member: Member) -> None:
+        """Hand a sound connection to whoever waits for one, or make it idle; a closed pool closes it.
+
+        Switches: may, when the pool is closed.
+        """
+        if self.closed:
+            self.throw_away(member)
+            return
         member.idle_since = self._now()
-        self.idle.append(member)
+        with self.lock:
+            if not self.growth.give(member):
+                self.idle.append(member)
 
     def missing(self) -> int:
-        """Return how many connections `min_size` lacks; none while the server is away. Switches: never."""
-        return 0 if self.closed or self.outage.seconds else max(0, self.min_size - self.size)
+        """Return how many connections `min_size` lacks; none while the server refuses. Switches: never."""
+        return 0 if self.closed or self.outage.refuses else max(0, self.min_size - self.size)
+
+    def _pop(self) -> Member | None:
+        try:
+            return self.idle.pop()
+        except IndexError:  # another native thread may have been faster
+            return None
+
+    def _open_now(self) -> int:
+        return self.size - self._opening
 
     def receive(self, member: Member) -> None:
         """Make `member` idle, or close it when it is not fit to be lent again.
@@ -121,8 +153,7 @@ class Shelf:
             if not sound:
                 self.throw_away(member)
         if sound:
-            member.idle_since = now
-            self.idle.append(member)
+            self.put(member)
 
     def throw_away(self, member: Member) -> None:
         """Close `member` and see its backend off; it counts until that is done.
@@ -170,7 +201,9 @@ class Shelf:
         except IndexError:
             return  # lent in the meantime
         if self._passes(member, (self.settings.check or _ping) if ask else None):
-            self.idle.append(member)
+            with self.lock:
+                if not self.growth.give(member):
+                    self.idle.append(member)
 
     def outdate(self) -> None:
         """Have every connection there is now replaced: idle ones when next looked at. Switches: never."""
@@ -182,6 +215,7 @@ class Shelf:
         Switches: may.
         """
         self.closed = True
+        self.growth.close(f"the pool {self.settings.name!r} was closed while a connection was wanted")
         while self.idle:
             self.close_oldest()
 
@@ -191,9 +225,10 @@ class Shelf:
         Switches: never.
         """
         self.lock = RLock()  # another thread may have held the old one for ever
+        self.growth = Growth(self._open, self.put, self.outage, self.lock)
         forgotten = list(self.idle)
         self.idle = deque()
-        self.size = 0
+        self.size = self._opening = 0
         return forgotten
 
     def _passes(
@@ -233,25 +268,25 @@ class Shelf:
             member.generation == self._generation and self.size <= self.max_size and now < member.expires_at
         )
 
-    def _connect_in_turn(self, until: Deadline) -> Member:
-        refused = self.operational_error or _NoDriverError
-        return self.outage.connect(lambda: self._open(until), refused=refused, until=until)
-
     def _open(self, until: Deadline) -> Member:
         if self.closed:
             msg = f"the pool {self.settings.name!r} was closed while a connection was wanted"
             raise PoolClosedError(msg)
         with self.lock:
             self.size += 1  # reserve first: connecting switches, and it counts
+            self._opening += 1
             self.peak = max(self.peak, self.size)
         try:
-            with deadline_of_queries(until.timeout()), _farewell.counted():
+            # Not within whatever deadline is in force here: it may be of a caller that is served already.
+            with lifted(until.timeout()), _farewell.counted():
                 member = self._member_of(self._connect())
         except BaseException:
             with self.lock:
                 self.size -= 1
+                self._opening -= 1
             raise
         with self.lock:
+            self._opening -= 1
             self.created += 1
         return member
 

@@ -24,6 +24,8 @@ class ConnectionPoolStatistics:
         timeouts: Waits that ended with `PoolTimeout`.
         connect_errors: Attempts to connect that failed so far.
         away: Seconds since the server began to refuse; 0.0 while it lets us in.
+        full_at: Connections of this pool that were open when the server last refused another one because it
+            has as many as it may; None when it did not.
     """
 
     max_size: int
@@ -38,3 +40,4 @@ class ConnectionPoolStatistics:
     timeouts: int
     connect_errors: int
     away: float
+    full_at: int | None = None

@@ -147,7 +147,7 @@ attempt("no such name", nothing, host="nowhere.invalid", port=PORT)
 
 
 def in_a_pool():
-    """Have a pool give a silent server up, which closes late; return what came when."""
+    """Have a pool give a silent server up, which closes late, and ask it again; return what came when."""
     order = []
     told = gevent.event.Event()
     listener = socket.socket()
@@ -165,13 +165,15 @@ def in_a_pool():
 
     def borrow():
         port = listener.getsockname()[1]
-        pool = postgres.ConnectionPool(
-            lambda: driver.connect(host="127.0.0.1", port=port, user="postgres"), max_size=1, timeout=0.5
-        )
-        try:
-            pool.getconn()
-        except driver.OperationalError:
-            order.append("the slot came free")
+
+        def connect():
+            order.append("the pool connects")
+            return driver.connect(host="127.0.0.1", port=port, user="postgres")
+
+        pool = postgres.ConnectionPool(connect, max_size=1)
+        for timeout in (0.5, 2.0):
+            with contextlib.suppress(driver.OperationalError):
+                pool.getconn(timeout=timeout)
 
     _farewell.GRACE = 30.0
     server, caller = gevent.spawn(hold), gevent.spawn(borrow)

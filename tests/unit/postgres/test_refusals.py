@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from greenkit.postgres._refusals import is_hopeless
+from greenkit.postgres._refusals import is_full, is_hopeless
 
 AT = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
 
@@ -42,4 +42,20 @@ def test_a_refusal_for_good_is_known(words: str) -> None:
 )
 def test_what_may_heal_is_waited_out(words: str) -> None:
     """An outage, a restart and a full server are waited out, as is what nobody knows."""
+    assert not is_hopeless(Exception(words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        AT + 'FATAL:  too many connections for role "shop"',
+        AT + "FATAL:  sorry, too many clients already",
+        AT + "FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute",
+        'FATAL:  too many connections for database "shop"',
+        "FATAL:  no more connections allowed (max_client_conn)",
+    ],
+)
+def test_a_full_server_is_neither_away_nor_hopeless(words: str) -> None:
+    """Connections that are open go on being lent, and room may come."""
+    assert is_full(Exception(words))
     assert not is_hopeless(Exception(words))
