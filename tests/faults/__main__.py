@@ -20,7 +20,8 @@ def main() -> int:
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         plan = make_plan(
             seed, broker=options.broker, tasks=options.tasks, seconds=options.seconds, mode=options.mode,
-            only=tuple(options.only), plain=options.plain,
+            only=tuple(options.only), plain=options.plain, visibility=options.visibility,
+            concurrency=options.concurrency,
         )  # fmt: skip
         name = f"{plan.broker}-{'plain' if plan.plain else plan.mode}-{seed}"
         result = carry_out(plan, folder / name, loud=options.verbose)
@@ -40,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
     add("--broker", choices=("redis", "amqp"), default="redis")
     add("--tasks", type=int, default=3000, help="tasks per seed (3000)")
     add("--seconds", type=float, default=75.0, help="how long faults go on (75)")
+    add("--visibility", type=float, default=30.0, help="Redis' visibility timeout (30)")
+    add("--concurrency", type=int, default=60, help="tasks at once in each worker (60)")
     add("--mode", choices=("", *MODES), default="", help="how tasks meet their quota; drawn from the seed")
     add("--only", nargs="*", choices=sorted(KINDS), default=[], help="only these kinds of fault")
     add("--plain", action="store_true", help="plain celery -P gevent with psycogreen, without greenkit")

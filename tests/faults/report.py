@@ -17,7 +17,9 @@ def command(result: Result) -> str:
     """Return what runs the same plan again."""
     plan = result.plan
     words = f"./dev chaos --broker {plan.broker} --first-seed {plan.seed} --seeds 1 --tasks {plan.tasks}"
-    return words + f" --seconds {plan.seconds:g} --mode {plan.mode}" + (" --plain" if plan.plain else "")
+    words += f" --seconds {plan.seconds:g} --visibility {plan.visibility:g} --concurrency {plan.concurrency}"
+    words += f" --mode {plan.mode}" + (" --plain" if plan.plain else "")
+    return words + (f" --only {' '.join(plan.chosen)}" if plan.chosen else "")
 
 
 def line(result: Result) -> str:

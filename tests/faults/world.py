@@ -148,7 +148,7 @@ class World:
         life = f"{APPLICATION}-{name}-{self.lives[name]}"
         url = self.to_postgres.url
         worker.env["DATABASE_URL"] = f"{url}{'&' if '?' in url else '?'}application_name={life}"
-        worker._ready = " ready." if wait else ""
+        worker.ready = " ready." if wait else ""
         worker.start()
         self.say(f"{name} runs, pid {worker.pid}")
 

@@ -14,6 +14,7 @@ from greenkit.findings import Finding, Severity, render
 from greenkit.http import anthropic_client, openai_client, session, warmup
 from greenkit.limits import Estimate, Guess, Limiter, LimiterStatistics, Permit, Quota, Refusal
 from greenkit.pool import GreenPool, Outcome
+from greenkit.testing import FaultProxy, KillReport, Program, ProgramEnd, kill_at_every_switch
 from greenkit.wait import Deadline, FdWatch, Gate, Pass, WaitLine, WaitLineStatistics
 
 if TYPE_CHECKING:
@@ -113,3 +114,19 @@ def limiters_answer_with_what_they_say(llm: Limiter) -> None:
     assert_type(guess.guess(9), Guess)
     with permit as held:
         held.settle(tokens=3)
+
+
+def faults_are_named_and_ends_are_values(program: Program, end: ProgramEnd) -> None:
+    with FaultProxy(("127.0.0.1", 6379)) as proxy:
+        proxy.pause(direction="sideways")  # type: ignore[arg-type]
+        proxy.half_close("server")
+        assert_type(proxy.cut(2), int)
+    assert_type(program.stop(timeout=5.0), ProgramEnd)
+    assert_type(program.wait(1.0), ProgramEnd | None)
+    end.status = 0  # type: ignore[misc]
+
+
+def a_kill_is_thrown_at_every_switch() -> None:
+    report = kill_at_every_switch(WaitLine.acquire_nowait, lambda line: None, fresh=lambda: WaitLine(1))
+    assert_type(report, KillReport)
+    assert_type(report.points, int)

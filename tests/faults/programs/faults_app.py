@@ -32,6 +32,12 @@ from django.conf import settings
 CONCURRENCY = int(os.environ["FAULTS_CONCURRENCY"])
 VISIBILITY = float(os.environ["FAULTS_VISIBILITY"])
 ON_REDIS = os.environ["BROKER_URL"].startswith("redis")
+# Longer than any task may take, shorter than a run: what a killed worker held comes back within it. The lock
+# for giving back is kombu's: who is killed while it holds it would keep the others from it for five minutes.
+REDIS = {"visibility_timeout": VISIBILITY, "unacked_mutex_expire": 3}
+# What a task sends, its own retry too, is there when RabbitMQ says so, and not when it is written to a
+# socket.
+RABBITMQ = {"confirm_publish": True}
 WORKER = os.environ["FAULTS_WORKER"]
 
 
@@ -66,12 +72,7 @@ app.conf.update(
     task_default_queue="faults",
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
-    # Longer than any task may take, shorter than a run: what a killed worker held comes back within it. The
-    # lock for giving back is kombu's: who is killed while it holds it would keep the others from it for five
-    # minutes.
-    broker_transport_options=(
-        {"visibility_timeout": VISIBILITY, "unacked_mutex_expire": 3} if ON_REDIS else {}
-    ),
+    broker_transport_options=REDIS if ON_REDIS else RABBITMQ,
 )
 if not PLAIN:
     import greenkit.celery
