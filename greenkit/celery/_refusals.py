@@ -4,7 +4,8 @@ A Redis that is a replica after a fail-over, has no memory left or cannot save, 
 the channel of a task that took longer than its consumer time-out: kombu calls these channel errors,
 and Celery ends the worker (celery/worker/consumer/consumer.py 5.7, `start`), unless told otherwise by
 `broker_channel_error_retry`. What is wrong from the start, such as a queue that was declared in
-another way, still ends it: nobody will mend that while it waits.
+another way, still ends it: nobody will mend that while it waits. A state of the broker passes, so a
+worker that starts meanwhile waits too.
 """
 
 from __future__ import annotations
@@ -19,12 +20,22 @@ from celery.worker.state import maybe_shutdown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Pause", "RefusedError", "wait_for_refusing_broker"]
+__all__ = ["Pause", "RefusedError", "wait_at_start", "wait_for_refusing_broker"]
 
 _logger = get_logger(__name__)
 _SHORTEST, _LONGEST = 0.5, 10.0
 # A broker that took orders for this long has not been refusing since.
 _FORGOTTEN = 60.0
+# What Redis says of its state. By class where redis-py has one and takes the code off the text, else by code.
+_STATES = frozenset(
+    {"ReadOnlyError", "OutOfMemoryError", "BusyLoadingError", "MasterDownError", "ClusterDownError"}
+)
+_STATE_CODES = ("MISCONF", "NOREPLICAS", "UNBLOCKED", "READONLY", "OOM", "LOADING", "MASTERDOWN")
+_PRECONDITION_FAILED, _EXCHANGE, _QUEUE = (
+    406,
+    40,
+    50,
+)  # AMQP 0-9-1: reply code, method classes
 
 
 class RefusedError(ConnectionError):
@@ -46,6 +57,29 @@ def wait_for_refusing_broker(consumer: Any) -> Callable[..., None]:
             raise RefusedError(f"the broker refuses: {exc!r}") from exc
 
     return loop
+
+
+def wait_at_start(consumer: Any) -> Callable[[Any], None]:
+    """Return the start of the consumer's blueprint: connecting waits for a state of the broker to pass."""
+    start = consumer.blueprint.start
+
+    def patient_start(parent: Any) -> None:
+        try:
+            start(parent)
+        except consumer.channel_errors as exc:
+            if isinstance(exc, RefusedError) or not _passes(exc):
+                raise
+            raise RefusedError(f"the broker refuses: {exc!r}") from exc
+
+    return patient_start
+
+
+def _passes(exc: BaseException) -> bool:
+    """Tell whether a refusal is about the state of the broker, and not about what it was asked for."""
+    if getattr(exc, "reply_code", None) == _PRECONDITION_FAILED:
+        # A declaration that does not fit what is there never will; a channel closed for another reason may.
+        return (getattr(exc, "method_sig", None) or (0, 0))[0] not in (_EXCHANGE, _QUEUE)
+    return any(kind.__name__ in _STATES for kind in type(exc).__mro__) or str(exc).startswith(_STATE_CODES)
 
 
 class Pause:

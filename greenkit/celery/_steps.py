@@ -17,7 +17,7 @@ from greenkit.celery._again import SecondDeliveries
 from greenkit.celery._amqp import BulkAmqp
 from greenkit.celery._loop import GreenHub
 from greenkit.celery._redis import RedisLedger
-from greenkit.celery._refusals import Pause, wait_for_refusing_broker
+from greenkit.celery._refusals import Pause, wait_at_start, wait_for_refusing_broker
 
 __all__ = ["OneWriter"]
 
@@ -41,9 +41,15 @@ class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships 
         _upstream.notice_frozen_broker(consumer)
         _upstream.run_rate_limits_by_one_timer(consumer)
         consumer.loop = wait_for_refusing_broker(consumer)
+        consumer.blueprint.start = wait_at_start(consumer)
         consumer.hub.on_lost.append(partial(self.lost, consumer))
         pause = Pause(consumer)
         recover = consumer.on_connection_error_after_connected
+        never_connected = consumer.on_connection_error_before_connected
+
+        def on_no_connection(exc: BaseException) -> None:
+            never_connected(exc)
+            pause(exc)
 
         def on_connection_error(exc: BaseException) -> None:
             self.lost(consumer)
@@ -51,6 +57,7 @@ class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships 
             pause(exc)
 
         consumer.on_connection_error_after_connected = on_connection_error
+        consumer.on_connection_error_before_connected = on_no_connection
 
     def include_if(self, consumer: Any) -> bool:
         """Take part only when our loop runs the consumer."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import amqp
 import pytest
+import redis
 
 from greenkit.celery import _refusals
-from greenkit.celery._refusals import Pause, RefusedError, wait_for_refusing_broker
+from greenkit.celery._refusals import Pause, RefusedError, wait_at_start, wait_for_refusing_broker
 from greenkit.testing import FakeClock
 
 
@@ -46,6 +48,56 @@ def test_other_ends_of_the_loop_are_as_they_were(error: BaseException) -> None:
     """A lost connection, a shutdown and a defect are not refusals."""
     with pytest.raises(type(error)):
         wait_for_refusing_broker(consumer_that(error))()
+
+
+def starts_and(raises: BaseException) -> None:
+    """Start a consumer whose blueprint raises."""
+
+    def start(parent: object) -> None:
+        raise raises
+
+    consumer = consumer_that(raises)
+    consumer.channel_errors = (redis.ResponseError, amqp.ChannelError)
+    consumer.blueprint = SimpleNamespace(start=start)
+    wait_at_start(consumer)(consumer)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        redis.ReadOnlyError("You can't write against a read only replica."),
+        redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."),
+        redis.ResponseError("MISCONF Valkey is configured to save RDB snapshots, but"),
+        redis.ResponseError("NOREPLICAS Not enough good replicas to write."),
+        redis.ResponseError("UNBLOCKED force unblock from blocking operation, instance state changed"),
+        amqp.PreconditionFailed("unknown delivery tag 9", (60, 80)),
+        amqp.PreconditionFailed("delivery acknowledgement on channel 1 timed out"),
+    ],
+)
+def test_a_worker_that_starts_waits_for_a_state_to_pass(error: BaseException) -> None:
+    """Connecting, mingling and declaring are refused as the loop is: reconnected on, from the first time."""
+    with pytest.raises(RefusedError) as caught:
+        starts_and(error)
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"),
+        redis.exceptions.NoPermissionError("this user has no permissions to run the 'set' command"),
+        amqp.PreconditionFailed("inequivalent arg 'x-max-priority' for queue 'q'", (50, 10)),
+        amqp.PreconditionFailed("inequivalent arg 'type' for exchange 'e'", (40, 10)),
+        amqp.AccessRefused("access to queue 'q' refused", (50, 10)),
+        GoneError(),
+        RefusedError("of the loop"),
+    ],
+)
+def test_what_is_wrong_from_the_start_still_ends_a_worker(error: BaseException) -> None:
+    """A declaration that does not fit, a right that is missing: as it was."""
+    with pytest.raises(type(error)) as caught:
+        starts_and(error)
+    assert caught.value is error
 
 
 @pytest.fixture
