@@ -34,7 +34,13 @@ VISIBILITY = float(os.environ["FAULTS_VISIBILITY"])
 ON_REDIS = os.environ["BROKER_URL"].startswith("redis")
 # Longer than any task may take, shorter than a run: what a killed worker held comes back within it. The lock
 # for giving back is kombu's: who is killed while it holds it would keep the others from it for five minutes.
-REDIS = {"visibility_timeout": VISIBILITY, "unacked_mutex_expire": 3}
+REDIS = {
+    "visibility_timeout": VISIBILITY,
+    "unacked_mutex_expire": 3,
+    # kombu looks for them every 100 seconds only, which is the product of these two.
+    "unacked_restore_interval": 2,
+    "unacked_restore_throttle": 1,
+}
 # What a task sends, its own retry too, is there when RabbitMQ says so, and not when it is written to a
 # socket.
 RABBITMQ = {"confirm_publish": True}
