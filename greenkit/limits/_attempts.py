@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from greenkit.errors import LimitTimeout
 from greenkit.limits._bell import sleep
 from greenkit.limits._feedback import LONGEST_PAUSE, Ending, ending_of, worth_another
+from greenkit.limits._from_async import entered
 from greenkit.limits._line import NORMAL, RETRY
 from greenkit.limits._permit import NEW, Permit
 from greenkit.responses import read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from types import TracebackType
 
     from greenkit.limits._door import Door
@@ -135,17 +136,45 @@ class Attempts:
         while True:
             self._entered = False
             yield self
-            if not self._entered:
-                msg = (
-                    f"attempt {self.number} of {self._door.name!r} was not entered: what the loop did was "
-                    "not limited, and is not tried again. In the loop write `with attempt:`"
-                )
-                raise RuntimeError(msg)
-            if self.backoff is None:
+            backoff = self._backoff_after()
+            if backoff is None:
                 return
-            sleep(self.backoff)
-            self.number += 1
-            self.backoff = None
+            sleep(backoff)
+            self._go_on()
+
+    async def __aiter__(self) -> AsyncIterator[Attempts]:
+        """Yield itself as `for` does; in an `async for` write `async with attempt:`.
+
+        Raises:
+            RuntimeError: The attempt was not entered, so nothing was limited and nothing is tried again.
+
+        Switches: never; the coroutine waits.
+        """
+        import asyncio  # late: programs without coroutines do not load it
+
+        self._begin()
+        while True:
+            self._entered = False
+            yield self
+            backoff = self._backoff_after()
+            if backoff is None:
+                return
+            await asyncio.sleep(backoff)
+            self._go_on()
+
+    def _backoff_after(self) -> float | None:
+        """Return how long to wait before the next attempt; None when there is none."""
+        if not self._entered:
+            msg = (
+                f"attempt {self.number} of {self._door.name!r} was not entered: what the loop did was "
+                "not limited, and is not tried again. In the loop write `with attempt:`"
+            )
+            raise RuntimeError(msg)
+        return self.backoff
+
+    def _go_on(self) -> None:
+        self.number += 1
+        self.backoff = None
 
     def _begin(self) -> None:
         self._until = self._door._terms.clock.now() + self._deadline
@@ -201,6 +230,28 @@ class Attempts:
         asked = min(answer.retry_after or 0.0, LONGEST_PAUSE) if alone else 0.0
         self.backoff = self._backoff(error, asked, since)
         return self.backoff is not None
+
+    async def __aenter__(self) -> Permit:
+        """Wait for this attempt's permit in a coroutine.
+
+        Raises:
+            LimitTimeout: It cannot come before the deadline; caused by the last failure.
+
+        Switches: never; the coroutine waits.
+        """
+        return await entered(self.__enter__, self._give_back)
+
+    def _give_back(self, error: BaseException) -> None:
+        self._permit._end(error)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool:
+        """End the permit, as leaving a `with` block does.
+
+        Switches: never.
+        """
+        return self.__exit__(kind, error, trace)
 
     def _is_alone(self) -> bool:
         """Count a 429, and tell whether others went since this call's last, and none of them was refused."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from greenkit import facts
 from greenkit.limits._feedback import Ending, ending_of
+from greenkit.limits._from_async import entered
 from greenkit.responses import read
 
 if TYPE_CHECKING:
@@ -104,6 +105,31 @@ class Permit:
         if facts.listeners:
             facts.emit(facts.PermitGranted(door.name, self.waited))
         return self
+
+    async def __aenter__(self) -> Permit:
+        """Enter from a coroutine: it waits in the same line, and its loop goes on.
+
+        Raises:
+            LimitTimeout: It cannot go in time. RuntimeError: The permit was used before, or is held.
+
+        Switches: never; the coroutine waits.
+        """
+        self._since = sys.exc_info()[1]
+        if not self._state and not self._door._take_nowait(self._costs):  # it answers with what is in the way
+            self._state = HELD
+            if facts.listeners:
+                facts.emit(facts.PermitGranted(self._door.name, self.waited))
+            return self
+        return await entered(self.__enter__, self._end)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """End the call, as leaving a `with` block does.
+
+        Switches: never.
+        """
+        self._end(error)
 
     def _enter_taken(self) -> Permit:
         entered = _ENTERED.get(self._state)
