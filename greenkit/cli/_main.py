@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from greenkit import __version__
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -51,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="greenkit", description="Run Python programs patched by gevent, and prove that it worked."
     )
+    parser.add_argument("--version", action="version", version=f"greenkit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="patch this process, then run a Python program in it")
     modes = run.add_mutually_exclusive_group()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from greenkit import facts
 from greenkit.errors import LimitTimeout, WouldWait
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from greenkit.limits._rules import Amounts
     from greenkit.limits._terms import Terms
 
+    P = ParamSpec("P")
     T = TypeVar("T")
     Cost = float | Callable[..., float]
 
@@ -228,7 +229,7 @@ class Door:
 
     def limited(
         self, *, timeout: float | None = None, priority: str = "normal", **costs: Cost
-    ) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    ) -> Callable[[Callable[P, T]], Callable[P, T]]:
         """Return a decorator that runs each call of a function under a permit.
 
         Args:
@@ -242,11 +243,11 @@ class Door:
         """
         lane_of(priority)  # a typing mistake shows where it is, not at the first call
 
-        def decorate(fn: Callable[..., T]) -> Callable[..., T]:
+        def decorate(fn: Callable[P, T]) -> Callable[P, T]:
             refuse_deferred(fn)
 
             @wraps(fn)
-            def run(*args: Any, **kwargs: Any) -> T:
+            def run(*args: P.args, **kwargs: P.kwargs) -> T:
                 with self.permit(timeout=timeout, priority=priority, **_evaluated(costs, args, kwargs)):
                     return fn(*args, **kwargs)
 

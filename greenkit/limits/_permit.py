@@ -16,6 +16,7 @@ from greenkit.responses import read
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Literal
 
     from greenkit.limits._door import Door
     from greenkit.limits._rules import Amounts
@@ -44,7 +45,7 @@ class Refusal:
     limiter: str
     retry_after: float
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> Literal[False]:
         return False
 
 
@@ -79,6 +80,9 @@ class Permit:
     def __repr__(self) -> str:
         costs = ", ".join(f"{name}={cost:g}" for name, cost in self.costs.items())
         return f"<Permit of {self._door.name!r}, {costs}, {_SHOWN[self._state]}>"
+
+    def __bool__(self) -> Literal[True]:
+        return True
 
     @property
     def costs(self) -> dict[str, float]:

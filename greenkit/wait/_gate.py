@@ -5,7 +5,7 @@ A pool takes a limiter, but the rooms are strangers; they meet in these two prot
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -35,7 +35,8 @@ class Pass(Protocol):
 class Gate(Protocol):
     """Decide when work may start; `greenkit.limits.Limiter` is one."""
 
-    def permit(self, *, timeout: float | None = None, **costs: float) -> Pass:
+    # `Any`: a limiter has options of its own (`priority=`) among the keywords.
+    def permit(self, *, timeout: float | None = None, **costs: Any) -> Pass:
         """Return a pass for work of these costs; it is taken by entering it.
 
         Args:

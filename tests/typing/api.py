@@ -130,3 +130,39 @@ def a_kill_is_thrown_at_every_switch() -> None:
     report = kill_at_every_switch(WaitLine.acquire_nowait, lambda line: None, fresh=lambda: WaitLine(1))
     assert_type(report, KillReport)
     assert_type(report.points, int)
+
+
+def the_lazy_door_is_typed() -> None:
+    import greenkit
+
+    assert_type(greenkit.Limiter, type[Limiter])
+    assert_type(greenkit.GreenPool(2, limiter=greenkit.Limiter("llm", requests="1/s")), GreenPool)
+    error: GreenkitError = greenkit.RateLimited("later", retry_after=1.0)
+    assert_type(greenkit.offload(len, "ab", timeout=1.0), int)
+    del error
+
+
+def a_refusal_is_told_by_its_truth(llm: Limiter) -> None:
+    answer = llm.try_permit()
+    if not answer:
+        assert_type(answer, Refusal)
+        assert_type(answer.retry_after, float)
+    else:
+        assert_type(answer, Permit)
+
+
+def limited_keeps_the_parameters(llm: Limiter) -> None:
+    @llm.limited(tokens=1)
+    def ask(prompt: str, *, model: str) -> int:
+        return len(prompt + model)
+
+    assert_type(ask("a", model="b"), int)
+    ask(1, model="b")  # type: ignore[arg-type]
+
+
+async def coroutines_take_permits(llm: Limiter) -> None:
+    async with llm.permit(timeout=1.0) as permit:
+        assert_type(permit, Permit)
+    async for attempt in llm.attempts(deadline=1.0):
+        async with attempt as permit:
+            assert_type(permit, Permit)
