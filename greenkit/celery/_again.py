@@ -47,10 +47,15 @@ class SecondDeliveries:
         def on_message(message: Any) -> Any:
             if _redelivered(message) and (self._was_acked(message) or self._still_runs(message)):
                 return None
-            if isinstance(message.headers, dict):
-                # Not when the broker has it, which AMQP does not say, but when it is written.
-                message.ack_log_error = partial(self._ack, message.ack_log_error, _key(message.headers))
-            return receive(message)
+            if not isinstance(message.headers, dict):
+                return receive(message)
+            # Not when the broker has it, which AMQP does not say, but when it is written.
+            message.ack_log_error = partial(self._ack, message.ack_log_error, _key(message.headers))
+            try:
+                return receive(message)
+            finally:
+                # The request has it. A message that holds itself waits for the garbage collector.
+                del message.ack_log_error
 
         return on_message
 

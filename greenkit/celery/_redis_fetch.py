@@ -3,7 +3,7 @@
 kombu waits with BRPOP, which takes a message without booking it: an answer lost on the wire is a
 task lost. Here nothing waits inside the server. When all lists are empty the server tells us of the
 first message that comes (`CLIENT TRACKING`, Redis 6), whatever the number of queues and priorities;
-a server that cannot is asked ten times a second.
+a server that cannot is asked ten times a second. A large message comes alone (`_redis_large.py`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from kombu.utils.scheduling import round_robin_cycle
 
+from greenkit.celery._redis_large import return_held, return_stale, take
 from greenkit.celery._redis_scripts import (
     FETCH,
+    LARGE,
+    LEFT,
     MOST,
     MOST_BYTES,
     Fetched,
@@ -38,6 +41,11 @@ __all__ = ["Fetch"]
 _logger = get_logger(__name__)
 # Seconds between two looks at empty lists: when the server tells of messages, and when it does not.
 _TOLD, _UNTOLD = 1.0, 0.1
+# After a large message, as many come one by one before the next batch: they seldom come alone.
+_ALONE = 16
+_ANY = 2**40
+# Seconds between two looks whether a call is answered; one that both have seen is late.
+_PATIENCE = 5.0
 
 
 class Fetch:
@@ -53,10 +61,12 @@ class Fetch:
         self._calls = 0
         self._call = ""
         self._script = ""
-        self._asked: list[str] = []
+        self._asked: list[tuple[str, str]] = []  # key of the list, queue
         self._booked = ""
         # There may be a backlog; an empty answer costs one round trip.
         self._more, self._pushed = True, False
+        self._alone, self._large = 1, LARGE  # nothing is known yet of what there is
+        self._late = ""
         self._looks = self._closed = False
         self._followed: Any = None
         self._notices: _Notices | None = None
@@ -64,6 +74,9 @@ class Fetch:
         channel._brpop_start = self._start
         channel._brpop_read = channel.handlers["BRPOP"] = self._read
         channel.qos.append = self._append
+        self._restore_visible = channel.qos.restore_visible
+        channel.qos.restore_visible = self._restore
+        self._watch = consumer.hub.call_repeatedly(_PATIENCE, self._notice_silence)
 
     @property
     def waits(self) -> bool:
@@ -76,6 +89,7 @@ class Fetch:
         Switches: never.
         """
         self._closed = True
+        self._watch.cancel()
         if self._notices is not None:
             self._notices.close()
         call, self._call = self._call, ""
@@ -106,7 +120,7 @@ class Fetch:
         lists = [
             (channel._q_for_pri(queue, step), queue) for step in channel.priority_steps for queue in queues
         ]
-        self._asked = [queue for _, queue in lists]
+        self._asked = lists
         self._calls += 1
         self._call = f"{self._name}.{self._calls}"
         self._pushed = False
@@ -121,7 +135,7 @@ class Fetch:
         connection.send_command(
             "EVALSHA", self._script, len(keys), *(channel.global_keyprefix + key for key in keys),
             room, MOST_BYTES, repr(time.time()), len(queues) if fair else 1, self._call,
-            *map(booking_end, self._asked),
+            0 if self._alone else self._large, *(booking_end(queue) for _, queue in lists),
         )  # fmt: skip
 
     def _prepare(self, connection: Any) -> bool:
@@ -177,17 +191,59 @@ class Fetch:
         if not call and answer:  # of BRPOP
             queue = bytes_to_str(answer[0]).rsplit(channel.sep, 1)[0]
             return self._deliver([(queue, answer[1], "")])
-        asked = self._asked
-        batch = [
-            (asked[at], item, bytes_to_str(tag))
-            for at, item, tag in zip(answer[::3], answer[1::3], answer[2::3], strict=True)
-        ]
-        self._more = bool(batch) or self._pushed or not self._script
+        batch, left = self._booked_batch(answer), answer[-1:] == [LEFT]
+        if left:
+            if self._alone:
+                batch = self._take(call, *self._asked[answer[-3]])
+            else:
+                self._alone = _ALONE
+        elif not batch:
+            self._large = LARGE
+        self._more = bool(batch) or left or self._pushed or not self._script
         if not (self._more or self._looks):
             self._looks = True
             told = self._notices is not None and self._notices.open
             self.consumer.hub.call_later(_TOLD if told else _UNTOLD, self._look)
         return self._deliver(batch)
+
+    def _booked_batch(self, answer: list[Any]) -> list[tuple[str, bytes, str]]:
+        return [
+            (self._asked[at][1], item, bytes_to_str(tag))
+            for at, item, tag in zip(answer[::3], answer[1::3], answer[2::3], strict=True)
+            if tag != LEFT
+        ]
+
+    def _take(self, call: str, source: str, queue: str) -> list[tuple[str, bytes, str]]:
+        """Take one message, and book it from here."""
+        self._call = call  # what fails halfway is put right on the next connection
+        self._alone -= 1
+        try:
+            taken = take(self.channel, call, source, f"{call}.1", booking_end(queue))
+        except self.channel.ResponseError as exc:
+            if type(exc).__name__ != "OutOfMemoryError":
+                raise
+            return_held(self.channel, call)
+            # Only a script may move what is there then, which is what makes room.
+            self._alone, self._large = 0, _ANY
+            taken = None
+        self._call = ""
+        if taken is None:
+            return []
+        if len(taken[0]) > LARGE:
+            self._alone = _ALONE
+        return [(queue, *taken)]
+
+    def _notice_silence(self) -> None:
+        """Raise when a call has had no answer since the look before: of a dead connection none will come."""
+        if self._call and self._call == self._late:
+            raise ConnectionError(f"the broker did not answer for {_PATIENCE:g} s and more")
+        self._late = self._call
+
+    def _restore(self, *args: Any, **kwargs: Any) -> None:
+        if self._late and self._call == self._late:
+            return  # the broker is silent, and asking it this would only make that known later
+        return_stale(self.channel)
+        self._restore_visible(*args, **kwargs)
 
     def _answer(self, call: str, **options: Any) -> Any:
         client = self.channel.client
@@ -254,6 +310,8 @@ class Fetch:
         qos = self.channel.qos
         if qos._dirty:
             qos._flush()
+        if len(message.body or b"") > LARGE:
+            message._raw = None  # it goes back from its booking, and need not stay here while the task runs
         qos._quick_append(delivery_tag, message)
 
 

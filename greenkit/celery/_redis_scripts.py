@@ -14,39 +14,53 @@ from uuid import uuid4
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 
+from greenkit.celery._redis_large import return_held
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["FETCH", "MOST", "MOST_BYTES", "Fetched", "booked_by", "give_back", "unsupported"]
+__all__ = ["FETCH", "LARGE", "LEFT", "MOST", "MOST_BYTES", "Fetched", "booked_by", "give_back", "unsupported"]
 
 # More at once would keep the other tasks waiting while Celery unpacks them.
 MOST = 32
 # Reached, the call ends, with the message that reached it: other clients of the server wait meanwhile.
 MOST_BYTES = 256 * 1024
+# A script copies a message five times while other clients wait: a larger one is moved (`_redis_large.py`).
+LARGE = 64 * 1024
+# In place of a delivery tag: the message was too large, or none was asked for.
+LEFT = b"left"
 # Seconds a call that was given up is remembered; what has not arrived by then does not.
 _REMEMBERED = 3600
 
 # KEYS: of this call, the hash of unacknowledged messages, its index, the lists in the order to look.
-# ARGV: how many, how many bytes, the time now, how many neighbouring lists take turns, the call's name;
-# for each list how the booking of its messages ends.
-# Returns (position of the list, message, delivery tag, "" when not booked) for each, flat.
+# ARGV: how many, how many bytes, the time now, how many neighbouring lists take turns, the call's name,
+# above how many bytes a message is left where it is (0: take none at all); for each list how the
+# booking of its messages ends.
+# Returns (position of the list, message, delivery tag, "" when not booked) for each, flat; of a message
+# that is left (position, "", "left"), the last.
 FETCH = """
-local most, room, width = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+local most, room, width, large = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[6])
 local got, count, size = {}, 0, 0
 if redis.call('EXISTS', KEYS[1]) == 1 then return got end
-for first = 4, #KEYS, width do
+for first = 4, (large > 0 and #KEYS or 0), width do
   local dry = 0
   while dry < width and count < most and size < room do
     dry = 0
     for at = first, first + width - 1 do
       local item = count < most and size < room and redis.call('RPOP', KEYS[at])
-      if item then
+      if item and #item > large then
+        redis.call('RPUSH', KEYS[at], item)
+        got[#got + 1] = at - 4
+        got[#got + 1] = ''
+        got[#got + 1] = 'left'
+        return got
+      elseif item then
         count, size = count + 1, size + #item
         local tag = ''
         if item:byte() == 123 and item:byte(-1) == 125 then
           tag = ARGV[5] .. '.' .. count
           redis.call('ZADD', KEYS[3], ARGV[3], tag)
-          redis.call('HSET', KEYS[2], tag, '[' .. item .. ARGV[at + 2])
+          redis.call('HSET', KEYS[2], tag, '[' .. item .. ARGV[at + 3])
         end
         got[#got + 1] = at - 4
         got[#got + 1] = item
@@ -58,7 +72,9 @@ for first = 4, #KEYS, width do
   end
 end
 if count == 0 then
-  for at = 4, #KEYS do redis.call('LLEN', KEYS[at]) end
+  for at = 4, #KEYS do
+    if redis.call('LLEN', KEYS[at]) > 0 then return {at - 4, '', 'left'} end
+  end
 end
 return got
 """
@@ -128,6 +144,7 @@ def booked_by(channel: Any, call: str) -> dict[str, Any]:
         for tag in tags:
             pipe.hget(channel.unacked_key, tag)
         values = pipe.execute()[1:]
+    return_held(channel, call)
     found: dict[str, Any] = {}
     for tag, value in zip(tags, values, strict=True):
         if value:

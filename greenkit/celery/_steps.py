@@ -73,12 +73,8 @@ class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships 
         redis = driver == "redis"
         if driver == "amqp":
             BulkAmqp.attach(consumer)
-        events = getattr(consumer.event_dispatcher, "connection", None)
-        if redis and events is not None and events.transport.driver_type == "redis":
-            _upstream.no_second_silence(events.default_channel)
         self._kept = redis and self.ledger.attach(consumer.task_consumer.channel)
         if self._kept:
-            _upstream.no_second_silence(consumer.task_consumer.channel)
             _open_window(consumer)
 
     def lost(self, consumer: Any) -> None:

@@ -99,6 +99,7 @@ def notice_frozen_broker(consumer: Any) -> None:
             connection = make(heartbeat=heartbeat, **options)
             if connection.transport.driver_type == "redis":
                 connection.transport_options.setdefault("socket_timeout", _PATIENCE)
+                no_second_silence(connection.transport, consumer.hub)
             connection.close = _quiet(connection.close)
             return consumer.ensure_connected(connection)
 
@@ -148,20 +149,42 @@ def run_rate_limits_by_one_timer(consumer: Any) -> None:
     consumer.timer.call_after = call_once
 
 
-def no_second_silence(channel: Any) -> None:
-    """Have a Redis command that timed out fail at once.
+def no_second_silence(transport: Any, loop: Any) -> None:
+    """Have a Redis command that timed out fail at once, on every channel of the transport.
 
     redis-py 8 tries again three times, after growing pauses and with a time-out each, and the
     consumer would stand still for minutes. A connection that was merely closed is opened again.
+    What kombu asks every second, that bindings live on, it asks for ever of a dead connection: the
+    first failure is raised in the loop.
     """
     from redis.backoff import NoBackoff
     from redis.exceptions import ConnectionError as RedisConnectionError
     from redis.retry import Retry
 
     retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
-    for pool in (channel.pool, channel.async_pool):
-        if hasattr(pool, "set_retry"):
-            pool.set_retry(retry)
+    lost: list[Exception] = []
+
+    class Impatient(transport.Channel):  # type: ignore[misc]  # kombu ships no types
+        def _get_pool(self, *args: Any, **kwargs: Any) -> Any:  # kombu/transport/redis.py 5.3 to 5.7
+            pool = super()._get_pool(*args, **kwargs)
+            if hasattr(pool, "set_retry"):
+                pool.set_retry(retry)
+            return pool
+
+        def maybe_refresh_binding_expiry(self) -> None:  # kombu 5.7
+            if lost:
+                return
+            try:
+                super().maybe_refresh_binding_expiry()
+            except self.connection_errors as exc:
+                lost.append(exc)
+                loop.call_soon(_raise_first, lost)
+
+    transport.Channel = Impatient
+
+
+def _raise_first(errors: list[Exception]) -> None:
+    raise errors[0]
 
 
 def share_backend(backend: Any) -> None:

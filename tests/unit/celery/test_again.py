@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -77,3 +79,18 @@ def test_one_that_was_killed_or_rejected_or_retried_runs(world: World) -> None:
     rejected = Message()
     world.receive(rejected)
     assert world.received == [fresh, retry, killed, rejected]
+
+
+def test_a_message_is_gone_with_its_task(world: World) -> None:
+    """Not with the next run of the garbage collector: a large one is megabytes."""
+    gc.disable()
+    try:
+        message = Message(redelivered=False)
+        kept = weakref.ref(message)
+        world.receive(message)
+        assert len(world.received) == 1
+        world.received.clear()
+        del message
+        assert kept() is None
+    finally:
+        gc.enable()

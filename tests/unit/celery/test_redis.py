@@ -30,6 +30,7 @@ class Broker:
         self._quick_ack = self._dirty.add
         self._on_collect = SimpleNamespace(cancel=lambda: None)
         self._quick_append = self._delivered.__setitem__
+        self.restore_visible = lambda: None
 
     def _remove_from_indices(self, tag: str, pipe: list[str]) -> None:
         pipe.append(tag)
@@ -77,6 +78,9 @@ class Loop:
         self.todo: list[Callable[[], None]] = []
         self.on_tick: set[Callable[[], None]] = set()
 
+    def call_repeatedly(self, seconds: float, callback: Callable[[], None]) -> Any:
+        return SimpleNamespace(cancel=lambda: None)
+
     def run_soon_quietly(self) -> None:
         todo, self.todo = self.todo, []
         for callback in todo:
@@ -103,7 +107,7 @@ class Setting:
         self.in_hand: list[Any] = []
         self.consumer = SimpleNamespace(
             blueprint=SimpleNamespace(state=RUN), app=SimpleNamespace(conf=conf),
-            pool=SimpleNamespace(requests=lambda: self.in_hand),
+            pool=SimpleNamespace(requests=lambda: self.in_hand), hub=self.loop,
         )  # fmt: skip
         self.ledger = RedisLedger(self.consumer, self.loop)  # type: ignore[arg-type]
 
