@@ -296,3 +296,18 @@ def test_a_redis_that_refuses_is_waited_for(greenkit_valkey: ValkeyServer, tmp_p
             worker.wait(lambda: int(worker.notes.get("ended") or 0) >= 20 and settled(broker))
             assert runs(worker) == [1] * 20
             assert worker.end() == 0
+
+
+@pytest.mark.parametrize("rate", [5, 10, 100])
+def test_a_rate_limit_lets_through_what_it_says(worker: Worker, rate: int) -> None:
+    """A hundred tasks wait on an idle worker, over a reconnect too; one a second would take longer."""
+    conf = {"task_annotations": {"celery_app.count": {"rate_limit": f"{rate}/s"}}}
+    for number in range(100):
+        worker.send("count", number, 0.0)
+    with worker.running("-P", "gevent", "-c", "200", "--prefetch-multiplier", "1", TEST_CONF=repr(conf)):
+        worker.wait(lambda: worker.notes.hlen("runs") >= 20)
+        assert worker.notes.client_kill_filter(_type="normal", skipme=True) > 0
+        worker.wait(lambda: worker.notes.hlen("runs") == 100 and settled(worker), 60)
+        assert "Connection to broker lost" in worker.text()
+        assert runs(worker) == [1] * 100
+        assert worker.end() == 0
