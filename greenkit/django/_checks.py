@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -16,6 +18,7 @@ from gevent import monkey
 from greenkit import postgres
 from greenkit.django import _settings
 from greenkit.django.postgresql._options import pool_options
+from greenkit.django.postgresql._pool import AliasPool
 from greenkit.errors import ConfigError
 from greenkit.findings import Finding, Severity
 
@@ -62,20 +65,49 @@ def find_in_database(alias: str, database: dict[str, Any], *, patched: bool) -> 
     Switches: never.
     """
     engine = database.get("ENGINE")
-    if engine not in (*_OURS, *_STOCK):
-        return
     where = f"DATABASES[{alias!r}]"
+    if engine not in (*_OURS, *_STOCK):
+        yield from _find_other_engine(where, str(engine))
+        return
     age = database.get("CONN_MAX_AGE", 0)
     wanted = database.get("OPTIONS", {}).get("pool")
     if engine in _OURS:
         try:
             options = pool_options(wanted) or {}
-        except ImproperlyConfigured as error:
+            if options:
+                AliasPool(_nothing, **options)  # opens nothing, and says what is wrong with the values
+        except (ImproperlyConfigured, TypeError, ValueError) as error:
             yield Finding("GK602", Severity.ERROR, f"{where}: {error}", hint='Use "pool": {"max_size": 10}.')
             return
         if options.get("pgbouncer"):
             yield from _find_session_settings(where, database["OPTIONS"])
     yield from _find_in_lifetimes(where, engine, wanted=wanted, age=age, patched=patched)
+
+
+def _find_other_engine(where: str, engine: str) -> Iterator[Finding]:
+    """Look at engines that wrap a PostgreSQL engine: their base decides which pool there is."""
+    base = sys.modules.get(f"{engine}.base")  # Django has imported it, or nobody uses it
+    kind = getattr(base, "DatabaseWrapper", None)
+    if not isinstance(kind, type) or issubclass(kind, _wrapper_of("greenkit.django.postgresql")):
+        return
+    stock = _wrapper_of("django.db.backends.postgresql")
+    if issubclass(kind, stock) and monkey.is_module_patched("socket"):
+        yield Finding(
+            "GK608",
+            Severity.WARNING,
+            f"{where} uses {engine}, which builds on Django's own PostgreSQL engine: greenkit's pool, "
+            "deadlines and psycopg2's wait callback are not part of it.",
+            hint="docs/howto/layer-engines.md shows how to build it on greenkit.django.postgresql.",
+        )
+
+
+def _wrapper_of(engine: str) -> type:
+    wrapper: type = importlib.import_module(f"{engine}.base").DatabaseWrapper
+    return wrapper
+
+
+def _nothing() -> None:
+    """Be what a pool connects with that is never used."""
 
 
 def _find_in_lifetimes(where: str, engine: str, *, wanted: Any, age: Any, patched: bool) -> Iterator[Finding]:
@@ -85,6 +117,15 @@ def _find_in_lifetimes(where: str, engine: str, *, wanted: Any, age: Any, patche
             Severity.ERROR,
             f"{where} has a pool and CONN_MAX_AGE={age!r}: Django would hold on to what the pool lends.",
             hint='Remove CONN_MAX_AGE; OPTIONS["pool"]["max_lifetime"] is the pool\'s word for it.',
+        )
+    elif patched and wanted and engine in _STOCK:
+        ours = _OURS[engine.endswith("postgis")]
+        yield Finding(
+            "GK607",
+            Severity.ERROR,
+            f"{where} uses Django's own pool in a green process: a greenlet killed while it waits for a"
+            " connection costs the pool that connection for good.",
+            hint=f'"ENGINE": "{ours}" has a pool that loses none, with the same OPTIONS["pool"].',
         )
     elif patched and not wanted:
         ours = _OURS[engine.endswith("postgis")]

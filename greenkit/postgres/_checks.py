@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check"]
 
+_LONG = 1.0  # seconds in all, at a line, from which on a finding says so
+
 
 def check() -> tuple[Finding, ...]:
     """Return what is wrong with the loaded drivers and the pools of this process.
@@ -24,7 +26,7 @@ def check() -> tuple[Finding, ...]:
 
     Switches: never.
     """
-    leaks = tuple(one for pool in pools() for one in _check_pool(pool))
+    leaks = tuple(one for pool in pools() for one in (*_check_pool(pool), *_check_holders(pool)))
     if not monkey.is_module_patched("socket"):
         return leaks
     return (*_check_psycopg2(), *_check_psycopg3(), *leaks)
@@ -101,5 +103,24 @@ def _check_pool(pool: ConnectionPool[Any]) -> tuple[Finding, ...]:
             hint="Borrow with `with pool.connection() as conn:`.",
             where=where.partition(" in ")[0],
             evidence=tuple(where.splitlines()),
+        ),
+    )
+
+
+def _check_holders(pool: ConnectionPool[Any]) -> tuple[Finding, ...]:
+    held = sorted(pool.idle_holders.items(), key=lambda item: -item[1])
+    long = [(where, seconds) for where, seconds in held if seconds >= _LONG]
+    if not long:
+        return ()
+    where, seconds = long[0]
+    return (
+        Finding(
+            "GK306",
+            Severity.WARNING,
+            f"Callers of the pool {pool.name!r} waited while others held its connections with no query"
+            f" running: {seconds:.1f} s in all at {where}.",
+            hint="Commit and give the connection back before you wait for something else than the database.",
+            where=where.rpartition(" ")[0],
+            evidence=tuple(f"{place}: {total:.1f} s" for place, total in long),
         ),
     )

@@ -11,6 +11,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import random
+from configparser import Error as ConfigParserError
+from configparser import RawConfigParser
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -33,6 +37,13 @@ __all__ = ["CONNECT_TIMEOUT", "attempts", "connect", "connect_timeout", "connect
 CONNECT_TIMEOUT = 130.0
 """Seconds for a connect whose DSN names no `connect_timeout`, as in psycopg 3."""
 
+_VARIABLES = {
+    "host": "PGHOST",
+    "hostaddr": "PGHOSTADDR",
+    "port": "PGPORT",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+    "load_balance_hosts": "PGLOADBALANCEHOSTS",
+}
 _Timeout = for_driver(QueryTimeout, psycopg2.OperationalError)
 
 
@@ -46,15 +57,15 @@ def connecting(plain: Callable[..., Any]) -> Callable[..., Any]:
         factory = guarded(GuardedConnection, connection_factory or extensions.connection)
         if any(options.values()) or extensions.get_wait_callback() is None:  # async, or not green
             return plain(dsn, connection_factory=factory, **options)
-        failure: Exception | None = None
-        for attempt in attempts(dsn):
+        failures: list[psycopg2.OperationalError] = []
+        for attempt in attempts(dsn, failures):
             try:
                 return plain(attempt, connection_factory=factory, **options)
             except psycopg2.OperationalError as error:  # noqa: PERF203 - the next may answer
+                failures.append(_named(error, attempt))
                 if current().expired:
-                    raise
-                failure = error
-        raise failure or psycopg2.OperationalError("there is no host to connect to")
+                    raise _all_of(failures) from error
+        raise _all_of(failures)
 
     return _connect
 
@@ -93,36 +104,90 @@ def connect_timeout(dsn: str) -> float | None:
     return float(value) if float(value) > 0 else None
 
 
-def attempts(dsn: str) -> Iterator[str]:
+def attempts(dsn: str, failures: list[psycopg2.OperationalError]) -> Iterator[str]:
     """Yield a DSN for each address `dsn` means, resolving a name when its turn has come.
 
-    A DSN with nothing to resolve and one host is yielded as it is.
+    A DSN with nothing to resolve and one host is yielded as it is. A name that cannot be resolved is put
+    into `failures`.
 
     Raises:
-        psycopg2.OperationalError: None of the names could be resolved.
+        psycopg2.OperationalError: The numbers of hosts, addresses and ports do not fit together.
 
     Switches: may.
     """
-    parts: dict[str, str] = extensions.parse_dsn(dsn)
+    parts = _with_defaults(extensions.parse_dsn(dsn))
     hosts, addresses = _list(parts, "host"), _list(parts, "hostaddr")
+    _must_fit(hosts, addresses, _list(parts, "port"))
     single = max(len(hosts), len(addresses)) <= 1 and (addresses or not _is_name(_at(hosts, 0)))
-    # A service file's hosts are libpq's secret.
-    if single or "service" in parts or os.environ.get("PGSERVICE"):
+    if single:
         yield dsn
         return
-    limit, failures, found_any = connect_timeout(dsn), [], False
+    limit = connect_timeout(dsn)
     for one in _in_turn(parts, hosts, addresses):
         try:
             found = [one["hostaddr"]] if one["hostaddr"] else _resolve(one["host"], one["port"], limit)
         except OSError as error:
-            failures.append(f'could not translate host name "{one["host"]}" to address: {error}')
+            msg = f'could not translate host name "{one["host"]}" to address: {error}'
+            failures.append(psycopg2.OperationalError(msg))
             continue
         for address in found:
-            found_any = True
             named = {**one, "hostaddr": address}
             yield extensions.make_dsn(**{key: value for key, value in named.items() if value})
-    if not found_any:
-        raise psycopg2.OperationalError("\n".join(failures))
+
+
+def _with_defaults(parts: dict[str, str]) -> dict[str, str]:
+    """Fill in, as libpq does, what `parts` leaves open: from the service, then from the environment."""
+    service = parts.get("service") or os.environ.get("PGSERVICE", "")
+    found = {**(_service(service) if service else {}), **parts}
+    for name, variable in _VARIABLES.items():
+        if not found.get(name) and os.environ.get(variable):
+            found[name] = os.environ[variable]
+    # An attempt names everything: libpq would look the service's hosts up again.
+    if found.get("host") or found.get("hostaddr"):
+        found.pop("service", None)
+    return found
+
+
+def _service(name: str) -> dict[str, str]:
+    """Return what libpq's service files say of `name`; a service that is not found is libpq's error."""
+    folder = os.environ.get("PGSYSCONFDIR", "/etc/postgresql-common")
+    own = os.environ.get("PGSERVICEFILE") or str(Path("~/.pg_service.conf").expanduser())
+    for file in (own, f"{folder}/pg_service.conf"):
+        parser = RawConfigParser(interpolation=None, comment_prefixes=("#",), delimiters=("=",), strict=False)
+        with suppress(OSError, ConfigParserError):
+            parser.read_string(Path(file).read_text())
+        if parser.has_section(name):
+            return dict(parser.items(name))
+    return {}
+
+
+def _must_fit(hosts: list[str], addresses: list[str], ports: list[str]) -> None:
+    count = max(len(hosts), len(addresses))
+    if hosts and addresses and len(hosts) != len(addresses):
+        msg = f"could not match {len(hosts)} host names to {len(addresses)} hostaddr values"
+        raise psycopg2.OperationalError(msg)
+    if len(ports) > 1 and len(ports) != count:
+        msg = f"could not match {len(ports)} port numbers to {count} hosts"
+        raise psycopg2.OperationalError(msg)
+
+
+def _named(error: psycopg2.OperationalError, attempt: str) -> psycopg2.OperationalError:
+    """Return `error` with the host it is about, where libpq does not name it."""
+    host = extensions.parse_dsn(attempt).get("host", "")
+    if not host or host in str(error):
+        return error
+    named = type(error)(f'connection to server at "{host}" failed: {str(error).strip()}')
+    return named.with_traceback(error.__traceback__)
+
+
+def _all_of(failures: list[psycopg2.OperationalError]) -> psycopg2.OperationalError:
+    """Return the error of the only attempt, or the last one's class with a line for each."""
+    if len(failures) == 1:
+        return failures[0]
+    if not failures:
+        return psycopg2.OperationalError("there is no host to connect to")
+    reasons = dict.fromkeys(str(error).strip() for error in failures)  # a host may have had two turns
+    return type(failures[-1])("\n".join(reasons))
 
 
 def _in_turn(parts: dict[str, str], hosts: list[str], addresses: list[str]) -> Iterator[dict[str, str]]:
@@ -136,12 +201,12 @@ def _in_turn(parts: dict[str, str], hosts: list[str], addresses: list[str]) -> I
     for want in wants:
         for at in order:
             here = {"host": _at(hosts, at), "hostaddr": _at(addresses, at)}
-            port = ports[at] if len(ports) > 1 else ports[0]
+            port = ports[at] if len(ports) > 1 else ports[0]  # `_must_fit()` has counted them
             yield {**parts, **here, "port": port, "target_session_attrs": want}
 
 
 def _list(parts: dict[str, str], name: str) -> list[str]:
-    value = parts.get(name) or os.environ.get(f"PG{name.upper()}", "")
+    value = parts.get(name, "")
     return value.split(",") if value else []
 
 

@@ -15,7 +15,7 @@ from greenkit.wait import Deadline
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["current", "deadline", "lifted"]
+__all__ = ["current", "deadline", "for_query", "lifted", "passed"]
 
 _NONE = Deadline.after(None)
 _current: ContextVar[Deadline] = ContextVar("greenkit.postgres.deadline", default=_NONE)
@@ -44,6 +44,27 @@ def current() -> Deadline:
     Switches: never.
     """
     return _current.get()
+
+
+def for_query(seconds: float | None) -> Deadline:
+    """Return the deadline of a query that begins now on a connection whose `query_timeout` is `seconds`.
+
+    A `deadline()` in force replaces it, so that a block may give a long query more time.
+
+    Switches: never.
+    """
+    until = _current.get()
+    return until if seconds is None or until is not _NONE else Deadline.after(seconds)
+
+
+def passed(seconds: float | None) -> str:
+    """Return the words for a query that was cancelled at the end of its time. Switches: never."""
+    if seconds is None or _current.get() is not _NONE:
+        return "the query passed its deadline; it was cancelled"
+    return (
+        f"the query took longer than the pool's query_timeout ({seconds:g} s); it was cancelled. Give a long "
+        "query more time with greenkit.postgres.deadline(seconds)."
+    )
 
 
 @contextmanager

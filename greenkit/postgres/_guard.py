@@ -84,7 +84,7 @@ class GuardedConnection(extensions.connection):
 
     `gk_user` is the greenlet in a call, `gk_interrupt` what ended its wait, `gk_cancel` the
     greenlet that is delivering somebody's `cancel()`, `gk_mark` changes when a transaction ends,
-    `gk_watch` is what the callback waits with.
+    `gk_watch` is what the callback waits with, `gk_query_timeout` the pool's seconds for each query.
     """
 
     gk_user: Any = None
@@ -92,6 +92,7 @@ class GuardedConnection(extensions.connection):
     gk_interrupt: BaseException | None = None
     gk_cancel: Any = None
     gk_watch: FdWatch | None = None
+    gk_query_timeout: float | None = None
 
     def cursor(self, name: Any = None, cursor_factory: Any = None, *args: Any, **options: Any) -> Any:
         """Return psycopg2's cursor, guarded. Switches: never."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gevent import Greenlet, monkey
-from greenlet import getcurrent
+from greenlet import GreenletExit, getcurrent
 
 from greenkit.postgres import _driver, _farewell
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Member", "OwnerEnd"]
 
 _TRAIL = 8
+_thread_id: Callable[[], int] = monkey.get_original("_thread", "get_ident")
 
 
 class OwnerEnd(Protocol):
@@ -34,10 +36,13 @@ class Member:
         "_look",
         "_trail",
         "conn",
+        "ended_well",
         "expires_at",
         "fd",
         "generation",
+        "holder",
         "idle_since",
+        "lent_at",
         "on_owner_end",
         "owner",
         "raw",
@@ -52,6 +57,9 @@ class Member:
         self.generation = generation
         self.idle_since = 0.0
         self.owner: Any = None
+        self.ended_well = True
+        self.lent_at = 0.0
+        self.holder: Any = None  # the greenlet; of a native thread its number
         self.on_owner_end: OwnerEnd | None = None
         self.fd: int = self.raw.fileno()
         self._look: Callable[[int], list[object]] = _farewell.poller(self.fd).poll
@@ -60,6 +68,10 @@ class Member:
     def __call__(self, owner: object) -> None:
         """Be the link of the borrowing greenlet: it has ended. Runs in the hub, or in a dying thread."""
         if self.on_owner_end is not None:
+            # Killed, its value is the GreenletExit; failed, it is not successful.
+            self.ended_well = not isinstance(owner, Greenlet) or (
+                owner.successful() and not isinstance(owner.value, GreenletExit)
+            )
             self.on_owner_end(self, in_hub=isinstance(owner, Greenlet))
 
     def looks_alive(self) -> bool:
@@ -73,8 +85,11 @@ class Member:
         """Hear of the borrower's end, and note its stack if a `trail` is wanted. Switches: never."""
         if trail:
             self._trail = _trail()
-        owner = getcurrent()
+        self.lent_at = monotonic()
+        self.holder = owner = getcurrent()
         if not isinstance(owner, Greenlet):
+            if not monkey.is_module_patched("socket"):
+                self.holder = _thread_id()
             owner = _end_of_thread()
         if owner is not None:
             self.owner, self.on_owner_end = owner, on_owner_end
@@ -82,7 +97,7 @@ class Member:
 
     def settle(self) -> None:
         """Note that it was given back. Switches: never."""
-        owner, self.owner, self.on_owner_end = self.owner, None, None
+        owner, self.owner, self.on_owner_end, self.holder = self.owner, None, None, None
         if owner is not None:
             owner.unlink(self)
 

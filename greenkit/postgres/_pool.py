@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -19,6 +20,7 @@ from greenkit import facts
 from greenkit._clock import MONOTONIC, Clock
 from greenkit.errors import PoolClosedError, WaitTimeout
 from greenkit.postgres import _registry
+from greenkit.postgres._borrowers import IdleHolders, borrowers, in_words, is_being_killed
 from greenkit.postgres._deadline import current, deadline
 from greenkit.postgres._driver import raw
 from greenkit.postgres._errors import PoolTimeout, TooManyRequests, for_driver
@@ -66,7 +68,9 @@ class ConnectionPool(Generic[_Conn]):
         check: Called with a connection before it is lent; raise to have it replaced. The pool
             already sees, without a round trip, when the server has hung up.
         reset: Called with a connection when it comes back, after the rollback; raise to have it
-            thrown away.
+            thrown away. Without it, the connection of a killed borrower is closed: nobody gets the
+            locks and settings that its session may still have.
+        query_timeout: Seconds for each query where no `deadline()` is in force; None sets no end.
         pgbouncer: The server is PgBouncer in transaction mode: statements are not prepared, and
             `configure`, whose settings others would get, is refused.
         reuse_taken_back: Lend a connection again whose borrower ended without giving it back.
@@ -91,6 +95,7 @@ class ConnectionPool(Generic[_Conn]):
         configure: Callable[[_Conn], object] | None = None,
         check: Callable[[_Conn], object] | None = None,
         reset: Callable[[_Conn], object] | None = None,
+        query_timeout: float | None = None,
         pgbouncer: bool = False,
         reuse_taken_back: bool = False,
         name: str = "postgres",
@@ -105,6 +110,7 @@ class ConnectionPool(Generic[_Conn]):
         self._stale: dict[int, Any] = {}
         self._taken_back = self._timeouts = 0
         self._leaked, self._leaked_at = 0, ""
+        self._idle_holders = IdleHolders(self._members_lent, lambda: self._line.statistics().waiting)
         self.name = name
         facts.register("connections", self)
         _registry.add(self)
@@ -129,6 +135,11 @@ class ConnectionPool(Generic[_Conn]):
     def leaks(self) -> tuple[int, str]:
         """Return how many borrowers' ends cost a connection, and where the last of them borrowed."""
         return self._leaked, self._leaked_at
+
+    @property
+    def idle_holders(self) -> dict[str, float]:
+        """Return, by line, the seconds a connection was held with no query running while callers waited."""
+        return dict(self._idle_holders.seconds)
 
     @contextmanager
     def connection(self, *, timeout: float | None = None) -> Iterator[_Conn]:
@@ -198,7 +209,8 @@ class ConnectionPool(Generic[_Conn]):
             raise ValueError(msg)
         try:
             member.settle()
-            self._shelf.receive(member)
+            killed = sys.exc_info()[1] is not None and is_being_killed()
+            self._shelf.receive(member, suspect=killed and not self.is_cleaned_by_reset())
         finally:
             line.release()
         if not self._upkeep.runs:
@@ -295,11 +307,19 @@ class ConnectionPool(Generic[_Conn]):
                 connect_errors=shelf.outage.errors,
                 away=shelf.outage.seconds,
                 full_at=shelf.outage.full_at,
+                borrowers=borrowers(self._lent.values()),
             )
 
     def is_lent_for_good(self, conn: _Conn) -> bool:
         """Tell whether the end of its borrower does not end the loan; to be overridden. Switches: never."""
         return False
+
+    def is_cleaned_by_reset(self) -> bool:
+        """Tell whether `reset` clears what a killed borrower left; to be overridden. Switches: never."""
+        return self._settings.reset is not None
+
+    def _members_lent(self) -> list[Member]:
+        return list(self._lent.values())  # asked anew each time: a fork makes another dict
 
     def _until(self, timeout: float | None) -> Deadline:
         own = Deadline.after(self._settings.timeout if timeout is None else timeout)
@@ -313,6 +333,7 @@ class ConnectionPool(Generic[_Conn]):
             kind = for_driver(TooManyRequests, self._shelf.error_named("TooManyRequests"))
             msg = f"{most} wait for a connection of {self.name!r} already, which is its max_waiting"
             raise kind(msg)
+        self._idle_holders.watch()
         try:
             line.acquire(timeout=until.timeout())
         except WaitTimeout:
@@ -338,11 +359,13 @@ class ConnectionPool(Generic[_Conn]):
             self._timeouts += 1
         kind = for_driver(PoolTimeout, self._shelf.error_named("PoolTimeout"))
         outage, seen = self._shelf.outage, self.statistics()
+        holders = in_words(seen.borrowers)
+        self._idle_holders.note(seen.borrowers)
         if seen.full_at is not None:
             return kind(
                 f"no connection of {self.name!r} came free in time: the server lets in no more than"
                 f" {seen.full_at} of its {seen.max_size} ({str(outage.last).strip()}); {seen.in_use} in"
-                f" use, {seen.waiting} still waiting. Lower max_size to what the server and the role"
+                f" use, {seen.waiting} still waiting. {holders}Lower max_size to what the server and the role"
                 " allow, or raise their limits."
             )
         if late is None and outage.seconds:
@@ -354,8 +377,8 @@ class ConnectionPool(Generic[_Conn]):
             )
         return kind(
             f"no connection of {self.name!r} came free in time: {seen.in_use} of {seen.max_size} in use, "
-            f"{self._shelf.checking} in their check, {seen.waiting} still waiting. Give connections back "
-            "sooner, raise max_size, or send less."
+            f"{self._shelf.checking} in their check, {seen.waiting} still waiting. {holders}Give "
+            "connections back sooner, raise max_size, or send less."
         )
 
     def _owner_ended(self, member: Member, /, *, in_hub: bool) -> None:
@@ -378,7 +401,8 @@ class ConnectionPool(Generic[_Conn]):
     def _bring_home(self, member: Member, line: WaitLine) -> None:
         try:
             if self._settings.reuse_taken_back:
-                self._shelf.receive(member)
+                suspect = not member.ended_well and not self.is_cleaned_by_reset()
+                self._shelf.receive(member, suspect=suspect)
             else:
                 # Somebody may still hold a reference: lent to two, it would freeze the process.
                 self._shelf.throw_away(member)

@@ -21,7 +21,7 @@ from psycopg2 import extensions
 from greenkit.errors import WaitTimeout
 from greenkit.postgres import _cancel, _farewell
 from greenkit.postgres._connect import connect, connect_timeout
-from greenkit.postgres._deadline import current
+from greenkit.postgres._deadline import current, for_query, passed
 from greenkit.postgres._errors import QueryTimeout, for_driver
 from greenkit.postgres._guard import GuardedConnection
 from greenkit.wait import Deadline, FdWatch
@@ -66,11 +66,12 @@ def wait_callback(conn: Any) -> None:
         _stop(conn, watch, conn.gk_interrupt)  # psycopg2 goes on to its next statement: not this time
         return
     try:
-        _pump(conn, watch, current())
+        until = current() if (seconds := _query_timeout(conn)) is None else for_query(seconds)
+        _pump(conn, watch, until)
     except psycopg2.Error:
         raise  # the connection itself failed: nobody is left to cancel
     except WaitTimeout:
-        _stop(conn, watch, _Timeout("the query passed its deadline; it was cancelled"))
+        _stop(conn, watch, _Timeout(passed(_query_timeout(conn))))
     except BaseException as interrupt:
         _stop(conn, watch, interrupt)
 
@@ -122,6 +123,10 @@ def _watch(conn: Any) -> FdWatch:
         else:
             _watches[conn] = watch
     return watch
+
+
+def _query_timeout(conn: Any) -> float | None:
+    return conn.gk_query_timeout if isinstance(conn, GuardedConnection) else None
 
 
 def _pump(conn: Any, watch: FdWatch, until: Deadline) -> None:

@@ -27,7 +27,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from greenkit.errors import WaitTimeout
 from greenkit.postgres import _cancel, _farewell
-from greenkit.postgres._deadline import current, lifted
+from greenkit.postgres._deadline import current, for_query, lifted, passed
 from greenkit.postgres._errors import QueryTimeout, for_driver
 from greenkit.wait import Deadline, FdWatch
 
@@ -111,8 +111,9 @@ def _set(module: Any, name: str, value: Any) -> None:
 def _wait_on(self: Any, gen: Any, interval: float = 0.0, timeout: float | None = None) -> Any:
     """Be `Connection.wait`: with the deadline in force, and an idle connection when interrupted."""
     own = Deadline.after(timeout)
+    limit = self.__dict__.get("gk_query_timeout")
     try:
-        return _drive(gen, _watch(self), Deadline.earliest(current(), own))
+        return _drive(gen, _watch(self), Deadline.earliest(for_query(limit), own))
     except psycopg.Error:
         raise
     except OSError as closed:
@@ -121,7 +122,7 @@ def _wait_on(self: Any, gen: Any, interval: float = 0.0, timeout: float | None =
         if own.expired:
             raise _PsycopgTimeout("wait timeout expired") from None
         _stop(self, gen)
-        raise _Timeout("the query passed its deadline; it was cancelled") from None
+        raise _Timeout(passed(limit)) from None
     except BaseException:
         _stop(self, gen)
         raise

@@ -11,6 +11,7 @@ import random
 import sys
 from _thread import RLock  # native also after patching (gevent 26 leaves this name alone)
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from greenkit.errors import PoolClosedError, WaitTimeout
@@ -138,14 +139,20 @@ class Shelf:
     def _open_now(self) -> int:
         return self.size - self._opening
 
-    def receive(self, member: Member) -> None:
+    def receive(self, member: Member, *, suspect: bool = False) -> None:
         """Make `member` idle, or close it when it is not fit to be lent again.
+
+        Args:
+            member: What its borrower gave back, or lost by ending.
+            suspect: A kill ended its borrower, which may have left locks and settings in the session.
 
         Switches: may.
         """
         now, sound = self._now(), False
         try:
-            sound = not self.closed and self._is_wanted(member, now) and self._wipe(member)
+            # Behind PgBouncer a session's state is not the connection's, and closing it would clear nothing.
+            fit = not (self.closed or (suspect and not self.settings.pgbouncer))
+            sound = fit and self._is_wanted(member, now) and self._wipe(member)
         except Exception:
             # A failed rollback or reset: it is not sound.
             _log.debug("%s: a connection could not be reset", self.settings.name, exc_info=True)
@@ -294,6 +301,9 @@ class Shelf:
         if self._driver is None:
             self._driver = _driver.driver_of(conn)
         status = _driver.status_of(_driver.raw(conn))
+        if self.settings.query_timeout is not None:
+            with suppress(AttributeError):  # psycopg2's own class: without `install()` nothing could keep it
+                _driver.raw(conn).gk_query_timeout = self.settings.query_timeout
         try:
             if self.settings.pgbouncer and hasattr(conn, "prepare_threshold"):
                 conn.prepare_threshold = None  # another server process would not know the statement

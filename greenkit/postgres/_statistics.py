@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from greenkit.postgres._borrowers import Borrower
 
 __all__ = ["ConnectionPoolStatistics"]
 
@@ -26,6 +30,7 @@ class ConnectionPoolStatistics:
         away: Seconds since the server began to refuse; 0.0 while it lets us in.
         full_at: Connections of this pool that were open when the server last refused another one because it
             has as many as it may; None when it did not.
+        borrowers: Who holds what is lent, the longest first.
     """
 
     max_size: int
@@ -41,3 +46,4 @@ class ConnectionPoolStatistics:
     connect_errors: int
     away: float
     full_at: int | None = None
+    borrowers: tuple[Borrower, ...] = ()

@@ -127,6 +127,10 @@ def test_checks_name_what_is_wrong_and_how_to_mend_it(greenkit_postgres) -> None
         "as_set_up": [],
         "bouncer": [["GK606", 40, True]],
         "room": [["GK605", 30, True]],
+        "own_pool": [["GK607", 40, True]],
+        "on_stock": [["GK608", 30, True]],
+        "on_ours": [],
+        "strings": [[["GK602", 40, True]]] * 5,
     }
     stock = run("dj_checks.py", greenkit_postgres.dsn, "psycopg2", "green", "stock")
     assert stock["as_set_up"] == [["GK301", 40, True], ["GK604", 30, True]]

@@ -54,6 +54,16 @@ def test_a_borrower_killed_at_any_switch_costs_no_connection(greenkit_database: 
     assert seen["peak"] <= seen["size"]
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_kill_while_somebody_cancels_costs_no_connection(greenkit_database: str, driver: str) -> None:
+    """Borrower or canceller struck at any switch, the pool's only connection works for the next borrower."""
+    seen = run("pg_kill_points.py", greenkit_database, driver, "cancel")
+    assert seen["problem"] == ""
+    assert min(seen["victims"]["borrower"], seen["victims"]["canceller"]) > 0, seen
+    assert seen["canceled"] > 0, "nobody was cancelled"
+    assert seen["peak"] <= seen["size"]
+
+
 def test_the_kill_points_see_a_pool_that_forgets_base_exceptions(greenkit_database: str) -> None:
     """The twin is found out at some of them."""
     seen = run("pg_kill_points.py", greenkit_database, "psycopg2", "twin")

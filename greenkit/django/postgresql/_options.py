@@ -11,7 +11,8 @@ __all__ = ["DEFAULT_MAX_SIZE", "pool_options"]
 DEFAULT_MAX_SIZE = 10
 _NAMES = (
     "min_size", "max_size", "timeout", "max_waiting", "max_lifetime", "max_idle", "reconnect_timeout",
-    "pgbouncer", "name",
+    "configure", "check", "reset", "query_timeout", "pgbouncer", "name",
+    "release_between_queries",
 )  # fmt: skip
 _NEEDLESS = ("num_workers", "open")  # psycopg_pool's, for what ours does by itself
 
@@ -40,5 +41,7 @@ def pool_options(value: Any) -> dict[str, Any] | None:
         msg = f"OPTIONS['pool'] has {', '.join(unknown)}; greenkit's pool knows {', '.join(_NAMES)}"
         raise ImproperlyConfigured(msg)
     options = {name: setting for name, setting in value.items() if name in _NAMES}
-    options.setdefault("max_size", max(DEFAULT_MAX_SIZE, options.get("min_size", 0)))
+    if "max_size" not in options:
+        least = options.get("min_size", 0)  # of another type the pool says what it should be
+        options["max_size"] = max(DEFAULT_MAX_SIZE, least) if isinstance(least, int) else DEFAULT_MAX_SIZE
     return options

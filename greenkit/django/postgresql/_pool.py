@@ -22,9 +22,18 @@ class AliasPool(ConnectionPool[Any]):
     """
 
     def __init__(
-        self, connect: Callable[[], Any], *, check: Callable[[Any], object] | None, **options: Any
+        self,
+        connect: Callable[[], Any],
+        *,
+        check: Callable[[Any], object] | None = None,
+        reset: Callable[[Any], object] | None = None,
+        release_between_queries: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(connect, check=check, reuse_taken_back=True, **options)
+        self._resets = reset is not None
+        self.release_between_queries = release_between_queries
+        ready = _in_autocommit(reset)
+        super().__init__(connect, check=check, reset=ready, reuse_taken_back=True, **options)
         self._check = check  # where psycopg_pool has it, and Django looks
         self._wrappers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
@@ -38,7 +47,32 @@ class AliasPool(ConnectionPool[Any]):
         """Note whose connection `conn` is now. Switches: never."""
         self._wrappers[id(conn)] = wrapper
 
+    def is_cleaned_by_reset(self) -> bool:
+        """Tell whether the settings name a `reset`: Django's autocommit clears nothing. Switches: never."""
+        return self._resets
+
     def is_lent_for_good(self, conn: Any) -> bool:
         """Tell whether `conn` outlives its borrower: others were given its wrapper. Switches: never."""
         wrapper = self._wrappers.get(id(conn))
         return wrapper is not None and wrapper.connection is conn and wrapper.allow_thread_sharing
+
+
+def _in_autocommit(reset: Any) -> Callable[[Any], None]:
+    """Return what gives a connection back in autocommit, as Django expects it, after the user's `reset`."""
+    if reset is None:
+        return _to_autocommit
+    if not callable(reset):
+        msg = f"reset is {reset!r}; it must be a function that takes a connection, or None"
+        raise TypeError(msg)
+
+    def reset_and_commit(conn: Any) -> None:
+        _to_autocommit(conn)
+        reset(conn)
+        _to_autocommit(conn)
+
+    return reset_and_commit
+
+
+def _to_autocommit(conn: Any) -> None:
+    if not conn.autocommit:
+        conn.autocommit = True

@@ -8,6 +8,9 @@ cooperative when the first connection is opened. Loaded by Django.
 from __future__ import annotations
 
 import copy
+import itertools
+import weakref
+from contextlib import suppress
 from functools import cache
 from typing import Any, ClassVar
 
@@ -20,8 +23,11 @@ from gevent import monkey
 from greenkit import postgres
 from greenkit.django.postgresql._options import pool_options
 from greenkit.django.postgresql._pool import AliasPool
+from greenkit.django.postgresql._releasing import releasing
 
 __all__ = ["DatabaseWrapper"]
+
+_cursor_numbers = itertools.count(1)
 
 
 class DatabaseWrapper(django_base.DatabaseWrapper):  # type: ignore[misc]
@@ -32,6 +38,13 @@ class DatabaseWrapper(django_base.DatabaseWrapper):  # type: ignore[misc]
     _lender: AliasPool | None = None
     settings_dict: dict[str, Any]
     connection: Any
+    run_on_commit: list[Any]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._chunked: list[Any] = []
+        self._cursors: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._kept = 0  # set-ups under way, which need the connection between their queries
 
     @property
     def pool(self) -> AliasPool | None:
@@ -49,9 +62,9 @@ class DatabaseWrapper(django_base.DatabaseWrapper):  # type: ignore[misc]
     def _make_pool(self, options: dict[str, Any]) -> AliasPool:
         self._check_settings(options)
         options.setdefault("name", self.alias)
-        check = self._ping if self.settings_dict["CONN_HEALTH_CHECKS"] else None
+        options.setdefault("check", self._ping if self.settings_dict["CONN_HEALTH_CHECKS"] else None)
         try:
-            made = AliasPool(self._open_for_pool, check=check, reset=_to_autocommit, **options)
+            made = AliasPool(self._open_for_pool, **options)
         except (TypeError, ValueError) as error:
             msg = f"DATABASES[{self.alias!r}]['OPTIONS']['pool']: {error}"
             raise ImproperlyConfigured(msg) from error
@@ -108,6 +121,57 @@ class DatabaseWrapper(django_base.DatabaseWrapper):  # type: ignore[misc]
             lender.lend_to(self, conn)
         return conn
 
+    def connect(self) -> None:
+        """Borrow and set up as Django does; what that asks the server keeps the connection. Switches: may."""
+        self._kept += 1
+        try:
+            super().connect()
+        finally:
+            self._kept -= 1
+
+    def make_cursor(self, cursor: Any) -> Any:
+        """Return Django's cursor; with `release_between_queries` its end may be the connection's."""
+        return self._noted(super().make_cursor(cursor))
+
+    def make_debug_cursor(self, cursor: Any) -> Any:
+        """Return Django's logging cursor, treated alike."""
+        return self._noted(super().make_debug_cursor(cursor))
+
+    def set_autocommit(self, *args: Any, **options: Any) -> None:
+        """Do what Django does; the end of the outermost `atomic()` comes here. Switches: may."""
+        super().set_autocommit(*args, **options)
+        self.release()
+
+    def run_and_clear_commit_hooks(self) -> None:
+        """Run what waits for the commit, without a connection where it is not needed. Switches: may."""
+        self.release()
+        super().run_and_clear_commit_hooks()
+
+    def release(self) -> None:
+        """Give the connection back if `release_between_queries` is set and nothing needs its session.
+
+        Kept are transactions, open cursors, connections without autocommit and those shared with others.
+        Switches: may.
+        """
+        lender = self._lender
+        if lender is None or not lender.release_between_queries or self.connection is None:
+            return
+        if self._kept or self.in_atomic_block or not self.autocommit or self.allow_thread_sharing:
+            return
+        if any(not chunk.closed for chunk in self._chunked) or any(not c.closed for c in self._cursors):
+            return
+        self._cursors.clear()
+        hooks = self.run_on_commit  # close() drops them, and they are about to run
+        self.close()  # not `_close()`: engines built on this one forget in it what they know of the session
+        self.run_on_commit = hooks
+
+    def _noted(self, cursor: Any) -> Any:
+        lender = self._lender
+        if lender is None or not lender.release_between_queries:
+            return cursor
+        self._cursors.add(cursor)
+        return releasing(cursor, self)
+
     def _close(self) -> None:
         conn, lender = self.connection, self._lender
         if conn is None:
@@ -119,7 +183,27 @@ class DatabaseWrapper(django_base.DatabaseWrapper):  # type: ignore[misc]
                 # Forgotten first: giving back may switch, and a kill there must not leave the
                 # wrapper with a connection somebody else has.
                 self.connection = self._lender = None
-                lender.putconn(conn)
+                try:
+                    self._close_chunked()
+                finally:
+                    lender.putconn(conn)
+
+    def chunked_cursor(self) -> Any:
+        """Return a server-side cursor, with a name no other of the process has. Switches: may."""
+        # Django counts per wrapper; the next borrower of the session would begin with the same name.
+        self._named_cursor_idx = next(_cursor_numbers)
+        cursor = super().chunked_cursor()
+        self._chunked = [other for other in self._chunked if not other.closed]
+        self._chunked.append(cursor)
+        return cursor
+
+    def _close_chunked(self) -> None:
+        """Close what abandoned iterators left open: their end would reach another borrower's session."""
+        chunked, self._chunked = self._chunked, []
+        for cursor in chunked:
+            if not cursor.closed:
+                with suppress(self.Database.Error):  # in a failed transaction; the rollback ends it
+                    cursor.cursor.close()
 
     def _open_for_pool(self) -> Any:
         params = self.get_connection_params()
@@ -165,8 +249,3 @@ def make_cooperative() -> None:
 @cache
 def _install_psycopg3() -> None:
     postgres.install("psycopg")
-
-
-def _to_autocommit(conn: Any) -> None:
-    if not conn.autocommit:
-        conn.autocommit = True

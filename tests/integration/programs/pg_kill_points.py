@@ -1,13 +1,17 @@
 """Kill borrowers at every switch of borrowing, asking and giving back; then the pool must be whole.
 
-`MORE`: "twin" for a pool that undoes its reservation on `Exception` only.
+`MORE`: "twin" for a pool that undoes its reservation on `Exception` only, "cancel" for somebody
+who cancels the first borrower's query meanwhile.
 """
+
+from contextlib import suppress
 
 from pg_world import DRIVER, MORE, Eye, answer, connect, driver, gevent, postgres, until
 
 from greenkit.testing import kill_at_every_switch
 
-SIZE = 2
+SIZE = 1 if "cancel" in MORE else 2
+canceled = []
 
 
 class Twin(postgres.ConnectionPool):
@@ -32,17 +36,34 @@ class Scene:
         made = Twin if "twin" in MORE else postgres.ConnectionPool
         self.pool = made(connect, max_size=SIZE, timeout=1.0 if "twin" in MORE else 10.0)
         self.borrowers = []
+        self.canceller = None
 
     def borrow(self):
         with self.pool.connection() as conn:
-            conn.cursor().execute("select 1")
+            if "cancel" not in MORE:
+                conn.cursor().execute("select 1")
+                return
+            try:
+                if self.canceller is None:
+                    self.canceller = gevent.spawn(self.cancel, conn)
+                conn.cursor().execute("select pg_sleep(0.05)")
+            except driver.errors.QueryCanceled:
+                canceled.append(conn)  # meant for it
+
+    def cancel(self, conn):
+        with suppress(driver.OperationalError):  # its connection may be closed by then
+            conn.cancel()
 
     def crowd(self):
         self.borrowers = [gevent.spawn(self.borrow) for _ in range(3)]
         gevent.joinall(self.borrowers)
+        if self.canceller is not None:
+            self.canceller.join()
 
     def name(self, greenlet):
-        return "borrower" if greenlet in self.borrowers else None
+        if greenlet in self.borrowers:
+            return "borrower"
+        return "canceller" if greenlet is self.canceller else None
 
     def check(self):
         """Whoever was not struck got its connection, all are to be had again, and none is one too many."""
@@ -77,4 +98,5 @@ with Eye() as eye:
     answer(
         driver=DRIVER, points=report and report.points, victims=report and dict(report.victims),
         places=report and len(report.places), problem=problem, peak=eye.peak, size=SIZE,
+        canceled=len(canceled),
     )  # fmt: skip
