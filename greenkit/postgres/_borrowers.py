@@ -56,7 +56,7 @@ def borrowers(lent: Iterable[Member]) -> tuple[Borrower, ...]:
     """Return who holds the connections, longest first. Switches: never."""
     now = monotonic()
     found = [
-        Borrower(_where(member.holder), now - member.lent_at, member.status() == _driver.ACTIVE)
+        Borrower(_where(_holder(member)), now - _since(member), member.status() == _driver.ACTIVE)
         for member in list(lent)
         if not member.raw.closed
     ]
@@ -111,10 +111,10 @@ class IdleHolders:
         for member in list(self._lent()):
             if member.raw.closed or member.status() == _driver.ACTIVE:
                 continue
-            where = _where(member.holder)
+            where = _where(_holder(member))
             since, before = self._seen.get(member, (now, where))
             # Another loan of the connection, or the next line: what was between is not known.
-            if before == where and member.lent_at <= since:
+            if before == where and _since(member) <= since:
                 self._add(where, now - since)
             seen[member] = (now, where)
         self._seen = seen
@@ -140,6 +140,14 @@ class IdleHolders:
     def _end(self, _greenlet: object) -> None:
         self._watching = False
         self._seen = {}
+
+
+def _holder(member: Member) -> Any:
+    return member.owner if member.holder is None else member.holder
+
+
+def _since(member: Member) -> float:
+    return max(member.lent_at, member.idle_since)
 
 
 def _where(holder: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gevent import Greenlet, monkey
@@ -58,8 +57,8 @@ class Member:
         self.idle_since = 0.0
         self.owner: Any = None
         self.ended_well = True
-        self.lent_at = 0.0
-        self.holder: Any = None  # the greenlet; of a native thread its number
+        self.lent_at = 0.0  # when it was last found idle; later it may have been handed over, at `idle_since`
+        self.holder: Any = None  # where `owner` is no greenlet: the thread's own, or the thread's number
         self.on_owner_end: OwnerEnd | None = None
         self.fd: int = self.raw.fileno()
         self._look: Callable[[int], list[object]] = _farewell.poller(self.fd).poll
@@ -85,11 +84,9 @@ class Member:
         """Hear of the borrower's end, and note its stack if a `trail` is wanted. Switches: never."""
         if trail:
             self._trail = _trail()
-        self.lent_at = monotonic()
-        self.holder = owner = getcurrent()
+        owner = getcurrent()
         if not isinstance(owner, Greenlet):
-            if not monkey.is_module_patched("socket"):
-                self.holder = _thread_id()
+            self.holder = owner if monkey.is_module_patched("socket") else _thread_id()
             owner = _end_of_thread()
         if owner is not None:
             self.owner, self.on_owner_end = owner, on_owner_end
@@ -97,7 +94,9 @@ class Member:
 
     def settle(self) -> None:
         """Note that it was given back. Switches: never."""
-        owner, self.owner, self.on_owner_end, self.holder = self.owner, None, None, None
+        owner, self.owner, self.on_owner_end = self.owner, None, None
+        if self.holder is not None:
+            self.holder = None
         if owner is not None:
             owner.unlink(self)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from sys import exc_info as _exc_info
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import gevent
@@ -209,8 +209,11 @@ class ConnectionPool(Generic[_Conn]):
             raise ValueError(msg)
         try:
             member.settle()
-            killed = sys.exc_info()[1] is not None and is_being_killed()
-            self._shelf.receive(member, suspect=killed and not self.is_cleaned_by_reset())
+            if _exc_info()[1] is None:
+                self._shelf.receive(member)
+            else:
+                suspect = is_being_killed() and not self.is_cleaned_by_reset()
+                self._shelf.receive(member, suspect=suspect)
         finally:
             line.release()
         if not self._upkeep.runs:

@@ -96,7 +96,8 @@ class Shelf:
         """
         check = self.settings.check
         while (member := self._pop()) is not None:
-            sound = check is None and self._is_wanted(member, self._now()) and member.looks_alive()
+            member.lent_at = now = self._now()
+            sound = check is None and self._is_wanted(member, now) and member.looks_alive()
             if sound or self._passes(member, check, until):
                 return member
         return None
@@ -148,11 +149,13 @@ class Shelf:
 
         Switches: may.
         """
+        # Behind PgBouncer a session's state is not the connection's: closing it would clear nothing.
+        if suspect and not self.settings.pgbouncer:
+            self.throw_away(member)
+            return
         now, sound = self._now(), False
         try:
-            # Behind PgBouncer a session's state is not the connection's, and closing it would clear nothing.
-            fit = not (self.closed or (suspect and not self.settings.pgbouncer))
-            sound = fit and self._is_wanted(member, now) and self._wipe(member)
+            sound = not self.closed and self._is_wanted(member, now) and self._wipe(member)
         except Exception:
             # A failed rollback or reset: it is not sound.
             _log.debug("%s: a connection could not be reset", self.settings.name, exc_info=True)

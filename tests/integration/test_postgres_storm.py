@@ -20,14 +20,14 @@ def run(program: str, *arguments: str):
     return run.json
 
 
-@pytest.mark.parametrize("way", ["direct", "pgbouncer", "wrapped"])
+@pytest.mark.parametrize("way", ["direct", "pgbouncer", "wrapped", "reset"])
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_kills_and_timeouts_cost_no_connection_and_exceed_no_bound(
     greenkit_database: str, driver: str, way: str
 ) -> None:
     """After a storm of kills every connection is usable, and the server never saw one too many."""
     with pgbouncer(greenkit_database, 8) if way == "pgbouncer" else nullcontext() as through:
-        more = [f"through={through}"] if through else ["wrapped"] if way == "wrapped" else []
+        more = [f"through={through}"] if through else [way] if way in {"wrapped", "reset"} else []
         seen = run("pg_storm.py", greenkit_database, driver, "7", "2", "200", *more)
     assert min(seen["killed"]["in_flight"], seen["killed"]["waiting"]) > 10, "too few kills hit: no storm"
     assert seen["done"]["timed out"] > 100

@@ -29,8 +29,18 @@ class Twin(postgres.ConnectionPool):
         return member.conn
 
 
+def discard(conn):
+    with conn.cursor() as cursor:
+        cursor.execute("select pg_advisory_unlock_all()")
+    conn.commit()
+
+
 pool = (Twin if twin else postgres.ConnectionPool)(
-    connect, max_size=SIZE, timeout=1.0 if twin else 5.0, pgbouncer=bouncer
+    connect,
+    max_size=SIZE,
+    timeout=1.0 if twin else 5.0,
+    pgbouncer=bouncer,
+    reset=discard if "reset" in MORE else None,
 )
 where, killed, errors, done = {}, Counter(), Counter(), Counter()
 
