@@ -104,11 +104,11 @@ def connect_timeout(dsn: str) -> float | None:
     return float(value) if float(value) > 0 else None
 
 
-def attempts(dsn: str, failures: list[psycopg2.OperationalError]) -> Iterator[str]:
+def attempts(dsn: str, failures: list[psycopg2.OperationalError] | None = None) -> Iterator[str]:
     """Yield a DSN for each address `dsn` means, resolving a name when its turn has come.
 
     A DSN with nothing to resolve and one host is yielded as it is. A name that cannot be resolved is put
-    into `failures`.
+    into `failures`, when given.
 
     Raises:
         psycopg2.OperationalError: The numbers of hosts, addresses and ports do not fit together.
@@ -128,7 +128,8 @@ def attempts(dsn: str, failures: list[psycopg2.OperationalError]) -> Iterator[st
             found = [one["hostaddr"]] if one["hostaddr"] else _resolve(one["host"], one["port"], limit)
         except OSError as error:
             msg = f'could not translate host name "{one["host"]}" to address: {error}'
-            failures.append(psycopg2.OperationalError(msg))
+            if failures is not None:
+                failures.append(psycopg2.OperationalError(msg))
             continue
         for address in found:
             named = {**one, "hostaddr": address}
