@@ -84,7 +84,7 @@ def test_a_name_captured_before_is_found_with_its_line():
     file = told["file"]
     assert [one[0] for one in told["stale"]] == ["error"]
     assert (
-        "__main__.sleep (module global) holds the original time.sleep: it stops every greenlet"
+        "program.sleep (module global) holds the original time.sleep: it stops every greenlet"
         in told["stale"][0][1]
     )
     assert told["stale"][0][2] == f"{file}:2"
