@@ -76,6 +76,10 @@ class HubBlocked:
         call: The blocking C function as `module.name`, "" when it could not be told.
         greenlet: What the blocking greenlet runs, as its repr; "" when unknown.
         task: `name[id]` of the Celery task it runs, "" when it runs none.
+        since: When it began, on the monotonic clock: the same for all that is told of one block.
+        computed: Seconds of it in which the thread computed.
+        starved: Seconds of it in which the thread wanted a processor and other threads or processes had it.
+        startup: Work a program does once, and was at: `an import`, `a compilation`, `its start`; "" for none.
     """
 
     seconds: float
@@ -87,6 +91,15 @@ class HubBlocked:
     call: str = ""
     greenlet: str = ""
     task: str = ""
+    since: float = 0.0
+    computed: float = 0.0
+    starved: float = 0.0
+    startup: str = ""
+
+    @property
+    def computes(self) -> bool:
+        """Tell whether the thread computed, rather than waited in a call."""
+        return self.computed * 2 > self.seconds - self.starved
 
 
 # Read as it stands where even the call of `listening()` would be felt.

@@ -11,6 +11,7 @@ from greenkit.boot._caller import user_frame
 from greenkit.boot._drivers import DRIVER_HOOKS, hook_drivers, init_grpc
 from greenkit.boot._events import on_did_patch_all, on_will_patch_all
 from greenkit.boot._evidence import evidence
+from greenkit.boot._hub import on_hub
 from greenkit.boot._imports import on_import
 from greenkit.boot._launch import Decision, decide, what_runs
 from greenkit.boot._mismatch import refuse_mismatches
@@ -49,6 +50,7 @@ __all__ = [
     "isolate_loops",
     "loop_isolation",
     "on_did_patch_all",
+    "on_hub",
     "on_import",
     "on_will_patch_all",
     "patch",

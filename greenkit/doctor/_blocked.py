@@ -11,7 +11,7 @@ from greenkit.findings import Finding, Severity
 if TYPE_CHECKING:
     from greenkit.facts import HubBlocked
 
-__all__ = ["about_block", "explains"]
+__all__ = ["about_block", "about_startup", "explains", "is_startup"]
 
 _STUCK = 1.0
 """Seconds after which a block that is not over may never be."""
@@ -30,6 +30,9 @@ class _Meaning:
 
 
 _FIRST_LINE = 'Make "import greenkit.auto" line 1 of the program, or start it with "greenkit run -- …".'
+_COMPUTES = (
+    "Split it with gevent.sleep(0), or move it to another process: a native thread would hold the GIL."
+)
 _THREAD = "Run it in a native thread: gevent.get_hub().threadpool.apply(…)."
 _MEANINGS = (
     _Meaning(
@@ -79,6 +82,31 @@ def explains(one: Finding, block: HubBlocked) -> bool:
     return one.holder == boot.called(block.module) or (one.rule.startswith(("patch", "option")) and same_call)
 
 
+def is_startup(block: HubBlocked) -> bool:
+    """Tell whether a block is work that a program does once, and no wait.
+
+    Switches: never.
+    """
+    return bool(block.startup) and block.computes
+
+
+def about_startup(block: HubBlocked) -> Finding:
+    """Return the information about the longest block of the work a program does once.
+
+    Switches: never.
+    """
+    where = block.where.rpartition(" ")[0]
+    return Finding(
+        "GK401",
+        Severity.INFO,
+        f"imports and other work that is done once held the hub; the longest, {block.startup}, computed for"
+        f" {block.seconds:.2f} s in {block.where}",
+        hint="Nothing to mend; to spare the first request, import it before the server starts.",
+        where=where,
+        rule="start-up",
+    )
+
+
 def about_block(block: HubBlocked) -> Finding:
     """Return the finding about a block nothing else explains.
 
@@ -93,8 +121,11 @@ def about_block(block: HubBlocked) -> Finding:
         meaning = _Meaning(
             "", "GK104", "never-patched", boot.called(block.module), block.function, _FIRST_LINE
         )
-    call = block.call or "a call in C"
-    said = f"the hub stood still for {block.seconds:.2f} s in {block.where}: {call} let no greenlet run"
+    said = (
+        f"the hub stood still for {block.seconds:.2f} s in {block.where}: {_what(block)} let no greenlet run"
+    )
+    if not meaning and block.computes and not block.call:
+        meaning = _Meaning("", "GK401", "blocking-call", boot.called(block.module), block.function, _COMPUTES)
     task = (f"task {block.task}",) if block.task else ()
     return Finding(
         meaning.id if meaning else "GK401",
@@ -110,6 +141,12 @@ def about_block(block: HubBlocked) -> Finding:
         original=block.call,
         captured_at=place,
     )
+
+
+def _what(block: HubBlocked) -> str:
+    if block.call:
+        return block.call
+    return "Python code that computes" if block.computes else "a call in C"
 
 
 def _packages(block: HubBlocked) -> set[str]:

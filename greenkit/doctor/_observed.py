@@ -24,7 +24,7 @@ from greenkit.doctor import _files
 from greenkit.doctor._collect import collect
 from greenkit.doctor._deaths import Deaths
 from greenkit.doctor._diagnosis import Diagnosis, to_json
-from greenkit.doctor._report import report
+from greenkit.doctor._report import report, watch
 from greenkit.doctor._standstill import Standstill, cpu_clock
 from greenkit.findings import Finding, Severity
 
@@ -32,7 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 
 __all__ = ["ASK", "STALLED", "begin"]
@@ -77,18 +77,24 @@ def _when_patched() -> None:
 
     def on_event(event: object) -> None:
         if isinstance(event, events.GeventDidPatchAllEvent):
-            # Not now: a greenlet runs when the main one first waits, and by then the program has
-            # imported and made what it works with.
-            import gevent
-
-            gevent.spawn(_report)
+            # Not now, for that would make the hub, and the program's first timers would fire early.
+            boot.on_hub(_when_made)
 
     events.subscribers.append(on_event)
 
 
-def _report() -> None:
+def _when_made(hub: Any) -> None:
+    # Late: gevent was imported by the program; see _when_patched().
+    from gevent import spawn_raw
+
+    _guarded(watch)  # at once: the program may stand still before the hub's first turn
+    # By that turn the program has imported and made what it works with.
+    hub.loop.run_callback(spawn_raw, _guarded, report)
+
+
+def _guarded(function: Callable[[], None]) -> None:
     try:
-        report()
+        function()
     except Exception as error:
         with suppress(OSError):
             _files.write(f"{os.environ['GREENKIT_REPORT']}.error", repr(error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["report"]
+__all__ = ["report", "watch"]
 
 
 def report() -> None:
@@ -17,3 +17,14 @@ def report() -> None:
     from greenkit.doctor._reporter import begin
 
     begin()
+
+
+def watch() -> None:
+    """Have the watchdog and asyncio tell what happens in this process, without a look at it yet.
+
+    Switches: never.
+    """
+    # Late: see report().
+    from greenkit.doctor._reporter import watch
+
+    watch()

@@ -13,14 +13,14 @@ from dataclasses import replace
 
 from greenkit import facts, watchdog
 from greenkit.doctor import _files
-from greenkit.doctor._blocked import about_block, explains
+from greenkit.doctor._blocked import about_block, about_startup, explains, is_startup
 from greenkit.doctor._collect import collect
 from greenkit.doctor._diagnosis import Diagnosis, to_json
 from greenkit.doctor._loops import watch_loops
 from greenkit.doctor._render import to_text
 from greenkit.findings import Finding, Severity
 
-__all__ = ["begin"]
+__all__ = ["begin", "watch"]
 
 _THRESHOLD = 0.1
 
@@ -33,6 +33,8 @@ class _Reporter:
         self.running: dict[tuple[tuple[str, ...], str], Finding] = {}
         self.seen = Diagnosis()
         self.watching = False
+        self.blocks: dict[float, tuple[tuple[str, ...], str]] = {}
+        self.startup = 0.0
 
     def scan(self) -> None:
         """Look at the process again; what was seen running stays."""
@@ -51,18 +53,41 @@ class _Reporter:
         # Patched or not: a hub that runs can stand still.
         dog = watchdog.running() or watchdog.start(_THRESHOLD)
         dog.observe(self.blocked)
+        facts.subscribe(self.ended)
         watch_loops(self.add)
 
+    def ended(self, fact: object) -> None:
+        """Take how long a block has lasted, now that it is over."""
+        if isinstance(fact, facts.HubBlocked) and fact.where:
+            self.blocked(fact)
+
     def blocked(self, block: facts.HubBlocked) -> None:
-        """Take what the watchdog saw; called in its native thread."""
+        """Take what the watchdog saw; while the block lasts, called in its native thread."""
+        if is_startup(block):
+            self.at_start(block)
+            return
         known = next((at for at, one in enumerate(self.static) if explains(one, block)), None)
         if known is None:
-            self.add(about_block(block))
+            found = about_block(block)
+            # What was told of this block before: one block is one finding.
+            self.running.pop(self.blocks.pop(block.since, ((), "")), None)
+            self.blocks[block.since] = _subject(found), found.captured_at
+            self.add(found)
             return
         one = self.static[known]
         if not any(line.startswith("seen: ") for line in one.evidence):
             seen = f"seen: the hub stood still for {block.seconds:.2f} s in {block.where}"
             self.static[known] = one._replace(severity=Severity.ERROR, evidence=(*one.evidence, seen))
+            self.write()
+
+    def at_start(self, block: facts.HubBlocked) -> None:
+        """Keep the longest block of the work a program does once."""
+        # An earlier look at this block may have taken it for a fault.
+        self.running.pop(self.blocks.pop(block.since, ((), "")), None)
+        if block.seconds > self.startup:
+            self.startup = block.seconds
+            found = about_startup(block)
+            self.running[_subject(found), ""] = found
             self.write()
 
     def add(self, one: Finding) -> None:
@@ -92,6 +117,11 @@ def begin() -> None:
     """Do what `greenkit.doctor.report()` says."""
     _reporter.watch()
     _reporter.scan()
+
+
+def watch() -> None:
+    """Do what `greenkit.doctor._report.watch()` says."""
+    _reporter.watch()
 
 
 def _subject(one: Finding) -> tuple[str, ...]:

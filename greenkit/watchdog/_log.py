@@ -20,6 +20,7 @@ __all__ = ["BlockLog"]
 
 _logger = logging.getLogger("greenkit.watchdog")
 _PLACES = 100
+_STARTUP = "imports and other work of the start"
 
 
 @dataclass(slots=True)
@@ -56,7 +57,9 @@ class BlockLog:
 
         Switches: may, as a log handler does.
         """
-        tally = self._places.get(fact.where)
+        once = bool(fact.startup) and fact.computes
+        place = _STARTUP if once else fact.where
+        tally = self._places.get(place)
         if tally is not None and now < tally.due:
             tally.count += 1
             tally.seconds += fact.seconds
@@ -65,8 +68,11 @@ class BlockLog:
             return
         if tally is None and len(self._places) >= _PLACES:
             self._drop(next(iter(self._places)))
-        self._places[fact.where] = _Tally(now + self._quiet)
-        self._tell(fact)
+        self._places[place] = _Tally(now + self._quiet)
+        if once:
+            _logger.info("the hub stood still for %.3f s %s", fact.seconds, describe(fact))
+        else:
+            self._tell(fact)
 
     def flush(self, now: float = inf) -> None:
         """Tell what was counted and is due; everything when `now` is not given.
@@ -80,7 +86,8 @@ class BlockLog:
     def _drop(self, place: str) -> None:
         tally = self._places.pop(place)
         if tally.count:
-            _logger.warning(
+            _logger.log(
+                logging.INFO if place == _STARTUP else logging.WARNING,
                 "the hub stood still %d more time(s) in %s within %g s: %.3f s together, %.3f s at worst",
                 tally.count,
                 place or "no greenlet's code",

@@ -37,6 +37,14 @@ _LIBRARY = tuple(
 )
 _PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _TRACE = f"{os.sep}celery{os.sep}app{os.sep}trace.py"
+_COMPILERS = (
+    f"{os.sep}re{os.sep}_compiler.py",
+    f"{os.sep}sre_compile.py",
+    f"{os.sep}django{os.sep}template{os.sep}base.py",
+    f"{os.sep}jinja2{os.sep}environment.py",
+    f"{os.sep}mako{os.sep}template.py",
+)
+_COMPILES = frozenset({"_code", "_compile", "_compile_text", "compile", "compile_nodelist", "parse"})
 _IDLE = Hub.run.__code__
 """The code a hub's thread is in while it waits for its loop: nobody's fault."""
 
@@ -91,6 +99,15 @@ class Look:
     def users(self) -> bool:
         """Tell whether any of it is the user's own code."""
         return any(one.users for one in self.spots)
+
+    @property
+    def startup(self) -> str:
+        """Return what a program does once and is at: `an import`, `a compilation`; "" for neither."""
+        codes = [one.code for one in self.spots]
+        if any(code.co_filename.startswith("<frozen importlib") for code in codes):
+            return "an import"
+        compiles = (code.co_name in _COMPILES and code.co_filename.endswith(_COMPILERS) for code in codes)
+        return "a compilation" if any(compiles) else ""
 
 
 @dataclass(frozen=True, slots=True)

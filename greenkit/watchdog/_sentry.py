@@ -6,9 +6,7 @@ what it saw of the block since then. It takes no lock gevent patched and calls n
 
 from __future__ import annotations
 
-import _thread
 import os
-import time
 import weakref
 from dataclasses import dataclass, field
 from time import monotonic
@@ -18,6 +16,7 @@ from gevent.monkey import get_original
 
 from greenkit import facts
 from greenkit.watchdog._look import Culprit, Look, common, culprit, look, spot
+from greenkit.watchdog._usage import NOTHING, Meter, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +44,8 @@ class Block:
         seen: What those share.
         moved: An earlier look found something else.
         starved: Seconds the process did not get a processor: no greenlet's fault.
+        base: What the thread had used when it began.
+        startups: What each look found that a program does once.
         told: 0 for nothing, 1 when recognised, 2 when stuck.
     """
 
@@ -56,6 +57,8 @@ class Block:
     moved: bool = False
     by: Culprit | None = None
     starved: float = 0.0
+    base: Usage = NOTHING
+    startups: list[str] = field(default_factory=list)
     told: int = 0
 
     def left_for(self, one: Look) -> bool:
@@ -65,6 +68,7 @@ class Block:
 
     def add(self, one: Look) -> None:
         """Take a further look into account; what was too short to be told is forgotten for it."""
+        self.startups.append(one.startup)
         if self.left_for(one):
             self.seen, self.looks, self.moved = one, 1, True
             return
@@ -78,8 +82,25 @@ class Block:
         """Tell whether what was seen is more than what happened to run at one moment."""
         return self.looks > 1 or (self.looks == 1 and not self.moved)
 
-    def fact(self, seconds: float, *, over: bool) -> facts.HubBlocked:
-        """Return the block in the form everybody listens for."""
+    def starved_until(self, now: Usage) -> float:
+        """Return for how long the thread wanted a processor and got none."""
+        return max(self.starved, now.since(self.base).waited)
+
+    @property
+    def startup(self) -> str:
+        """Return what most looks found that a program does once; "" for nothing."""
+        every = [one for one in self.startups if one]
+        return every[0] if len(every) * 2 > len(self.startups) else ""
+
+    def fact(self, seconds: float, used: Usage, *, over: bool, begun: bool = True) -> facts.HubBlocked:
+        """Return the block in the form everybody listens for.
+
+        Args:
+            seconds: How long it lasts.
+            used: What the thread has used until now.
+            over: It has ended.
+            begun: The hub has turned before.
+        """
         seen, by = self.seen or Look(()), self.by
         place = spot(seen, by)
         return facts.HubBlocked(
@@ -92,6 +113,10 @@ class Block:
             call=seen.call,
             greenlet=by.text if by else "",
             task=seen.task,
+            since=self.since,
+            computed=used.since(self.base).computed,
+            starved=self.starved_until(used),
+            startup=self.startup or ("" if begun else "its start"),
         )
 
 
@@ -100,12 +125,19 @@ class Pulse:
     """What the hub and the thread tell each other; each field has one writer at a time.
 
     Attributes:
-        last: When the hub last beat, on the monotonic clock; 0 before its first.
+        last: When the hub last beat, or what was pending before its first turn was seen, on the monotonic
+            clock; 0 before that.
+        used: What its thread had used at that moment.
+        begun: The hub has turned.
+        own: How many callbacks for its first turn are of watchdogs.
         expected: How many `expected()` are open.
         block: The block since `last`, when there is one.
     """
 
     last: float = 0.0
+    used: Usage = NOTHING
+    begun: bool = False
+    own: int = 1
     expected: int = 0
     block: Block | None = None
 
@@ -169,8 +201,7 @@ class Sentry:
         self._stop.acquire()
         self._gone.acquire()
         self._thread = _get_ident()
-        self._clock = time.pthread_getcpuclockid(self._thread)
-        self._task = _thread.get_native_id()
+        self._meter = Meter()
         # A thread's locals die with it: the one sign of its end that needs nobody's help.
         self._local = _Local()
         self._local.token = token = _Token()
@@ -187,19 +218,13 @@ class Sentry:
         self._own = _get_ident()
         try:
             while True:
-                began, worked = monotonic(), self._worked()
+                began, worked = monotonic(), self._meter.read().computed
                 if self._stop.acquire(timeout=self._interval) or self._alive() is None:
                     return
                 now = monotonic()
-                self._turn(now, now - began, self._worked() - worked)
+                self._turn(now, now - began, self._meter.read().computed - worked)
         finally:
             self._gone.release()
-
-    def _worked(self) -> float:
-        try:
-            return time.clock_gettime(self._clock)
-        except OSError:
-            return 0.0  # the thread has ended
 
     def _starved(self, passed: float, worked: float) -> float:
         """Return for how many of the seconds `passed` the watched thread wanted a processor and got none."""
@@ -212,39 +237,53 @@ class Sentry:
     def _is_runnable(self) -> bool:
         # Linux, proc(5): the state is the first field after the name, and the name may hold anything.
         try:
-            with open(f"/proc/self/task/{self._task}/stat", "rb") as file:  # noqa: PTH123 - we take no lock
+            with open(f"/proc/self/task/{self._meter.task}/stat", "rb") as file:  # noqa: PTH123 - we take no lock
                 return file.read().rpartition(b")")[2].split()[0] == b"R"
         except OSError:
             return False
 
     def _turn(self, now: float, passed: float, worked: float) -> None:
-        last = self._pulse.last
+        last = self._pulse.last or self._pending(now)
         late = now - last - self._interval
         if not last or self._pulse.expected or late < self._threshold / 2:
             return
         block = self._pulse.block
         if block is None or block.beat != last:
-            block = self._pulse.block = Block(last, last + self._interval)
+            block = self._pulse.block = Block(last, last + self._interval, base=self._pulse.used)
         block.starved += self._starved(passed, worked)
         block = self._look(block, now)
-        late = now - block.since
-        stage = 2 if late > STUCK * self._threshold else 1
-        if block.told >= stage or block.looks < 2 or late - block.starved < self._threshold:
+        late, used = now - block.since, self._meter.read()
+        alone = late - block.starved_until(used)
+        stage = 2 if alone > STUCK * self._threshold else 1
+        if block.told >= stage or block.looks < 2 or alone < self._threshold:
             return
         if block.told == 0:
             block.by = self._who(block)
         block.told = stage
         # A call that kept the interpreter to itself lets us in when it is over.
         if self._pulse.last == last:
-            self._tell(block.fact(late, over=False), stuck=stage == 2)
+            self._tell(block.fact(late, used, over=False, begun=self._pulse.begun), stuck=stage == 2)
+
+    def _pending(self, now: float) -> float:
+        """Return since when something waits for the hub's first turn; 0 when nothing does."""
+        hub = self._hub()
+        try:
+            waits = hub is not None and not self._pulse.begun and hub.loop.activecnt > self._pulse.own
+        except Exception:
+            return 0.0  # the hub, or its loop, has been destroyed
+        if waits:
+            self._pulse.used = self._meter.read()
+            self._pulse.last = now
+        return self._pulse.last
 
     def _look(self, block: Block, now: float) -> Block:
         seen = look(self._thread)
         if seen is None:
             return block
         if block.told and block.left_for(seen):
-            past = (*block.past, block.fact(now - block.since, over=True))
-            block = self._pulse.block = Block(block.beat, now, past)
+            used, begun = self._meter.read(), self._pulse.begun
+            past = (*block.past, block.fact(now - block.since, used, over=True, begun=begun))
+            block = self._pulse.block = Block(block.beat, now, past, base=used)
         block.add(seen)
         return block
 
@@ -266,6 +305,8 @@ class Sentry:
 def describe(fact: facts.HubBlocked) -> str:
     """Return where it blocks, in which call, task and greenlet, as far as known."""
     parts = [f"in {fact.where or 'an unknown place'}"]
+    parts += [f"at {fact.startup}"] if fact.startup and fact.computes else []
+    parts += ["computing in Python"] if fact.computes and not fact.call else []
     parts += [f"calling {fact.call}"] if fact.call else []
     parts += [f"task {fact.task}"] if fact.task else []
     parts += [f"greenlet {fact.greenlet}"] if fact.greenlet else []

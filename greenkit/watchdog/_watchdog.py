@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.monkey import get_original
 
-from greenkit import facts
+from greenkit import boot, facts
 from greenkit.watchdog._log import BlockLog
 from greenkit.watchdog._sentry import Block, Observers, Pulse, Sentry
+from greenkit.watchdog._usage import Meter, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,7 +92,8 @@ class Watchdog:
         self._on = False
         self._thread = 0
         self._timer: Any = None
-        self._begin: Any = None
+        self._forget: Callable[[], None] | None = None
+        self._meter: Meter | None = None
         self._sentry: Sentry | None = None
         facts.register("watchdog", self)
 
@@ -100,7 +102,7 @@ class Watchdog:
         return f"<Watchdog {self.name} {state}, {self._blocks} blocks over {self.threshold}s>"
 
     def start(self) -> None:
-        """Begin, with the first turn of the hub: before it, nobody can be kept waiting.
+        """Begin as soon as something waits for the hub; the hub is left for the program to make.
 
         A second call changes nothing.
 
@@ -111,11 +113,9 @@ class Watchdog:
         self._close()
         self._on = True
         self._thread = _get_ident()
-        loop = gevent.get_hub().loop
-        self._timer = loop.timer(self.interval, self.interval, ref=False)
-        # Not the timer's first beat: a greenlet may block before that.
-        self._begin = loop.run_callback(self._first)
         _alive.add(self)
+        # A hub made here would date the program's first timers back to now.
+        self._forget = boot.on_hub(self._attach)
 
     def stop(self) -> None:
         """End; the native thread is gone when this returns. Any thread may call it.
@@ -174,33 +174,58 @@ class Watchdog:
 
     # -- in the hub -----------------------------------------------------------
 
-    def _first(self) -> None:
-        self._begin = None
+    def _attach(self, hub: Any) -> None:
+        self._forget = None
+        self._meter = Meter()
+        self._pulse.begun = False
+        self._timer = hub.loop.timer(self.interval, self.interval, ref=False)
+        # Not the timer's first beat: a greenlet may block before that.
+        hub.loop.run_callback(self._first, hub)
+        _callbacks[hub] = self._pulse.own = _callbacks.get(hub, 0) + 1
+        self._listen(hub)
+
+    def _first(self, hub: Any) -> None:
+        _callbacks[hub] -= 1
         if not self._on:
             self._close()
+        if not self._on or self._pulse.begun:
             return
-        self._pulse.last = monotonic()
+        self._pulse.begun = True
+        if self._pulse.last:
+            self._beat(began=False)
+        else:
+            self._pulse.used = self._read()
+            self._pulse.last = monotonic()
         self._timer.start(self._beat)
-        self._listen()
+        if self._sentry is None:
+            self._listen(gevent.get_hub())
 
-    def _listen(self) -> None:
-        self._sentry = Sentry(
+    def _read(self) -> Usage:
+        return self._meter.read() if self._meter is not None else Usage()
+
+    def _listen(self, hub: Any) -> None:
+        sentry = Sentry(
             self._pulse,
-            gevent.get_hub(),
+            hub,
             threshold=self.threshold,
             interval=self.interval,
             observers=self._observers,
         )
-        self._sentry.start()
+        try:
+            sentry.start()
+        except RuntimeError:
+            return  # the interpreter shuts down (Python 3.12), or the system gives no thread now
+        self._sentry = sentry
 
-    def _beat(self) -> None:
+    def _beat(self, *, began: bool = True) -> None:
         if not self._on:
             self._close()
             return
         now, pulse = monotonic(), self._pulse
         last, pulse.last = pulse.last, now
+        before, pulse.used = pulse.used, self._read()
         if self._sentry is None:
-            self._listen()  # after fork: threads do not survive it
+            self._listen(gevent.get_hub())  # after fork: threads do not survive it
         lag = now - last - self.interval
         if now >= self._log.due:
             gevent.spawn_raw(self._log.flush, now)
@@ -209,19 +234,23 @@ class Watchdog:
         worst = lag > self._worst
         self._worst = max(self._worst, lag)
         if lag >= self.threshold:
-            self._ended(lag, last, worst=worst)
+            self._ended(lag, last, before, worst=worst, begun=began)
 
-    def _ended(self, lag: float, last: float, *, worst: bool) -> None:
-        begun = last + self.interval
+    def _ended(self, lag: float, last: float, before: Usage, *, worst: bool, begun: bool) -> None:
+        since, used = last + self.interval, self._pulse.used
         block = self._pulse.block
         if block is None or block.beat != last:
-            block = Block(last, begun)
-        seconds = begun + lag - block.since
-        # What the process got no processor for is no greenlet's fault; half the threshold must remain.
-        blamed = block.certain and seconds - block.starved >= self.threshold / 2
+            block = Block(last, since, base=before)
+        seconds = since + lag - block.since
+        # What the thread got no processor for is no greenlet's fault.
+        alone = seconds - block.starved_until(used)
+        blamed = block.certain and alone >= self.threshold / 2
         ended = list(block.past)
-        if not ended or (blamed and seconds >= self.threshold):
-            ended.append((block if blamed else Block(last, begun)).fact(seconds, over=True))
+        if (not ended or blamed) and alone >= self.threshold:
+            told = block if blamed else Block(last, since, base=before)
+            ended.append(told.fact(seconds, used, over=True, begun=begun))
+        if not ended:
+            return
         if worst:
             self._worst_where = max(ended, key=lambda fact: fact.seconds).where
         for fact in ended:
@@ -235,9 +264,9 @@ class Watchdog:
         self._log.note(fact, monotonic())
 
     def _close(self) -> None:
-        if self._begin is not None:
-            self._begin.stop()
-            self._begin = None
+        if self._forget is not None:
+            self._forget()
+            self._forget = None
         if self._timer is not None:
             self._timer.stop()
             self._timer.close()
@@ -247,12 +276,17 @@ class Watchdog:
 
 
 _alive: weakref.WeakSet[Watchdog] = weakref.WeakSet()
+_callbacks: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+"""How many callbacks for its first turn a hub has of watchdogs, of those that were stopped since too."""
 
 
 def _after_fork() -> None:
     for one in list(_alive):
         one._sentry = None
         one._pulse.block = None
+        if one._meter is not None:
+            one._meter = Meter()
+            one._pulse.used = one._meter.read()
         if one._pulse.last:
             one._pulse.last = monotonic()
 

@@ -250,3 +250,85 @@ print(json.dumps([one.call for one in watched.caught]))
 """
     )
     assert run.json == [], run
+
+
+@pytest.mark.parametrize(("pending", "told"), [("", []), ("gevent.spawn(print)", ["_thread.lock.acquire"])])
+def test_before_the_hubs_first_turn_somebody_must_wait_for_it(pending: str, told: list[str]) -> None:
+    """A hub that was made keeps nobody waiting; a greenlet that was spawned does wait for its turn."""
+    run = run_clean(
+        HEAD
+        + f"""
+watchdog.start(30.0)
+gevent.get_hub()
+dog = watchdog.start(0.05)
+{pending}
+lock = get_original("_thread", "allocate_lock")()
+lock.acquire()
+dog.observe(lambda fact: (told.append(fact), lock.release()))
+lock.acquire(timeout={20 if pending else 0.5})
+print(json.dumps([one.call for one in told]))
+"""
+    )
+    assert run.json == told, run
+
+
+def test_what_stands_before_the_hubs_first_turn_is_said() -> None:
+    """A script whose first wait is a pipe nobody writes to hears of it while it hangs."""
+    run = run_clean(
+        """
+import greenkit.auto
+import os, signal, gevent
+from greenkit import watchdog
+watchdog.start(0.02)
+gevent.spawn(print, "never")
+ours, theirs = os.pipe()
+watchdog.running().observe(lambda fact: fact.seconds > 0.2 and os.write(theirs, b"x"))
+os.read(ours, 1)
+os._exit(0)
+"""
+    )
+    assert "calling os.read" in run.stderr, run
+
+
+def test_the_start_of_a_program_is_information(tmp_path: Path) -> None:
+    """What an import computes while a greenlet waits is one line at INFO, and no warning."""
+    (tmp_path / "shop.py").write_text(
+        "import time\nused = time.process_time()\n"
+        "while time.process_time() - used < 0.5:\n    sum(range(1000))\n"
+    )
+    run = run_clean(
+        f"""
+import sys; sys.path.insert(0, {str(tmp_path)!r})
+import logging; logging.basicConfig(level="INFO", format="%(levelname)s %(message)s")
+import greenkit.auto
+import gevent
+from greenkit import watchdog
+watchdog.start(0.05)
+gevent.sleep(0.01)
+gevent.spawn(__import__, "shop").join()
+gevent.sleep(0.1)
+watchdog.stop()
+"""
+    )
+    lines = [line for line in run.stderr.splitlines() if "the hub stood still" in line]
+    assert lines, run
+    assert all(line.startswith("INFO") and "an import" in line for line in lines[:1]), run
+    assert "WARNING" not in run.stderr, run
+
+
+def test_a_neighbour_that_takes_the_processor_is_no_block() -> None:
+    """The system's count of the seconds in which a thread waited for a processor excuses it."""
+    run = run_clean(
+        HEAD
+        + """
+from greenkit.watchdog import _watchdog
+from greenkit.watchdog._usage import Usage
+dog = watchdog.Watchdog(0.05, report=ended.append)
+dog._ended(0.5, 100.0, Usage(), worst=True, begun=True)  # a thread that slept, for half a second
+dog._pulse.used = Usage(computed=0.03, waited=0.47)
+dog._ended(0.5, 100.0, Usage(), worst=True, begun=True)  # and one that others kept from running
+gevent.sleep(0.01)
+print(json.dumps([len(ended), dog.statistics().blocks]))
+"""
+    )
+    assert run.json == [1, 1], run

@@ -11,6 +11,7 @@ from gevent.monkey import get_original
 
 from greenkit.watchdog._look import Culprit, Look, Spot, common, culprit, look, spot
 from greenkit.watchdog._sentry import Block
+from greenkit.watchdog._usage import Usage
 
 start_thread = get_original("_thread", "start_new_thread")
 new_lock = get_original("_thread", "allocate_lock")
@@ -58,7 +59,7 @@ def test_a_block_that_moves_on_is_blamed_on_what_lasts() -> None:
     assert not block.certain
     block.add(Look((HELPER,)))
     assert block.certain
-    assert block.fact(1.0, over=True).function == "helper"
+    assert block.fact(1.0, Usage(), over=True).function == "helper"
 
 
 def test_a_library_line_in_common_is_not_enough() -> None:
@@ -68,7 +69,7 @@ def test_a_library_line_in_common_is_not_enough() -> None:
     block.add(Look((HELPER, LIBRARY)))
     block.add(Look((HELPER, LIBRARY)))
     assert block.certain
-    assert block.fact(1.0, over=True).function == "helper"
+    assert block.fact(1.0, Usage(), over=True).function == "helper"
 
 
 def test_a_library_that_tidies_up_after_a_block_is_not_blamed_for_it() -> None:
@@ -77,7 +78,7 @@ def test_a_library_that_tidies_up_after_a_block_is_not_blamed_for_it() -> None:
     block.add(Look((HELPER, LIBRARY)))
     block.add(Look((at(LIBRARY, 360),)))
     assert block.certain
-    assert block.fact(1.0, over=True).function == "helper"
+    assert block.fact(1.0, Usage(), over=True).function == "helper"
 
 
 def test_the_users_innermost_line_is_blamed() -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import _thread
-
 import gevent
 import pytest
 
 from greenkit.watchdog._sentry import Observers, Pulse, Sentry
+from greenkit.watchdog._usage import Meter
 
 
 @pytest.fixture
 def sentry():
     """Give a sentry of this thread that has not started."""
     one = Sentry(Pulse(), gevent.get_hub(), threshold=0.1, interval=0.02, observers=Observers())
-    one._task = _thread.get_native_id()
+    one._meter = Meter()
     return one
 
 
@@ -39,5 +38,5 @@ def test_a_thread_that_waits_for_a_processor_is_not_blocked(
 def test_a_thread_that_runs_is_runnable_and_one_that_is_gone_is_not(sentry):
     """The state is read from the system; a thread without one is not said to wait for a processor."""
     assert sentry._is_runnable()
-    sentry._task = 0
+    sentry._meter.task = 0
     assert not sentry._is_runnable()
