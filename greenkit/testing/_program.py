@@ -78,7 +78,7 @@ class Program:
         self.env = dict(env or {})
         self.cwd = os.fspath(cwd or Path.cwd())
         self.log = os.fspath(Path(log).resolve()) if log is not None else ""
-        self._ready, self._start_timeout = ready, start_timeout
+        self.ready, self._start_timeout = ready, start_timeout
         self._guard: Guard | None = None
         self._pid: int | None = None
         self._ends: list[ProgramEnd] = []
@@ -133,11 +133,11 @@ class Program:
         given = {**os.environ, **self.env}
         answer = self._guard.ask(
             "launch", argv=self.argv, env={k: v for k, v in given.items() if v is not None}, cwd=self.cwd,
-            ready=self._ready, timeout=self._start_timeout, end_signal=int(signal.SIGKILL),
+            ready=self.ready, timeout=self._start_timeout, end_signal=int(signal.SIGKILL),
             copy_to=self.log, patience=self._start_timeout + 10.0,
         )  # fmt: skip
         if "pid" not in answer:
-            raise _did_not_start(self.argv[0], self._ready, answer)
+            raise _did_not_start(self.argv[0], self.ready, answer)
         self._pid = int(answer["pid"])
         return self
 

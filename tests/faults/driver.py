@@ -182,6 +182,8 @@ def _soon_none(look: Callable[[], int]) -> int:
 
 
 def _size(world: World, name: str) -> tuple[int, int]:
+    if not world.workers[name].running:
+        return 0, 0  # it ended by itself, which the judge is told of
     pid = world.workers[name].pid
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmRSS"):
