@@ -162,3 +162,18 @@ def test_settings_mean_what_they_mean_to_django(greenkit_database: str, driver: 
 def test_djangos_test_runner_works_in_processes(greenkit_database: str, driver: str) -> None:
     """`--parallel` clones the test database for its processes; serialized rollback fills it again."""
     assert run("dj_parallel.py", greenkit_database, driver, "plain") == {"failed": 0, "ran": 4, "left": 0}
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_threads_that_open_at_once_keep_the_settings(greenkit_postgres, driver) -> None:
+    """Both threads read the parameters at the same moment, and `OPTIONS["pool"]` is still there."""
+    seen = run("dj_threads.py", greenkit_postgres.dsn, driver, "plain")
+    assert seen == {"met": 2, "left": ["application_name", "pool"]}
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_a_fork_leaves_a_file_alone_that_took_a_connections_number(greenkit_postgres, driver) -> None:
+    """In the child a closed connection's number is still the file; an open one's leads nowhere."""
+    seen = run("pg_fork.py", greenkit_postgres.dsn, driver)
+    assert seen["reused"], "the number was not taken: nothing was tested"
+    assert seen["child"] == ["/etc/hostname", "/dev/null"]
