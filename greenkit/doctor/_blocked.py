@@ -33,7 +33,7 @@ _FIRST_LINE = 'Make "import greenkit.auto" line 1 of the program, or start it wi
 _COMPUTES = (
     "Split it with gevent.sleep(0), or move it to another process: a native thread would hold the GIL."
 )
-_THREAD = "Run it in a native thread: gevent.get_hub().threadpool.apply(…)."
+_THREAD = "Run it in a native thread: greenkit.offload(…)."
 _MEANINGS = (
     _Meaning(
         "psycopg2",

@@ -100,7 +100,8 @@ _CAUSES = (
         "asyncio",
         "",
         "asks for an asyncio loop while another greenlet of this thread runs one",
-        "Run each loop in a native thread: gevent.get_hub().threadpool.apply(asyncio.run, (main(),)).",
+        "Patch with import greenkit.auto, which gives each greenlet a loop of its own, or run each loop in a"
+        " native thread: greenkit.offload(asyncio.run, main()).",
     ),
     _Cause(
         ("AttributeError",),

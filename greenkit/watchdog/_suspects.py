@@ -45,11 +45,11 @@ _NON_BLOCKING = "Ask with LOCK_NB in a loop with gevent.sleep(), or take it in g
 _SIGNAL = "Wait on a gevent.event.Event that a signal handler sets."
 _CHILD = "Use subprocess, whose waiting is patched."
 _SQLITE = "Open it with timeout=0 and try again after gevent.sleep(), or let one greenlet write at a time."
-_THREADPOOL = "Run it in a native thread: gevent.get_hub().threadpool.apply(function, args)."
+_THREADPOOL = "Run it in a native thread: greenkit.offload(function, *args)."
 _POSTGRES = "Call greenkit.postgres.install() before the first connection."
 _ANY = (
     "Move the work to a prefork worker or to a native thread"
-    " (gevent.get_hub().threadpool.apply), or make the call cooperative."
+    " (greenkit.offload), or make the call cooperative."
 )
 
 _SOCKET_METHODS = (

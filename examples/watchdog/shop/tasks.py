@@ -1,8 +1,9 @@
 import time
 
-import gevent
 from celery import shared_task
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
+
+from greenkit import offload
 
 ITERATIONS = 3_000_000
 
@@ -31,4 +32,4 @@ def price_list():
 
 @shared_task
 def set_password_in_a_thread(password):
-    return gevent.get_hub().threadpool.apply(hashed, (password,))
+    return offload(hashed, password)
