@@ -30,7 +30,9 @@ def test_every_interrupt_ends_the_query_in_the_server_too(greenkit_database: str
     for name, seen in results.items():
         assert seen["orphans"] == seen["in_use"] == 0, f"{name}: {seen}"
         assert seen["seconds"] < 5, f"{name} waited for its 30 second query: {seen}"
-        assert seen["thrown_away"] == (1 if name == "server" else 0), f"{name}: {seen}"
+        # What a killed borrower held is closed: nobody knows what it left in its session.
+        closed = 1 + (name == "server")
+        assert seen["thrown_away"] == closed, f"{name}: {seen}"
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
