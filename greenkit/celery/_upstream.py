@@ -165,9 +165,10 @@ def no_second_silence(transport: Any, loop: Any) -> None:
     lost: list[Exception] = []
 
     class Impatient(transport.Channel):  # type: ignore[misc]  # kombu ships no types
-        def _get_pool(self, *args: Any, **kwargs: Any) -> Any:  # kombu/transport/redis.py 5.3 to 5.7
-            pool = super()._get_pool(*args, **kwargs)
-            if hasattr(pool, "set_retry"):
+        def _get_pool(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002  # kombu 5.3 to 5.7
+            pool = super()._get_pool(asynchronous=asynchronous)
+            # Not that of subscriptions: remote control comes back by redis-py's own retries.
+            if not asynchronous and hasattr(pool, "set_retry"):
                 pool.set_retry(retry)
             return pool
 
