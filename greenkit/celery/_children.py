@@ -7,12 +7,13 @@ at each start (both public since gevent 1.4). Raw greenlets (`spawn_raw`) are no
 from __future__ import annotations
 
 import contextvars
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import gevent
 from celery.utils.log import get_logger
+
+from greenkit.celery._services import serves_the_process
 
 if TYPE_CHECKING:
     from greenkit.celery._job import Job
@@ -54,28 +55,13 @@ def _on_spawn(greenlet: Any) -> None:
     job = job_of(greenlet)
     if job is None or greenlet is job.greenlet:
         return
-    if _serves_the_process(getattr(greenlet, "_run", None)):
+    if serves_the_process(greenlet, job.home):
         greenlet.spawn_tree_locals = {}
         return
     if greenlet.gr_context is None:  # a GreenPool's child brings one that says whose it is
         # OpenTelemetry's current span, structlog's fields: gevent starts greenlets without them.
         greenlet.gr_context = contextvars.copy_context()
     job.children.add(greenlet)
-
-
-def _serves_the_process(run: Any) -> bool:
-    """Tell whether it is no task's, whichever happened to run when it started.
-
-    So are daemon threads, which say so themselves, and greenkit's own: the connection of a shared
-    limiter, a signal's handler. Joined they would hold up the task, and killed all the others.
-    """
-    thread = getattr(run, "__self__", None)
-    if isinstance(thread, threading.Thread):
-        return thread.daemon
-    module = getattr(run, "__module__", None) or ""
-    # Not public functions: those a task may have started itself.
-    private = any(part[0] in "_<" for part in getattr(run, "__qualname__", "public").split("."))
-    return private and module.startswith("greenkit.") and not module.startswith("greenkit.pool.")
 
 
 class Children:

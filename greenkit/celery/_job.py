@@ -139,6 +139,11 @@ class Job:
         return getattr(self.request, "task", None)
 
     @property
+    def home(self) -> str:
+        """Return the package the task is defined in, "" when that is unknown."""
+        return str(getattr(self.task, "__module__", "")).partition(".")[0]
+
+    @property
     def task_id(self) -> str:
         """Return the id of the request."""
         return str(getattr(self.request, "id", self.number))
