@@ -83,6 +83,8 @@ def outage():
     server.away = False
     gevent.joinall(users, timeout=20)
     said["rode out"] = [sum(one.successful() for one in users), before, pool.statistics().away]
+    # A connect that is under way would be let in after the drain, and stay.
+    until(lambda: pool.statistics().size == pool.statistics().idle)
     server.away = True
     pool.drain()
     said["drained"] = until(lambda: eye.count() == 0)
