@@ -12,4 +12,4 @@ llm = Limiter(
 )
 
 # One for each user, wherever the request comes in.
-per_user = Limiter(f"{os.environ['QUEUE']}-api", requests="3/min burst 3", share=os.environ["REDIS_URL"])
+per_user = Limiter(f"{os.environ['QUEUE']}-api", requests="3/min", share=os.environ["REDIS_URL"])

@@ -92,7 +92,7 @@ class Door:
             others: Of further dimensions by name, 0 unless given.
 
         Raises:
-            CostTooHighError: A cost exceeds its burst; no wait can help.
+            CostTooHighError: A cost exceeds the burst given, or the amount; no wait can help.
             TypeError: A cost names no dimension, or `timeout` is no number.
             ValueError: `timeout` is NaN.
 
@@ -134,7 +134,7 @@ class Door:
             `Refusal`, which is falsy.
 
         Raises:
-            CostTooHighError: A cost exceeds its burst.
+            CostTooHighError: A cost exceeds the burst given, or the amount.
             TypeError: A cost names no dimension.
 
         Switches: never; of a shared limiter it asks the backend, and may.
@@ -214,7 +214,7 @@ class Door:
             costs: By dimension, for each attempt.
 
         Raises:
-            CostTooHighError: A cost exceeds its burst; no wait can help.
+            CostTooHighError: A cost exceeds the burst given, or the amount; no wait can help.
             TypeError: A cost names no dimension.
 
         Example:

@@ -20,7 +20,7 @@ from greenkit.limits._fast import fast_settle, fast_take
 from greenkit.limits._fleet import SharedBudget
 from greenkit.limits._keys import KeyDoor, Keys
 from greenkit.limits._pace import Crowd
-from greenkit.limits._parse import Rate, parse_rate
+from greenkit.limits._parse import Rate, parse_rate, shown
 from greenkit.limits._quota import reader_of
 from greenkit.limits._rules import Rule, Rules
 from greenkit.limits._terms import Terms
@@ -71,8 +71,9 @@ class Limiter(Door):
 
     Args:
         name: Shown in errors, statistics and metrics.
-        requests: Calls, such as `"500/min"`; a permit costs one unless told otherwise.
-        tokens: Whatever else is counted, such as `"90_000/min burst 9_000"`.
+        requests: Calls, such as `"500/min"`; a permit costs one unless told otherwise. How many may go at
+            once follows from the rate, or is said: `"500/min burst 25"`; see `Rate`.
+        tokens: Whatever else is counted, such as `"90_000/min"`.
         concurrency: Permits held at once; or `(least, most)` to find out between them how many the
             server likes: one more for every round of successes, a fifth less when it is too busy.
         strict: Never exceed an amount in *any* window of its period. Otherwise a window that
@@ -165,7 +166,7 @@ class Limiter(Door):
 
     def __repr__(self) -> str:
         rates = ", ".join(
-            f"{one.name} {one.rate.amount:g}/{one.rate.period:g}s" for one in self._terms.rules.rules
+            f"{one.name} {one.rate} burst {shown(one.burst)}" for one in self._terms.rules.rules
         )
         seen = self.statistics()
         held = f", {seen.in_use}/{seen.concurrency} held" if seen.concurrency is not None else ""
@@ -299,7 +300,7 @@ def _rule(name: str, rate: str | Rate, *, strict: bool) -> Rule:
         msg = f"{name!r} cannot name a dimension: it is an option of Limiter or permit()"
         raise TypeError(msg)
     rule = Rule(name, rate if isinstance(rate, Rate) else parse_rate(rate), strict)
-    if name == "requests" and rule.burst < 1:
+    if name == "requests" and rule.largest < 1:
         msg = f"requests has a burst of {rule.burst:g}, and each request costs 1: none could ever pass"
         raise ConfigError(msg)
     return rule

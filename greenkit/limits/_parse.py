@@ -7,28 +7,50 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from greenkit.errors import ConfigError
 
-__all__ = ["Rate", "parse_rate"]
+__all__ = ["Rate", "default_burst", "parse_rate", "period_shown", "shown"]
 
 _PERIODS = {
-    **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
-    **dict.fromkeys(("m", "min", "minute", "minutes"), 60.0),
-    **dict.fromkeys(("h", "hour", "hours"), 3600.0),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hr", "hour", "hours"), 3600.0),
     **dict.fromkeys(("d", "day", "days"), 86400.0),
+    **dict.fromkeys(("w", "week", "weeks"), 604800.0),
 }
-_NUMBER = re.compile(r"\d[\d_]*(?:\.\d+)?")
+_SHOWN = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "day", 604800.0: "week"}
+_WANTED = "a period: s, min, h, day or week"
+# Thousands in commas only where three digits follow each: "1,5" is a decimal in half of Europe.
+_NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _COUNT = re.compile(r"\d+")
-_WORD = re.compile(r"[A-Za-z]+")
+_WORD = re.compile(r"[^\W\d_]+")
 _SPACE = re.compile(r"\s*")
+_SCALE = re.compile(r"([kKMG])(?![^\W\d_])")
+_SCALES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+# As providers write them: RPM, TPM, RPD, QPS; the first letter says of what, the last of how long.
+_PER = re.compile(r"[a-z]p([smhd])", re.IGNORECASE)
 
-# What a minute's limit may hand out at once when nobody said: a full minute's burst is what
-# draws the first 429 from servers that count in smaller windows than they advertise.
-_DEFAULT_BURST = 0.05
 _MOST_PER_SECOND = 1e9
+# What may go at once when nobody said, a second's worth at the most where servers count by the second.
+_OF_A_SECOND = 0.05
+_SLOW_BURST = 5.0
+
+
+def default_burst(amount: float, period: float) -> float:
+    """Return what may go at once when nobody said.
+
+    Where a second or more brings one unit, as many as it brings seconds between two, at most 5 and never
+    more than the amount: no server counts those by the second, and "3/min" is three. Where a second brings
+    more, a twentieth of what it brings, at least 1: Azure refuses the eleventh of 600 a minute within a
+    second, OpenAI may hold 60,000 a minute as 1,000 a second, Anthropic 60 a minute as one a second.
+
+    Switches: never.
+    """
+    apart = period / amount
+    return min(amount, max(1.0, _OF_A_SECOND / apart, min(_SLOW_BURST, apart)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +60,12 @@ class Rate:
     Attributes:
         amount: Units per `period`; more than 0, may be fractional.
         period: Seconds, more than 0.
-        burst: Units that may go at once after idleness, more than 0. Default: 5 % of `amount`,
-            whatever the period, and at least 1 (`"200/s"` → 10, `"500/min"` → 25, `"1/day"` → 1).
+        burst: Units that may go at once after idleness, more than 0. Default: a twentieth of what a second
+            brings, at least 1; of slower rates as many as a unit takes seconds to come back, at most 5; never
+            more than the amount (`"200/s"` → 10, `"500/min"` → 1, `"10/min"` → 5, `"3/min"` → 3).
+        said: The burst was given, so no single cost may exceed it.
+        largest: Units a single permit may cost: the burst where it was given; else the amount, at least 1,
+            and one that costs more than the burst goes when the budget is full.
 
     Raises:
         ConfigError: A value is out of its range.
@@ -48,6 +74,8 @@ class Rate:
     amount: float
     period: float
     burst: float = math.nan
+    said: bool = field(init=False, repr=False, compare=False)
+    largest: float = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.amount < math.inf:
@@ -59,18 +87,45 @@ class Rate:
         if self.amount / self.period > _MOST_PER_SECOND:
             msg = f"{self.amount:g} in {self.period:g} s is finer than a clock can tell; leave this limit out"
             raise ConfigError(msg)
-        if math.isnan(self.burst):
-            object.__setattr__(self, "burst", max(1.0, _DEFAULT_BURST * self.amount))
+        said = not math.isnan(self.burst)
+        if not said:
+            object.__setattr__(self, "burst", default_burst(self.amount, self.period))
         if not 0 < self.burst < math.inf:
             msg = f"burst must be more than 0, not {self.burst:g}: nothing could ever pass"
             raise ConfigError(msg)
+        object.__setattr__(self, "said", said)
+        object.__setattr__(self, "largest", self.burst if said else max(1.0, self.amount))
+
+    def __str__(self) -> str:
+        """Return it as people write it, without the burst: `500/min`."""
+        return f"{shown(self.amount)}/{period_shown(self.period)}"
+
+
+def shown(number: float) -> str:
+    """Return a number as people write it: no exponent before a million million, no trailing zeros.
+
+    Switches: never.
+    """
+    return f"{number:.12g}"
+
+
+def period_shown(seconds: float) -> str:
+    """Return a period as people write it: `min`, `10s`, `2h`.
+
+    Switches: never.
+    """
+    for unit in sorted(_SHOWN, reverse=True):
+        if seconds >= unit and seconds % unit == 0:
+            return f"{int(seconds / unit) if seconds != unit else ''}{_SHOWN[unit]}"
+    return f"{shown(seconds)}s"
 
 
 def parse_rate(text: str) -> Rate:
     """Return the rate `text` describes: AMOUNT/PERIOD, then perhaps `burst AMOUNT`.
 
-    Amounts may hold underscores and a decimal point. A period is s, min, h or day, with a
-    count before it if need be (`"100/10s"`).
+    An amount may hold underscores, commas between thousands, a decimal point, an exponent, and k, M or G
+    after it. A period is s, min, h, day or week in any case, with a count before it if need be (`"100/10s"`);
+    `"500 rpm"`, `"10k TPM"` and `"500 per minute"` are read, too, and a `$` before an amount of money.
 
     Raises:
         ConfigError: The text is not a rate; the message shows the column.
@@ -90,12 +145,15 @@ class _Reader:
     def rate(self) -> Rate:
         start = self._skip()
         amount = self._number("an amount such as 500")
-        self._expect_slash()
         period = self._period()
         burst = math.nan
         burst_at = self._skip()
         if burst_at < len(self.text):
-            if self._take(_WORD) != "burst":
+            if self.text[burst_at] in ",;+&":
+                self._fail(
+                    burst_at, 'a text holds one limit; give several as a list: ["500/min", "10_000/day"]'
+                )
+            if self._take(_WORD).lower() != "burst":
                 self._fail(burst_at, 'expected "burst AMOUNT" or the end')
             burst_at = self._skip()
             burst = self._number("a burst such as 25")
@@ -108,28 +166,48 @@ class _Reader:
         except ConfigError as error:
             self._fail(start, str(error))
 
-    def _expect_slash(self) -> None:
-        if self._skip() >= len(self.text) or self.text[self.at] != "/":
-            self._fail(self.at, 'expected "/" and a period: s, min, h or day')
-        self.at += 1
-
     def _period(self) -> float:
+        start = self._skip()
+        if self.text[start : start + 1] == "/":
+            self.at += 1
+        else:
+            word = self._take(_WORD)
+            short = _PER.fullmatch(word)
+            if short:
+                return _PERIODS[short.group(1).lower()]
+            if word.lower() != "per":
+                what = f', not "{word}"' if word else ""
+                self._fail(start, f'expected "/" and {_WANTED}{what}')
         start = self._skip()
         count = float(self._take(_COUNT) or 1)
         word_at = self._skip()
-        seconds = _PERIODS.get(self._take(_WORD))
-        if seconds is None:
-            self._fail(word_at, "expected a period: s, min, h or day")
+        word = self._take(_WORD)
+        seconds = _PERIODS.get(word.lower())
+        if seconds is None or word == "M":
+            self._fail(word_at, _no_period(word))
         if count == 0:
             self._fail(start, "a period of 0 is none")
         return count * seconds
 
     def _number(self, wanted: str) -> float:
         start = self._skip()
+        if self.text[start : start + 1] == "$":
+            self.at += 1
         digits = self._take(_NUMBER)
         if not digits:
             self._fail(start, f"expected {wanted}")
-        return float(digits.replace("_", ""))
+        if self.text[self.at : self.at + 1] == "," and not digits.count(","):
+            self._fail(self.at, 'a comma stands between thousands, such as "1,000"; a decimal has a point')
+        at = self._skip()
+        scale = _SCALE.match(self.text, at)
+        if scale is not None:
+            self.at = scale.end()
+        elif self.text[at : at + 1] == "m" and not self.text[at + 1 : at + 2].isalpha():
+            self._fail(at, '"m" could be a thousandth or a million; write M for a million')
+        number = float(digits.replace("_", "").replace(",", "")) * (_SCALES[scale.group(1)] if scale else 1.0)
+        if number == math.inf:
+            self._fail(start, "this is more than a number can hold")
+        return number
 
     def _take(self, pattern: re.Pattern[str]) -> str:
         match = pattern.match(self.text, self.at)
@@ -146,3 +224,20 @@ class _Reader:
         caret = " " * column + f"^ column {column + 1}"
         msg = f'not a limit: {why}\n    {self.text}\n    {caret}\nlike "500/min burst 25"'
         raise ConfigError(msg) from None
+
+
+def _no_period(word: str) -> str:
+    if not word:
+        return f"expected {_WANTED}"
+    if word == "M":
+        return '"M" could be a minute or a month; write min, or a number of days such as 30d'
+    if word.lower() in {"mo", "mon", "month", "months", "y", "yr", "year", "years"}:
+        return f'"{word}" has no fixed length; write a number of days such as 30d'
+    if word.lower() in {"ms", "us", "ns"}:
+        return f'"{word}" is finer than a period can be; write the same rate by the second'
+    # The longest part that still begins a period: what follows it is at fault.
+    right = next(
+        (n for n in range(len(word), 0, -1) if any(w.startswith(word[:n].lower()) for w in _PERIODS)), 0
+    )
+    where = f'the "{word[right]}" after "{word[:right]}"' if 0 < right < len(word) else f'"{word}"'
+    return f"expected {_WANTED}; {where} is at fault"

@@ -282,7 +282,7 @@ def _booked(
         at = max(now, until)
         for tat, cost, interval, burst in zip(tats, item.costs, intervals, request.bursts, strict=True):
             if cost:
-                at = max(at, tat - (burst - cost) * interval)
+                at = max(at, tat - max(0.0, burst - cost) * interval)  # above the burst: when it is full
         full = bool(request.size) and held + others >= request.size
         if full:
             at = max(at, now + _SLOT_RETRY * MICRO)

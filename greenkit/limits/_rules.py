@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from greenkit.errors import ConfigError, CostTooHighError
+from greenkit.limits._parse import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,14 +33,17 @@ JITTER_CREDIT = 0.010
 # pass, or it sleeps 1e-17 s for ever.
 ROUNDING = 1e-9
 
+# Of a strict rule's amount, when nobody said: the rest comes evenly afterwards.
+_STRICT_BURST = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """Hold one dimension to a rate.
 
-    In any window of W seconds at most `burst + (W + JITTER_CREDIT) / interval` units are granted,
-    counting what is given back as negative when it is given back. A strict rule stretches its
-    interval so that this is at most `rate.amount` for a window of `rate.period`.
+    In any window of W seconds at most `burst + (W + JITTER_CREDIT) / interval` units are granted (a single
+    cost above the burst stands in its place), counting what is given back as negative when it is given back.
+    A strict rule stretches its interval so that this is at most `rate.amount` for a window of `rate.period`.
 
     Args:
         name: The dimension, such as "tokens".
@@ -48,7 +52,8 @@ class Rule:
 
     Attributes:
         interval: Seconds one unit takes to come back.
-        burst: Units that may go at once; also the highest cost there can be.
+        burst: Units that may go at once.
+        largest: The highest cost there can be; one above the burst goes when the budget is full.
 
     Raises:
         ConfigError: Strict, and the burst leaves nothing of the amount for afterwards.
@@ -59,21 +64,25 @@ class Rule:
     strict: bool = False
     interval: float = field(init=False)
     burst: float = field(init=False)
+    largest: float = field(init=False)
 
     def __post_init__(self) -> None:
         rate = self.rate
-        interval = rate.period / rate.amount
+        interval, burst, largest = rate.period / rate.amount, float(rate.burst), float(rate.largest)
         if self.strict:
-            rest = rate.amount - rate.burst
+            # No server that counts by the second is meant here, and no single cost may go beyond the burst.
+            burst = largest = burst if rate.said else max(1.0, _STRICT_BURST * rate.amount)
+            rest = rate.amount - burst
             if rest <= 0:
                 msg = (
-                    f"strict {self.name}: a burst of {rate.burst:g} is all of {rate.amount:g}, so nothing "
+                    f"strict {self.name}: a burst of {burst:g} is all of {rate.amount:g}, so nothing "
                     "could ever follow it; give a smaller burst, or a larger amount for a longer period"
                 )
                 raise ConfigError(msg)
             interval = (rate.period + JITTER_CREDIT) / rest
         object.__setattr__(self, "interval", interval)
-        object.__setattr__(self, "burst", float(rate.burst))
+        object.__setattr__(self, "burst", burst)
+        object.__setattr__(self, "largest", largest)
 
     def paced(self, factor: float) -> Rule:
         """Return this rule at `factor` times its rate; what may go at once stays.
@@ -103,13 +112,14 @@ class Rules:
         rules: As given.
     """
 
-    __slots__ = ("_bursts", "_free", "_intervals", "_places", "_reaches", "names", "rules")
+    __slots__ = ("_bursts", "_free", "_intervals", "_largest", "_places", "_reaches", "names", "rules")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
         self.names = tuple(rule.name for rule in self.rules)
         self._free = tuple(1.0 if name == "requests" else 0.0 for name in self.names)
         self._bursts = tuple(rule.burst for rule in self.rules)
+        self._largest = tuple(rule.largest for rule in self.rules)
         self._intervals = tuple(rule.interval for rule in self.rules)
         self._reaches = tuple(rule.burst * rule.interval for rule in self.rules)
         self._places = {name: place for place, name in enumerate(self.names)}
@@ -127,7 +137,7 @@ class Rules:
         Raises:
             TypeError: A name is no dimension here.
             ValueError: A cost is negative or not a number.
-            CostTooHighError: A cost exceeds its burst; no wait can help.
+            CostTooHighError: A cost exceeds the largest there can be; no wait can help.
 
         Switches: never.
         """
@@ -137,7 +147,7 @@ class Rules:
             if place is None:
                 raise self._no_dimension(name)
             # Written so that a NaN fails it too.
-            if not 0 <= cost <= self._bursts[place]:
+            if not 0 <= cost <= self._largest[place]:
                 raise _bad_cost(self.rules[place], cost)
             priced[place] = cost
         return tuple(priced)
@@ -162,18 +172,23 @@ class Rules:
         for place, cost in enumerate(costs):
             tat = tats[place]
             after = (tat if tat > floor else floor) + cost * self._intervals[place]  # noqa: FURB136
-            if after > latest + self._reaches[place] and cost:
+            # A cost above the burst goes when the budget is full: it cannot be divided.
+            if (
+                after > latest + self._reaches[place]
+                and cost
+                and (cost <= self._bursts[place] or tat > latest)
+            ):
                 return None
             granted.append(after)
         return tuple(granted)
 
     def too_high(self, costs: Amounts) -> CostTooHighError | None:
-        """Return the error for costs that exceed a burst, or None.
+        """Return the error for costs that are larger than any may be, or None.
 
         Switches: never.
         """
         for rule, cost in zip(self.rules, costs, strict=True):
-            if cost > rule.burst:
+            if cost > rule.largest:
                 return _too_high(rule, cost)
         return None
 
@@ -236,7 +251,9 @@ class Rules:
     def earliest(self, tats: Amounts, costs: Amounts) -> float:
         """Return the instant from which all of `costs` may go.
 
-        A cost may exceed its burst here: it may stand for several, one after the other.
+        Args:
+            tats: The state.
+            costs: In the order of the rules, of one permit. One above its burst goes when the budget is full.
 
         Switches: never.
         """
@@ -245,22 +262,42 @@ class Rules:
         earliest = -math.inf
         for place, cost in enumerate(costs):
             if cost:
-                instant = tats[place] - (self._bursts[place] - cost) * self._intervals[place]
+                rest = self._bursts[place] - cost
+                instant = tats[place] - rest * self._intervals[place] if rest > 0 else tats[place]
                 earliest = max(earliest, instant)
         return earliest
+
+    def after(self, tats: Amounts, ahead: Amounts) -> Amounts:
+        """Return the state once the costs `ahead` have gone from it.
+
+        Switches: never.
+        """
+        return tuple(
+            [
+                tat + cost * self._intervals[place]
+                for place, (tat, cost) in enumerate(zip(tats, ahead, strict=False))
+            ]
+        )
 
     def _no_dimension(self, name: str) -> TypeError:
         return TypeError(f"no dimension named {name!r}; this limiter has {', '.join(self.names) or 'none'}")
 
 
 def _bad_cost(rule: Rule, cost: float) -> ValueError:
-    if not rule.burst < cost < math.inf:
+    if not rule.largest < cost < math.inf:
         return ValueError(f"{rule.name} must cost 0 or more, not {cost!r}")
     return _too_high(rule, cost)
 
 
 def _too_high(rule: Rule, cost: float) -> CostTooHighError:
+    rate, name = rule.rate, rule.name
+    if rate.said:
+        limit = f"the burst of {shown(rule.burst)} that was given to {rate}"
+    elif rule.strict:
+        limit = f"the burst of {shown(rule.burst)} that strict {rate} has when none is given"
+    else:
+        limit = f"all of {rate}"
     return CostTooHighError(
-        f"{rule.name}={cost:g} exceeds the burst of {rule.burst:g}, so it could never be granted; ask for "
-        f'less, or end the limit of {rule.name} with "burst {math.ceil(cost)}"'
+        f"{name}={shown(cost)} exceeds {limit}, so it could never be granted; ask for less, or end the "
+        f'limit of {name} with "burst {math.ceil(cost)}"'
     )

@@ -160,8 +160,7 @@ class LocalStore:
         """
         start = max(now, self.paused_until)
         tats = tuple([max(tat, start) for tat in self.tats])
-        behind = tuple([one + ahead[place] for place, one in enumerate(costs)])
-        return max(start, self.rules.earliest(tats, behind)) - now
+        return max(start, self.rules.earliest(self.rules.after(tats, ahead), costs)) - now
 
     def wait(self, costs: Amounts, now: float) -> float:
         """Return the seconds the head still has to wait at the least, as far as is known.

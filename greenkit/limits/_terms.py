@@ -89,7 +89,7 @@ class Terms:
         self.free = rules.price({})
         self.price = _softly(rules.price) if self.shadow else rules.price
         # An int, as costs in tokens are: comparing one with a float takes three times as long.
-        self.most_tokens = int(rules.rules[1].burst) if rules.names == PAIR else -1
+        self.most_tokens = int(rules.rules[1].largest) if rules.names == PAIR else -1
 
 
 def _softly(price: Price) -> Price:

@@ -100,7 +100,7 @@ while place + dims < last do
   local ahead, at = arg(place + 1), math.max(now, paused)
   for dim = 1, dims do
     local cost = arg(place + 1 + dim)
-    if cost ~= 0 then at = math.max(at, tats[dim] - (bursts[dim] - cost) * intervals[dim]) end
+    if cost ~= 0 then at = math.max(at, tats[dim] - math.max(0, bursts[dim] - cost) * intervals[dim]) end
   end
   full = size > 0 and held + others >= size
   if full then at = math.max(at, now + SLOT_RETRY * MICRO) end

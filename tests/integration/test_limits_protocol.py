@@ -27,10 +27,10 @@ def draw(rng, dims, seen, floors):
         return tuple(value() if rng.random() < chance else -1.0 for _ in range(dims))
 
     def cost(place):
-        return rng.choice([0.0, 1.0, 0.25]) * rng.choice([1.0, bursts[place]])
+        return rng.choice([0.0, 1.0, 0.25]) * rng.choice([1.0, bursts[place], 4 * bursts[place]])
 
     items = tuple(
-        Item(tuple(min(cost(place), bursts[place]) for place in range(dims)), rng.choice([False, True]))
+        Item(tuple(cost(place) for place in range(dims)), rng.choice([False, True]))
         for _ in range(rng.randrange(8))
     )
     return Request(

@@ -64,6 +64,21 @@ def test_no_window_sees_more_than_burst_and_rate(rate, steps, wait):
     assert worst_excess(granted, bound) <= 1e-6 * rule.burst + 2e-9 / rule.interval
 
 
+@given(rates, st.lists(st.tuples(gaps, st.floats(0.01, 1.0), credits_), max_size=60), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_single_costs_above_the_burst_keep_the_rate(rate, steps, wait):
+    """A window holds the rate and, instead of the burst, the largest cost there was."""
+    rule = Rule("tokens", rate)
+    share = rule.largest / rule.burst
+    granted = play(rule, [(gap, cost * share, credit) for gap, cost, credit in steps], wait=wait)
+    most = max([rule.burst, *(cost for _, cost in granted)])
+
+    def bound(window):
+        return most + (window + JITTER_CREDIT) / rule.interval
+
+    assert worst_excess(granted, bound) <= 1e-6 * most + 2e-9 / rule.interval
+
+
 @given(rates, st.lists(st.tuples(st.floats(0, 0.02), costs, credits_), max_size=120), st.integers(0, 40))
 @settings(max_examples=300, deadline=None)
 def test_strict_never_exceeds_the_amount_in_any_window(rate, steps, idle):

@@ -346,7 +346,7 @@ def test_a_limiter_tells_about_itself(clock):
     """repr, statistics and facts show who waits and why."""
     limiter = Limiter("openai", requests="500/min", concurrency=2, clock=clock)
     limiter.pause(5)
-    assert repr(limiter) == "<Limiter 'openai' requests 500/60s, 0/2 held, 0 waiting, paused for 5 s>"
+    assert repr(limiter) == "<Limiter 'openai' requests 500/min burst 1, 0/2 held, 0 waiting, paused for 5 s>"
     assert facts.snapshot()["limiter"]["openai"]["paused_for"] == pytest.approx(5.0)
     seen = []
     unsubscribe = facts.subscribe(seen.append)
