@@ -197,7 +197,7 @@ class Attempts:
         self._permit = permit = Permit()
         permit._door = door
         permit._costs = self._costs
-        permit._state = NEW
+        permit._state = permit._probe = NEW
         permit.waited = 0.0
         if self.number == 1:
             permit._timeout, permit._lane = self._deadline, NORMAL

@@ -48,7 +48,7 @@ class Budget(Turns):
                 self.shut = store.must_look(now)
                 return 0.0
             eta = store.eta(costs, self.line.ahead(NORMAL), now)
-            return max(eta, SLOT_RETRY if store.full else 1e-9)
+            return max(eta, SLOT_RETRY if store.full or store.half_open.out else 1e-9)
 
     def take(self, costs: Amounts, *, lane: int, until: float) -> None:
         """Take `costs` when their turn and their instant have come.
@@ -131,15 +131,35 @@ class Budget(Turns):
             if self.store.heard(self.now(), error=error):
                 self._look_soon()
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float, *, asked: bool = False) -> None:
         """Grant nothing for `seconds` from now; never shortens a pause in force.
+
+        Args:
+            seconds: From now.
+            asked: The server asked for it: one permit goes first when it is over.
 
         Switches: never.
         """
         with self.lock:
             self.shut = True
-            self.store.pause(seconds, self.now())
+            self.store.pause(seconds, self.now(), asked=asked)
             self._changed()
+
+    def probe(self) -> int:
+        """Return the number of the pause after which a permit granted now goes first, or 0.
+
+        Switches: never.
+        """
+        return self.store.half_open.number
+
+    def probe_answered(self, number: int, *, passed: bool) -> None:
+        """Hear how a permit ended that went first after pause `number`: the rest follow, or another goes.
+
+        Switches: never.
+        """
+        with self.lock:
+            if self.store.probe_answered(number, self.now(), passed=passed):
+                self._changed()
 
     def resume(self) -> None:
         """End the pause in force.
@@ -158,7 +178,7 @@ class Budget(Turns):
         with self.lock:
             self.shut = True
             self.store.slow_down(self.now())
-            self.pause(pause)
+            self.pause(pause, asked=True)
 
     def learn(self, available: Mapping[str, float], shares: Mapping[str, float]) -> None:
         """Let no more than `available` go now, and use at most these `shares` of the rates.

@@ -115,7 +115,7 @@ class Door:
         permit._costs = costs
         permit._timeout = timeout
         permit._lane = NORMAL if priority == "normal" else lane_of(priority)
-        permit._state = 0
+        permit._state = permit._probe = 0
         permit.waited = 0.0
         return permit
 
@@ -155,6 +155,7 @@ class Door:
         permit._door = self
         permit._costs = costs
         permit._state = TAKEN
+        permit._probe = self._budget.probe()
         permit.waited = 0.0
         if wait:
             self._let_through(permit, wait)
@@ -380,7 +381,7 @@ class Door:
             self._slow_down(answer.retry_after)
         elif answer.later and not self._terms.shadow:
             assert answer.retry_after is not None
-            self._budget.pause(min(answer.retry_after, LONGEST_PAUSE))
+            self._budget.pause(min(answer.retry_after, LONGEST_PAUSE), asked=True)
 
     def _slow_down(self, asked: float | None) -> None:
         pause = _DEFAULT_PAUSE if asked is None else min(asked, LONGEST_PAUSE)

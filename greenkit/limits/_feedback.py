@@ -11,7 +11,7 @@ import socket
 from greenkit.errors import GreenkitError, RateLimited
 from greenkit.responses import Answer, chain, is_disconnect, is_slow, read
 
-__all__ = ["LONGEST_PAUSE", "Ending", "ending_of", "too_busy", "worth_another"]
+__all__ = ["LONGEST_PAUSE", "Ending", "answered", "ending_of", "too_busy", "worth_another"]
 
 # A server once asked for 3.2 days and a client slept them. Whoever must wait longer than this is
 # told 429 again, which costs one request every two minutes.
@@ -53,6 +53,22 @@ def ending_of(
     if any(isinstance(link, ConnectionRefusedError | socket.gaierror) for link in links):
         return Ending.NEVER_SENT
     return Ending.SPENT
+
+
+def answered(
+    error: BaseException, answer: Answer, ending: Ending, *, since: BaseException | None = None
+) -> bool:
+    """Tell whether a call that ended with `error` was let in by its server, so that others may follow.
+
+    No for a refusal, an overload, a connection that broke or timed out, and a call that was killed.
+
+    Switches: never.
+    """
+    if not isinstance(error, Exception) or ending is not Ending.SPENT:
+        return False
+    if answer.status is not None and answer.status >= 400:
+        return not answer.overloaded
+    return not is_disconnect(error, since=since)
 
 
 def worth_another(error: BaseException, *, since: BaseException | None = None) -> bool:

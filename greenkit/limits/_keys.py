@@ -176,6 +176,11 @@ class Keys:
                     budget.store.tats = self._state(key, self._now())
             return budget
 
+    def probe(self, key: Hashable) -> int:
+        """As `Budget.probe()`. Switches: never."""
+        budget = self._live.get(key)  # one at rest has no pause to come back from
+        return 0 if budget is None else budget.probe()
+
     def configure(self, rules: Rules, slots: Callable[[], Any] | None) -> None:
         """Have all keys go on under other rules, and where `slots` makes some, with those.
 
@@ -332,10 +337,19 @@ class KeyBudget:
         with self._keys.budget(self._key) as budget:
             budget.heard(error=error)
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float, *, asked: bool = False) -> None:
         """As `Budget.pause()`. Switches: never."""
         with self._keys.budget(self._key) as budget:
-            budget.pause(seconds)
+            budget.pause(seconds, asked=asked)
+
+    def probe(self) -> int:
+        """As `Budget.probe()`. Switches: never."""
+        return self._keys.probe(self._key)
+
+    def probe_answered(self, number: int, *, passed: bool) -> None:
+        """As `Budget.probe_answered()`. Switches: never."""
+        with self._keys.budget(self._key) as budget:
+            budget.probe_answered(number, passed=passed)
 
     def resume(self) -> None:
         """As `Budget.resume()`. Switches: never."""

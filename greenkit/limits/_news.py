@@ -27,6 +27,9 @@ class News:
         left: Per dimension, units that may go now at the most.
         shares: Per dimension, the server's own limit as a share of the configured rate.
         pause: Seconds nobody may go.
+        asked: The server asked for the pause.
+        probe: Number of the pause whose probe has been heard of, or 0.
+        passed: That probe was let in.
         resume: End a pause.
         cut: Slow down after a 429.
         due: Clock reading at which it should be told.
@@ -36,6 +39,9 @@ class News:
     left: Amounts
     shares: Amounts
     pause: float = 0.0
+    asked: bool = False
+    probe: int = 0
+    passed: bool = False
     resume: bool = False
     cut: bool = False
     due: float = field(default=math.inf)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from greenkit import facts
-from greenkit.limits._feedback import Ending, ending_of
+from greenkit.limits._feedback import Ending, answered, ending_of
 from greenkit.limits._from_async import entered
 from greenkit.responses import read
 
@@ -67,11 +67,12 @@ class Permit:
     """
 
     # No __init__: the limiter sets these, at a third of the price, and this is made for every call.
-    __slots__ = ("_costs", "_door", "_lane", "_since", "_state", "_timeout", "waited")
+    __slots__ = ("_costs", "_door", "_lane", "_probe", "_since", "_state", "_timeout", "waited")
 
     _costs: Amounts
     _door: Door
     _lane: int
+    _probe: int  # of the pause after which it goes first, and the others wait for its answer; else 0
     _since: BaseException | None  # what was being handled on entering: older than the call
     _state: int
     _timeout: float | None
@@ -106,6 +107,7 @@ class Permit:
             door._wait(self)
         else:
             self._state = HELD
+        self._probe = door._budget.probe()
         if facts.listeners:
             facts.emit(facts.PermitGranted(door.name, self.waited))
         return self
@@ -121,6 +123,7 @@ class Permit:
         self._since = sys.exc_info()[1]
         if not self._state and not self._door._take_nowait(self._costs):  # it answers with what is in the way
             self._state = HELD
+            self._probe = self._door._budget.probe()
             if facts.listeners:
                 facts.emit(facts.PermitGranted(self._door.name, self.waited))
             return self
@@ -162,9 +165,12 @@ class Permit:
             return  # it holds nothing: a second slot given back would be another call's
         self._state = ENDED
         door = self._door
-        if error is None and not door._terms.counts_slots:
-            self._since = None
-            return
+        if error is None:
+            if self._probe:
+                self._answered(passed=True)
+            if not door._terms.counts_slots:
+                self._since = None
+                return
         # Finally: reading a foreign exception may raise; release the slot regardless.
         try:
             if error is not None:
@@ -173,8 +179,14 @@ class Permit:
                 door._budget.heard(error=False)
         finally:
             self._since = None
+            if self._probe:
+                self._answered(passed=False)  # not heard of: another goes first
             if state not in _SHADOWS:
                 door._budget.give_back_slot()
+
+    def _answered(self, *, passed: bool) -> None:
+        number, self._probe = self._probe, 0
+        self._door._budget.probe_answered(number, passed=passed)
 
     def settle(self, *, requests: float | None = None, tokens: float | None = None, **others: float) -> None:
         """Say what the call really cost: the rest is refunded, or the debt is charged.
@@ -203,6 +215,8 @@ class Permit:
         elif state == NEW:
             msg = f"{self!r}: settle() belongs inside the with block, once the cost is known"
             raise RuntimeError(msg)
+        if self._probe and state != ENDED:  # there is an answer to count
+            self._answered(passed=True)
         if tokens is not None and requests is None and not others and not door._terms.learns:
             if state not in _SHADOWS:
                 self._costs = door._settle_tokens(self._costs, tokens)
@@ -218,6 +232,8 @@ class Permit:
         answer = read(error, since=since)
         ending = ending_of(error, answer, since=since)
         self._door._failed(error, answer, ending, alone=alone)
+        if self._probe and answered(error, answer, ending, since=since):
+            self._answered(passed=True)
         if ending is not Ending.SPENT and owed:
             keep = "requests" if ending is Ending.REJECTED else ""
             refund = {name: 0.0 for name in self._door.dimensions if name != keep}

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from greenkit.limits._half_open import PROBE_TIME
 from greenkit.limits._pace import CUT, ONE_NEWS, RECOVERY, SLOWEST
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ _AT_ONCE = 20
 _SMOOTH = 16
 # Workers come back one after the other; the first has emptied the budget for all.
 _BACK = 5.0
-# How long somebody refused for want of a slot waits before asking again.
+# How long somebody refused for want of a slot, or behind a probe, waits before asking again.
 _SLOT_RETRY = 0.1
 
 
@@ -98,6 +99,9 @@ class Request:
         left: Per dimension, the units that may go now at the most; -1 for no news.
         shares: Per dimension, the server's own limit as a share of the configured rate; -1 for no news.
         pause: How long nobody may go; 0 for no news.
+        asked: The server asked for that pause, so one permit of all processes goes first when it is over.
+        probe: Number of the pause whose probe has been heard of; 0 for none.
+        passed: That probe was let in; else another goes first.
         resume: End a pause.
         cut: Slow down after a 429.
         back: This process went without the store for a while.
@@ -122,6 +126,9 @@ class Request:
     back: bool = False
     held: int = 0
     size: int = 0
+    asked: bool = False
+    probe: int = 0
+    passed: bool = False
     items: tuple[Item, ...] = ()
 
     def lasts(self, record: Record, now: float) -> float:
@@ -141,6 +148,7 @@ class Request:
         """
         head = (
             self.expected, self.seen, self.back, self.pause, self.resume, self.cut, self.held, self.size,
+            self.asked, self.probe, self.passed,
         )  # fmt: skip
         columns = (self.intervals, self.bursts, self.floors, self.deltas, self.left, self.shares)
         numbers = [*head, *(one for row in zip(*columns, strict=True) for one in row)]
@@ -166,6 +174,8 @@ class Reply:
             -1 - offset is how far from now it would pass. After one refused that could have been booked ahead
             no more are looked at.
         full: Slots were what was missing.
+        half_open: Number of the pause after which one permit goes first; 0 when all may go.
+        blocked: That permit is out, and the rest wait for its answer.
     """
 
     count: int
@@ -177,6 +187,8 @@ class Reply:
     horizon: float
     offsets: tuple[float, ...] = field(default=())
     full: bool = False
+    half_open: int = 0
+    blocked: bool = False
 
 
 def numbers_in(record: object) -> Record:
@@ -200,7 +212,9 @@ def checked(reply: Reply, request: Request) -> Reply:
 
     Switches: never.
     """
-    numbers = (reply.count, reply.now, *reply.tats, reply.paused, reply.workers, *reply.offsets)
+    numbers = (
+        reply.count, reply.now, *reply.tats, reply.paused, reply.workers, reply.half_open, *reply.offsets,
+    )  # fmt: skip
     sound = (
         all(-_LARGEST < number < _LARGEST for number in numbers)
         and len(reply.tats) == len(request.names)
@@ -236,6 +250,7 @@ def exchange(record: Record, request: Request, clock: float) -> Reply:
     tats = _settled(record, request, now, intervals, lost=lost)
     until = 0.0 if request.resume else record.get("pause", 0.0)
     record["pause"] = until = max(until, now + request.pause if request.pause else 0.0)
+    _half_open(record, request, now)
     workers, others = _workers(record, request.worker, now)
     horizon = HORIZON * MICRO
     if not request.size:  # a slot that is booked ahead is nobody's meanwhile
@@ -249,8 +264,9 @@ def exchange(record: Record, request: Request, clock: float) -> Reply:
         record[f"t:{name}"] = tats[place]
         record[f"i:{name}"] = intervals[place]
     return Reply(
-        int(record["n"]), now, tuple(tats), max(0.0, until - now), factor, workers, horizon, offsets, full
-    )
+        int(record["n"]), now, tuple(tats), max(0.0, until - now), factor, workers, horizon, offsets, full,
+        int(record["half"]), bool(record["half"] and record["out"]),
+    )  # fmt: skip
 
 
 def _time(record: Record, request: Request, clock: float, *, lost: bool) -> tuple[float, float]:
@@ -261,6 +277,19 @@ def _time(record: Record, request: Request, clock: float, *, lost: bool) -> tupl
     now = max(now, last)  # it never goes back, whatever the clock or a process believes
     record["o"], record["at"] = now - clock, now
     return now, now - last if last else 0.0
+
+
+def _half_open(record: Record, request: Request, now: float) -> None:
+    """Keep after which pause one permit goes first ("half"), until when the rest wait, and if it is out."""
+    number, until, out = record.get("half", 0.0), record.get("probe", 0.0), record.get("out", 0.0)
+    if request.pause and request.asked:
+        number = record["pauses"] = record.get("pauses", 0.0) + 1
+        until = out = 0.0
+    elif request.resume or (until and now >= until) or (request.passed and request.probe == number):
+        number = until = out = 0.0
+    elif request.probe == number:
+        out = 0.0
+    record["half"], record["probe"], record["out"] = number, until, out
 
 
 def _booked(
@@ -284,12 +313,16 @@ def _booked(
             if cost:
                 at = max(at, tat - max(0.0, burst - cost) * interval)  # above the burst: when it is full
         full = bool(request.size) and held + others >= request.size
-        if full:
+        missing = full or bool(record["half"] and record["out"])
+        if missing:
             at = max(at, now + _SLOT_RETRY * MICRO)
         # A nanosecond for rounding, or who comes back at the very instant is sent away.
-        if not full and at - now <= item.ahead * horizon + 0.001:
+        if not missing and at - now <= item.ahead * horizon + 0.001:
             offsets.append(at - now)
             held += 1
+            if record["half"]:
+                record["out"] = 1.0
+                record["probe"] = record["probe"] or at + PROBE_TIME * MICRO
             takes = 0.0
             for place, cost in enumerate(item.costs):
                 if cost:

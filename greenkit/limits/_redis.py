@@ -137,9 +137,13 @@ def _reply(answer: Any, request: Request) -> Reply | RecordError:
         return answer
     dims = len(request.names)
     try:
-        count, now, paused, factor, workers, horizon, full, *rest = [float(number) for number in answer]
+        numbers = [float(number) for number in answer]
+        count, now, paused, factor, workers, horizon, full, half_open, blocked, *rest = numbers
         tats, offsets = tuple(rest[:dims]), tuple(rest[dims:])
-        reply = Reply(int(count), now, tats, paused, factor, int(workers), horizon, offsets, bool(full))
+        reply = Reply(
+            int(count), now, tats, paused, factor, int(workers), horizon, offsets, bool(full),
+            int(half_open), bool(blocked),
+        )  # fmt: skip
         return checked(reply, request)
     except RecordError as error:
         return error

@@ -42,6 +42,8 @@ _PROBE = 1.0
 _LOOK_AGAIN = 1.0
 # Slots of others come free without a word, and theirs wait to hear of ours.
 _SLOT_PROBE = 0.05
+# So do those who wait for the first call after a pause, which may be another process's.
+_PROBE_POLL = 0.1
 # What the store said is good for so long; after that it is asked before anybody is told "too late".
 _FRESH = 1.0
 _random = Random()  # its own: a limiter must not disturb the program's random numbers
@@ -68,6 +70,7 @@ class SharedStore(LocalStore):
         "_floors",
         "_gather",
         "_hand",
+        "_has_probe",
         "_horizon",
         "_lacks_slots",
         "_largest",
@@ -124,6 +127,7 @@ class SharedStore(LocalStore):
         self._retry_at = self._opens_at = -math.inf
         self._reported = 0
         self._lacks_slots = False
+        self._has_probe = False  # the permit that goes first after a pause is booked here, and not used yet
 
     # -- as LocalStore -------------------------------------------------------------------------------
 
@@ -163,6 +167,7 @@ class SharedStore(LocalStore):
             self._news.charge([-units for units in self._hand.mature(now)], now)
             if not self._hand.take(costs):
                 return max(self._hand.first - now, 1e-9)
+            self._has_probe = False
         self.grant()
         return 0.0
 
@@ -180,7 +185,7 @@ class SharedStore(LocalStore):
             super().take_back(costs, now)
             return
         if self.mode == "shared":
-            self._hand.put_back(costs)
+            self._put_back(costs)
         self.give_back_slot()
         self.granted -= 1
 
@@ -236,19 +241,28 @@ class SharedStore(LocalStore):
         self._news.cut = True
         self._news.at_once()
 
-    def pause(self, seconds: float, now: float) -> None:
+    def pause(self, seconds: float, now: float, *, asked: bool) -> None:
         """Have nobody go for `seconds`. Switches: never."""
-        super().pause(seconds, now)
+        super().pause(seconds, now, asked=asked)
         news = self._news
         news.pause, news.resume = max(news.pause, seconds), False
+        news.asked |= asked
         news.at_once()
         # What was booked was booked before the pause was known.
         self._give_back(now)
 
+    def probe_answered(self, number: int, now: float, *, passed: bool) -> bool:
+        """Say how the first call after a pause ended; its process alone knows. Switches: never."""
+        if self.mode != "shared":
+            return super().probe_answered(number, now, passed=passed)
+        self._news.probe, self._news.passed = number, passed
+        self._news.at_once()
+        return True
+
     def resume(self) -> None:
         """End the pause for everybody. Switches: never."""
         super().resume()
-        self._news.pause, self._news.resume = 0.0, True
+        self._news.pause, self._news.asked, self._news.resume = 0.0, False, True
         self._news.at_once()
         self._retry_at = self._opens_at = -math.inf
 
@@ -337,6 +351,7 @@ class SharedStore(LocalStore):
             news.deltas, news.left, news.shares,
             expected=self._told_time + (now - self._told_at) * MICRO if self._seen else -1.0,
             pause=news.pause * MICRO, resume=news.resume, cut=news.cut,
+            asked=news.asked, probe=news.probe, passed=news.passed,
             back=self._back, held=held, size=super().size or 0, items=items,
         )  # fmt: skip
 
@@ -359,28 +374,46 @@ class SharedStore(LocalStore):
         self._pace.factor = reply.factor
         self._follow_pace(now)
         self.tats = tuple([now + (tat - reply.now) / MICRO for tat in reply.tats])
-        paused = reply.paused > 0 and now >= self.paused_until
-        self.paused_until = now + reply.paused / MICRO if reply.paused else -math.inf
+        paused = self._follow_pauses(reply, now)
         asked, tries, held = self._sent
         self._sent = ([], [], 0)
         self._reported = held + sum(offset >= 0 for offset in reply.offsets)
         for one, offset in zip(tries, reply.offsets, strict=False):
             one.answer = 0.0 if offset >= 0 else max((-1.0 - offset) / MICRO, 1e-9)
             if one.left and not one.answer:
-                self._hand.put_back(one.costs)
+                self._put_back(one.costs)
         if paused:
             self._give_back(now)  # somebody else's pause, which our bookings knew nothing of
-        self._booked(asked, reply.offsets[len(tries) :], now, full=reply.full)
+        self._booked(asked, reply.offsets[len(tries) :], now, reply)
+        if self._news.pause:
+            self._give_back(now)  # a pause that began since it was asked
         return tries
 
-    def _booked(self, asked: list[Waiter], offsets: Amounts, now: float, *, full: bool) -> None:
+    def _follow_pauses(self, reply: Reply, now: float) -> bool:
+        """Take over the pause in force; tell whether what is in hand was booked in ignorance of it."""
+        if self._news.pause:  # not told yet: it goes on whatever the store says of itself
+            return False
+        unknown = reply.half_open not in {0, self.half_open.number}
+        paused = (reply.paused > 0 and now >= self.paused_until) or unknown
+        self.paused_until = now + reply.paused / MICRO if reply.paused else -math.inf
+        self.half_open.open()
+        if reply.half_open:
+            self.half_open.begin(reply.half_open)
+            self.half_open.out = reply.blocked
+        return paused
+
+    def _booked(self, asked: list[Waiter], offsets: Amounts, now: float, reply: Reply) -> None:
+        full = reply.full or reply.blocked
         self._retry_at = self._opens_at = -math.inf
         for waiter, offset in zip(asked, offsets, strict=False):
             if offset >= 0:
                 self._hand.book(now + offset / MICRO, waiter.costs)
+                self._has_probe = bool(reply.half_open)
                 continue
             ahead = (-1.0 - offset) / MICRO
-            later = _SLOT_PROBE if full else max(self._gather, ahead - self._horizon)
+            later = max(self._gather, ahead - self._horizon)
+            if full:
+                later = _SLOT_PROBE if reply.full else _PROBE_POLL
             self._retry_at = now + min(later, _LOOK_AGAIN)
             self._opens_at = -math.inf if full else now + ahead
 
@@ -403,6 +436,9 @@ class SharedStore(LocalStore):
 
     def _stand_alone(self, now: float) -> None:
         """Begin to use this process's share of the rates, without a burst: others may have used it."""
+        self.half_open.answered(
+            self.half_open.number, passed=False
+        )  # whose probe it was nobody says any more
         self.rules = Rules([self._share_of(place, rule) for place, rule in enumerate(self._base.rules)])
         self.tats = tuple([now + rule.burst * rule.interval for rule in self.rules.rules])
 
@@ -417,4 +453,12 @@ class SharedStore(LocalStore):
 
     def _give_back(self, now: float) -> None:
         """Refund what is in hand."""
+        if self._has_probe:
+            self._has_probe = False
+            self.probe_answered(self.half_open.number, now, passed=False)
         self._news.charge([-units for units in self._hand.empty()], now)
+
+    def _put_back(self, costs: Amounts) -> None:
+        """Have `costs` in hand again: who asked for them was killed."""
+        self._hand.put_back(costs)
+        self._has_probe = self._has_probe or bool(self.half_open.number)

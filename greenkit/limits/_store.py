@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from greenkit.limits._half_open import HalfOpen
 from greenkit.limits._pace import Crowd, Pace
 from greenkit.limits._rules import Rules
 
@@ -36,10 +37,22 @@ class LocalStore:
         held: Slots out; 0 when they are not counted.
         paused_until: Clock reading.
         granted: Costs booked so far.
+        half_open: Holds back all but the first after a pause the server asked for.
         mode: Where the budget is: "local".
     """
 
-    __slots__ = ("_base", "_pace", "granted", "held", "mode", "paused_until", "rules", "slots", "tats")
+    __slots__ = (
+        "_base",
+        "_pace",
+        "granted",
+        "half_open",
+        "held",
+        "mode",
+        "paused_until",
+        "rules",
+        "slots",
+        "tats",
+    )
 
     def __init__(self, rules: Rules, slots: int | Crowd | None) -> None:
         self._base = self.rules = rules
@@ -47,6 +60,7 @@ class LocalStore:
         self.tats = rules.start()
         self.slots = slots
         self.paused_until = -math.inf
+        self.half_open = HalfOpen()
         self.held = self.granted = 0
         self.mode = "local"
 
@@ -71,7 +85,12 @@ class LocalStore:
 
         Switches: never.
         """
-        return self.slots is not None or self._pace.slower or now < self.paused_until
+        return (
+            self.slots is not None
+            or self._pace.slower
+            or now < self.paused_until
+            or self.half_open.number != 0
+        )
 
     def quiet(self, now: float) -> bool:
         """Tell whether the state of the rules is all there is to remember.
@@ -80,7 +99,8 @@ class LocalStore:
         """
         if self._pace.factor < 1.0 and self._pace.recover(now):
             self._follow_pace(now)  # nobody may ask any more, and it would never be back at full speed
-        return not (self.held or self._pace.matters(now) or now < self.paused_until)
+        waits_for_probe = self.half_open.matters(now, self.paused_until)
+        return not (self.held or self._pace.matters(now) or now < self.paused_until or waits_for_probe)
 
     def admit(self, costs: Amounts, now: float, *, credit: float) -> float:
         """Book `costs` if they may go now; else return the seconds until then, `inf` when unknown.
@@ -92,14 +112,16 @@ class LocalStore:
         size = self.size
         if size is not None and self.held >= size:
             return math.inf
-        if now >= self.paused_until:
+        blocked = self.half_open.blocked(now)
+        if now >= self.paused_until and not blocked:
             tats = self.rules.decide(self.tats, costs, now, credit=credit)
             if tats is not None:
                 self.tats = tats
+                self.half_open.sent(now)
                 self.held += size is not None
                 self.granted += 1
                 return 0.0
-        return max(self.instant(costs) - now, _AT_ONCE)
+        return max(self.instant(costs) - now, blocked, _AT_ONCE)
 
     def take_back(self, costs: Amounts, now: float) -> None:
         """Undo a booking nobody has used.
@@ -108,6 +130,7 @@ class LocalStore:
         """
         unused = dict.fromkeys(self.rules.names, 0.0)
         self.tats, _ = self.rules.settle(self.tats, costs, unused, now)
+        self.half_open.answered(self.half_open.number, passed=False)  # it may have been the probe
         self.give_back_slot()
         self.granted -= 1
 
@@ -123,14 +146,30 @@ class LocalStore:
 
         Switches: never.
         """
-        return math.inf if self.full else self.instant(costs)
+        if self.full:
+            return math.inf
+        return max(self.instant(costs), self.half_open.until if self.half_open.out else -math.inf)
 
-    def pause(self, seconds: float, now: float) -> None:
+    def pause(self, seconds: float, now: float, *, asked: bool) -> None:
         """Grant nothing for `seconds`; never shortens a pause in force.
+
+        Args:
+            seconds: From now.
+            now: Clock reading.
+            asked: The server asked for it, so one permit goes first when it is over.
 
         Switches: never.
         """
         self.paused_until = max(self.paused_until, now + seconds)
+        if asked:
+            self.half_open.begin()
+
+    def probe_answered(self, number: int, now: float, *, passed: bool) -> bool:
+        """Hear how the first call after pause `number` ended; tell whether that lets another go.
+
+        Switches: never.
+        """
+        return self.half_open.answered(number, passed=passed)
 
     def resume(self) -> None:
         """End the pause in force.
@@ -138,6 +177,7 @@ class LocalStore:
         Switches: never.
         """
         self.paused_until = -math.inf
+        self.half_open.open()
 
     def paused_for(self, now: float) -> float:
         """Return the seconds the pause in force still lasts.
@@ -237,11 +277,12 @@ class LocalStore:
         return {rule.name: rule.available(tat, now) for rule, tat in pairs}
 
     def forget_slots(self) -> None:
-        """Count every slot as free: a forked process has them all to itself.
+        """Count every slot as free: a forked process has them all to itself. A probe is the parent's.
 
         Switches: never.
         """
         self.held = 0
+        self.half_open.answered(self.half_open.number, passed=False)
 
     def _follow_pace(self, now: float) -> None:
         """Make the rules those of the pace; the state keeps its units."""

@@ -215,6 +215,8 @@ class Turns:
         why = f"would let this through in {wait:.3g} s"
         if store.full:
             why = f"had no slot free in time ({store.held} of {store.size} held)"
+        elif store.half_open.out:
+            why = "waits for the first call after a pause to be answered"
         seen = f"it is paused for {paused:.3g} s" if paused else f"{self.line.waiting} wait for it"
         return LimitTimeout(
             f"limit {self.name!r} {why}, and the caller waits no longer than {max(0.0, patience):.3g} s "

@@ -4,10 +4,10 @@ local key, format, worker, dims = KEYS[1], tonumber(ARGV[1]), ARGV[2], tonumber(
 local function arg(place) return tonumber(ARGV[3 + dims + place]) end
 local function text(number) return string.format('%.17g', number) end
 local expected, seen, back, pause, resume, cut = arg(1), arg(2), arg(3), arg(4), arg(5), arg(6)
-local held, size = arg(7), arg(8)
+local held, size, asked, probe, passed_in = arg(7), arg(8), arg(9), arg(10), arg(11)
 local MICRO = 1000000
 local SLOWEST, CUT, RECOVERY, ONE_NEWS = 0.02, 0.8, 0.01, 1
-local WORKER_GONE, BACK, SLOT_RETRY, STEP = 10, 5, 0.1, 0.5
+local WORKER_GONE, BACK, SLOT_RETRY, STEP, PROBE_TIME = 10, 5, 0.1, 0.5, 5
 local HORIZON, LONGEST, AT_ONCE, SMOOTH, LARGEST = 0.25, 1, 20, 16, 1e300
 
 local time = redis.call('TIME')
@@ -52,7 +52,7 @@ if back == 1 then write('back', now) end
 
 local tats, intervals, bursts, longest = {}, {}, {}, 0
 for dim = 1, dims do
-  local base, name = 8 + (dim - 1) * 6, ARGV[3 + dim]
+  local base, name = 11 + (dim - 1) * 6, ARGV[3 + dim]
   local interval, burst, floor = arg(base + 1), arg(base + 2), arg(base + 3)
   local delta, left, share = arg(base + 4), arg(base + 5), arg(base + 6)
   if share >= 0 then write('c:' .. name, share) end
@@ -72,6 +72,17 @@ local paused = record['pause'] or 0
 if resume == 1 then paused = 0 end
 if pause > 0 then paused = math.max(paused, now + pause) end
 write('pause', paused)
+
+local half, until_, out = record['half'] or 0, record['probe'] or 0, record['out'] or 0
+if pause > 0 and asked == 1 then
+  half = (record['pauses'] or 0) + 1
+  write('pauses', half)
+  until_, out = 0, 0
+elseif resume == 1 or (until_ ~= 0 and now >= until_) or (passed_in == 1 and probe == half) then
+  half, until_, out = 0, 0, 0
+elseif probe == half then
+  out = 0
+end
 
 local workers, others, gone = 1, 0, {}
 for name, number in pairs(record) do
@@ -95,7 +106,7 @@ local horizon, usual = HORIZON * MICRO, record['s']
 if size == 0 then horizon = math.min(LONGEST * MICRO, math.max(horizon, AT_ONCE * workers * math.max(0, usual or 0))) end
 
 local offsets, full = {}, false
-local place, last = 8 + dims * 6, #ARGV - 3 - dims
+local place, last = 11 + dims * 6, #ARGV - 3 - dims
 while place + dims < last do
   local ahead, at = arg(place + 1), math.max(now, paused)
   for dim = 1, dims do
@@ -103,10 +114,15 @@ while place + dims < last do
     if cost ~= 0 then at = math.max(at, tats[dim] - math.max(0, bursts[dim] - cost) * intervals[dim]) end
   end
   full = size > 0 and held + others >= size
-  if full then at = math.max(at, now + SLOT_RETRY * MICRO) end
-  if not full and at - now <= ahead * horizon + 0.001 then
+  local missing = full or (half ~= 0 and out ~= 0)
+  if missing then at = math.max(at, now + SLOT_RETRY * MICRO) end
+  if not missing and at - now <= ahead * horizon + 0.001 then
     offsets[#offsets + 1] = text(at - now)
     held = held + 1
+    if half ~= 0 then
+      out = 1
+      if until_ == 0 then until_ = at + PROBE_TIME * MICRO end
+    end
     local takes = 0
     for dim = 1, dims do
       local cost = arg(place + 1 + dim)
@@ -127,7 +143,10 @@ end
 if usual then write('s', usual) end
 write('w:' .. worker, now)
 write('h:' .. worker, held)
-local reply = { text(record['n']), text(now), text(math.max(0, paused - now)), text(factor), tostring(workers), text(horizon), full and '1' or '0' }
+write('half', half)
+write('probe', until_)
+write('out', out)
+local reply = { text(record['n']), text(now), text(math.max(0, paused - now)), text(factor), tostring(workers), text(horizon), full and '1' or '0', text(half), half ~= 0 and out ~= 0 and '1' or '0' }
 for dim = 1, dims do
   write('t:' .. ARGV[3 + dim], tats[dim])
   write('i:' .. ARGV[3 + dim], intervals[dim])

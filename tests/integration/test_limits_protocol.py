@@ -19,7 +19,7 @@ def client(greenkit_valkey):
         yield client
 
 
-def draw(rng, dims, seen, floors):
+def draw(rng, dims, seen, floors, half_open):
     """Return a request of any kind."""
     bursts = tuple(rng.choice([1.0, 5.0, 100.0]) for _ in range(dims))
 
@@ -44,6 +44,9 @@ def draw(rng, dims, seen, floors):
         left=news(0.1, lambda: rng.random() * 5),
         shares=news(0.1, lambda: rng.choice([0.001, 0.5, 1.0])),
         pause=rng.choice([0, 0, 0, 0, 20_000.0]),
+        asked=rng.random() < 0.7,
+        probe=rng.choice([0, half_open]),
+        passed=rng.random() < 0.5,
         resume=rng.random() < 0.1,
         cut=rng.random() < 0.2,
         back=rng.random() < 0.1,
@@ -57,10 +60,10 @@ def compare(client, record, *, seed, dims, arithmetic=exchange):
     """Send 60 requests; return how often each kind of answer was seen."""
     rng = random.Random(seed)
     wire = RedisWire(client, own=False)
-    mirror, seen, floors = {}, 0, (0.0,) * dims
-    kinds = {"booked": 0, "ahead": 0, "refused": 0, "full": 0, "slower": 0}
+    mirror, seen, floors, half_open = {}, 0, (0.0,) * dims, 0
+    kinds = {"booked": 0, "ahead": 0, "refused": 0, "full": 0, "slower": 0, "half open": 0, "blocked": 0}
     for _ in range(60):
-        request = draw(rng, dims, seen, floors)
+        request = draw(rng, dims, seen, floors, half_open)
         if rng.random() < 0.05:
             client.script_flush()
         (reply,) = wire.ask([(record, request)])
@@ -68,17 +71,19 @@ def compare(client, record, *, seed, dims, arithmetic=exchange):
         expected = arithmetic(mirror, request, reply.now - mirror.get("o", 0.0))
         assert reply.offsets == pytest.approx(expected.offsets, rel=1e-9, abs=0.02), request
         assert reply.tats == pytest.approx(expected.tats, rel=1e-12)
-        for name in ("count", "workers", "full"):
+        for name in ("count", "workers", "full", "half_open", "blocked"):
             assert getattr(reply, name) == getattr(expected, name), name
         assert reply.factor == pytest.approx(expected.factor)
         assert reply.horizon == pytest.approx(expected.horizon)
         assert reply.paused == pytest.approx(expected.paused)
-        seen, floors = reply.count, reply.tats
+        seen, floors, half_open = reply.count, reply.tats, reply.half_open
         kinds["booked"] += sum(offset == 0 for offset in reply.offsets)
         kinds["ahead"] += sum(offset > 0 for offset in reply.offsets)
         kinds["refused"] += sum(offset < 0 for offset in reply.offsets)
         kinds["full"] += reply.full
         kinds["slower"] += reply.factor < 1
+        kinds["half open"] += reply.half_open > 0
+        kinds["blocked"] += reply.blocked
     return kinds
 
 

@@ -47,11 +47,16 @@ class Courier:
             budget.lost(OSError("gone"))
 
     def settle_down(self):
-        for _ in range(30):
+        self.settle_down_in(6.0, step=0.2)
+
+    def settle_down_in(self, seconds, *, step=0.05):
+        """Have all that is to be said be said and answered, over so many seconds."""
+        for _ in range(round(seconds / step)):
             self.send()
             self.deliver()
-            gevent.sleep(0)
-            self.clock.advance(0.2)
+            for _ in range(5):
+                gevent.sleep(0)
+            self.clock.advance(step)
 
 
 @pytest.fixture
