@@ -1,0 +1,325 @@
+"""What the blocks of a page find around them, page by page, and what must have come of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from tests.docs import stand_ins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.docs.stage import Stage
+
+WORLDS: dict[str, Callable[[Stage], None]] = {}
+
+
+def world(page: str) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
+    """Register the function as the world of `page`."""
+
+    def register(fn: Callable[[Stage], None]) -> Callable[[Stage], None]:
+        WORLDS[f"docs/{page}.md"] = fn
+        return fn
+
+    return register
+
+
+@world("howto/add-to-a-project")
+def _add_to_a_project(stage: Stage) -> None:
+    stage.take().write(Path.cwd())
+    stage.take().write(Path.cwd())
+    Path("shop/settings.py").write_text("CELERY_TIMEZONE = 'UTC'\nINSTALLED_APPS = []\n", encoding="utf-8")
+    sys.path.insert(0, str(Path.cwd()))
+    import shop
+
+    assert shop.celery_app.conf.timezone == "UTC"
+    names = stage.run(DATABASES=stand_ins.databases())
+    stand_ins.check_engine(names["DATABASES"])
+    stage.run()
+
+
+@world("howto/call-an-async-library")
+def _async_library(stage: Stage) -> None:
+    stand_ins.openai()
+    published: list[str] = []
+    stage.run()
+    names = stage.run(publish=published.append)
+    assert names["answer"]("hello") == "hello"
+    assert [reply.output_text for reply in names["compare"]("x", ["small", "large"])] == ["x", "x"]
+    names["stream_answer"]("two words")
+    assert published == ["two", "words"]
+
+
+@world("howto/call-an-http-api")
+def _http_api(stage: Stage) -> None:
+    names = stage.run()
+    names["http"].mount("https://api.example.org", stand_ins.Canned({"stock": 7}))
+    assert names["stock"]("a-1") == 7
+
+
+@world("howto/fan-out-in-a-command")
+def _fan_out(stage: Stage) -> None:
+    models = stand_ins.django()
+    models.Ticket.objects.bulk_create(models.Ticket(text=str(n)) for n in range(250))
+    stage.run()
+    names = stage.run(Ticket=models.Ticket, ask=lambda ticket: ticket.text)
+    names["handle"](SimpleNamespace(stderr=sys.stderr))
+    assert models.Ticket.objects.exclude(label="").count() == 250
+
+
+@world("howto/find-what-blocks")
+def _find_what_blocks(stage: Stage) -> None:
+    names = stage.run()
+    stage.run()
+    names["note"](SimpleNamespace(where="shop/tasks.py:11", call="time.sleep", task=""))
+    names["greenkit"].watchdog.stop()
+
+
+@world("howto/hold-no-connection")
+def _hold_no_connection(stage: Stage) -> None:
+    from django.db import connection, transaction
+
+    models = stand_ins.django()
+    question = models.Question.objects.create(text="why?")
+    common = {"client": stand_ins.Client(), "transaction": transaction, "connection": connection}
+    stage.run(**common, Answer=models.Answer, text="hello")
+    stage.run(Question=models.Question, pk=question.pk)
+    assert models.Answer.objects.get(text="hello").pk
+    assert models.Question.objects.get().answer == "why?"
+    stage.run(DATABASES=stand_ins.databases())
+    stand_ins.check_engine(stage.names["DATABASES"])
+
+
+@world("howto/keep-tests-from-blocking")
+def _keep_tests_from_blocking(stage: Stage) -> None:
+    first, second = stage.take(), stage.take()
+    slow = "import hashlib\nslow_hash = lambda: hashlib.pbkdf2_hmac('sha256', b'', b'', 10**6)\n"
+    Path("test_page.py").write_text(first.text + slow + second.text, encoding="utf-8")
+    from tests.docs.pages import blocks
+
+    ini = next(block for block in blocks(stage.page) if block.language == "ini")
+    Path("pytest.ini").write_text(ini.text + "    test_page.py\n", encoding="utf-8")
+    _run("-m", "pytest", "-q", "-p", "no:randomly")
+
+
+@world("howto/layer-engines")
+def _layer_engines(stage: Stage) -> None:
+    from django.conf import settings as django_settings
+
+    from greenkit.django.postgresql import base
+
+    django_settings.configure()
+    names = stage.run(base=base, fresh_token=lambda: "token")
+    settings = {"NAME": "shop", "USER": "ann", "PASSWORD": "old", "HOST": "", "PORT": "", "OPTIONS": {}}
+    wrapper = names["DatabaseWrapper"]({**stand_ins.DEFAULTS, **settings})
+    assert wrapper.get_connection_params()["password"] == "token"
+
+
+@world("howto/postgres-errors")
+def _postgres_errors(stage: Stage) -> None:
+    names = stage.run(DATABASES={"default": stand_ins.databases()["default"] | {"ENGINE": "", "OPTIONS": {}}})
+    stand_ins.check_engine(names["DATABASES"])
+
+
+@world("howto/session-state")
+def _session_state(stage: Stage) -> None:
+    import psycopg2
+
+    names = stage.run(DATABASES=stand_ins.databases())
+    connection = psycopg2.connect(os.environ["GREENKIT_POSTGRES"])
+    connection.autocommit = True
+    cursor = connection.cursor()
+    cursor.execute("SET statement_timeout = '5s'")
+    names["DATABASES"]["default"]["OPTIONS"]["pool"]["reset"](connection)
+    cursor.execute("SHOW statement_timeout")
+    assert cursor.fetchone() == ("0",)
+
+
+@world("howto/stop-a-celery-worker")
+def _stop_a_worker(stage: Stage) -> None:
+    import celery
+
+    import greenkit.celery
+
+    app = celery.Celery("shop")
+    stage.run(app=app, greenkit=greenkit)
+    assert app.conf.task_acks_late
+
+
+@world("howto/test-your-project")
+def _test_your_project(stage: Stage) -> None:
+    Path("shop").mkdir()
+    Path("shop/__init__.py").write_text("import greenkit.auto\n", encoding="utf-8")
+    Path("shop/celery.py").write_text("from celery import Celery\napp = Celery('shop')\n", encoding="utf-8")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+    stage.run()["test_the_worker_module_patches_first"]()
+
+
+@world("howto/use-the-openai-sdk")
+def _openai_sdk(stage: Stage) -> None:
+    from greenkit.testing import MockLLM
+
+    with MockLLM() as mock:
+        os.environ["OPENAI_BASE_URL"] = mock.url + "/v1"
+        from django.conf import settings
+
+        settings.configure(OPENAI_API_KEY="any")
+        while stage.left:
+            stage.take().write(Path.cwd())
+        sys.path.insert(0, str(Path.cwd()))
+        from shop.tasks import answer
+
+        assert answer("hello")
+
+
+@world("reference/aio")
+def _aio(stage: Stage) -> None:
+    from greenkit import Limiter
+
+    stand_ins.openai()
+    assert stage.run()["ask"]("hello") == "hello"
+    llm = Limiter("llm", requests="100/s", tokens="90_000/min")
+    stage.run(llm=llm, prompt="hello")
+    assert llm.statistics().granted == 2
+
+
+@world("reference/celery")
+def _celery(stage: Stage) -> None:
+    from greenkit import Limiter
+
+    client = stand_ins.Client()
+    stage.run()
+    search = SimpleNamespace(close=lambda: None)
+    stage.run(SearchClient=lambda url: search)
+    stage.names["connect"]()
+    stage.names["disconnect"]()
+    stage.run(Limiter=Limiter, client=client)
+    assert stage.names["ask"].limits is stage.names["llm"]
+    stage.run(client=SimpleNamespace(ask=str.upper))
+    assert stage.names["answer"]("why?") == "WHY?"
+
+
+@world("reference/django")
+def _django(stage: Stage) -> None:
+    names = stage.run()
+    stand_ins.check_engine(names["DATABASES"])
+    assert stage.run(INSTALLED_APPS=[])["INSTALLED_APPS"] == ["greenkit.django"]
+
+
+@world("reference/http")
+def _http(stage: Stage) -> None:
+    os.environ["OPENAI_API_KEY"] = "any"
+    stage.run()
+
+
+@world("reference/limits")
+def _limits(stage: Stage) -> None:
+    stage.run(client=stand_ins.Client())
+    llm = stage.names["llm"]
+    assert llm.statistics().granted == 1
+    reply = SimpleNamespace(usage=SimpleNamespace(total_tokens=700))
+    stage.run(ask=lambda: reply, prompt_tokens=100)
+    assert llm.statistics().granted == 2
+
+
+@world("reference/offload")
+def _offload(stage: Stage) -> None:
+    page = SimpleNamespace(write_pdf=lambda: b"%PDF")
+    sys.modules["weasyprint"] = SimpleNamespace(HTML=lambda string: page)  # type: ignore[assignment]
+    names = stage.run(password=b"secret", salt=b"salt")
+    assert names["digest"] == hashlib.pbkdf2_hmac("sha256", b"secret", b"salt", 600_000)
+    assert names["render"]("<p>") == b"%PDF"
+
+
+@world("reference/pool")
+def _pool(stage: Stage) -> None:
+    from greenkit import Limiter
+
+    saved: dict[str, object] = {}
+    llm = Limiter("llm", requests="100/s burst 10", tokens="90_000/min")
+    stage.run(
+        llm=llm,
+        estimate=lambda row: {"tokens": 100},
+        usage_of=lambda answer: {"tokens": len(answer)},
+        ask=str.upper,
+        rows=["a", "b"],
+        save=saved.__setitem__,
+    )
+    assert saved == {"a": "A", "b": "B"}
+
+
+@world("reference/postgres")
+def _postgres(stage: Stage) -> None:
+    import sqlalchemy
+
+    names = stage.run(DSN=os.environ["GREENKIT_POSTGRES"])
+    stage.run(create_engine=sqlalchemy.create_engine)
+    with names["engine"].connect() as connection:
+        assert connection.execute(sqlalchemy.text("select 2")).scalar() == 2
+
+
+@world("reference/responses")
+def _responses(stage: Stage) -> None:
+    class VendorError(Exception):
+        busy, wait_ms = True, 1500
+
+    names = stage.run(error=VendorError(), status=429, headers={}, body=None)
+    stage.run(VendorError=VendorError)
+    assert names["read"](VendorError()).retry_after == 1.5
+
+
+class _Things:
+    """A pool as the page's own test wants it."""
+
+    def __init__(self, size: int) -> None:
+        self.size = self.free = size
+
+    @contextmanager
+    def take(self) -> Any:
+        import gevent
+
+        self.free -= 1
+        try:
+            # Each a point where a kill may strike.
+            yield SimpleNamespace(ask=lambda: [gevent.sleep(0) for _ in range(25)])
+        finally:
+            self.free += 1
+
+
+@world("reference/testing")
+def _testing(stage: Stage) -> None:
+    stage.run()  # PostgresServer
+    stage.run()  # FaultProxy
+    broker = "memory://"
+    Path("shop").mkdir()
+    app = f"import greenkit.auto\nfrom celery import Celery\napp = Celery('shop', broker={broker!r})\n"
+    Path("shop/__init__.py").write_text(app, encoding="utf-8")
+    stage.run()  # Program
+    stage.run()  # MockLLM
+    stage.run()  # FakeClock
+    stage.run(Pool=_Things)["test_nothing_is_lost_wherever_it_is_killed"]()
+
+
+@world("reference/wait")
+def _wait(stage: Stage) -> None:
+    exported: list[bool] = []
+    stage.run(export=lambda: exported.append(True))
+    assert exported == [True]
+
+
+@world("reference/watchdog")
+def _watchdog(stage: Stage) -> None:
+    stage.run()
+    stage.run(code_under_test=lambda: None)["test_export"]()
+
+
+def _run(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
