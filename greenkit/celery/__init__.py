@@ -18,24 +18,31 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from greenkit.celery._gevent import PoolStatistics, TaskPool
     from greenkit.celery._job import current_permit, current_task_id
+    from greenkit.celery._publish import PublishError, publish_group, publish_many
 
 __all__ = [
     "Options",
     "PoolStatistics",
+    "PublishError",
     "TaskPool",
     "current_permit",
     "current_task_id",
     "install",
     "on_worker_start",
     "on_worker_stop",
+    "publish_group",
+    "publish_many",
     "uninstall",
 ]
 
 _FILES = {
     "PoolStatistics": "_gevent",
+    "PublishError": "_publish",
     "TaskPool": "_gevent",
     "current_permit": "_job",
     "current_task_id": "_job",
+    "publish_group": "_publish",
+    "publish_many": "_publish",
 }
 
 

@@ -8,6 +8,7 @@ from django.db import IntegrityError
 import greenkit.http
 from batches.models import Answer
 from greenkit import Limiter
+from greenkit.celery import publish_many
 
 # One of each per process: the quota is the provider's, the connections are the pool's.
 llm = Limiter("llm", requests=settings.LLM_REQUESTS, tokens=settings.LLM_TOKENS)
@@ -17,12 +18,10 @@ TOKENS_PER_ANSWER = 50  # reserved before the call; what was really used is sett
 
 
 def send(batch):
-    """Send a task per prompt, all through one connection."""
-    with ask.app.producer_or_acquire() as producer:
-        for position, prompt in enumerate(batch.prompts):
-            # What logs and events show of the arguments: prompts are nobody's business there.
-            shown = f"({batch.pk}, {position}, ...)"
-            ask.apply_async((batch.pk, position, prompt), producer=producer, argsrepr=shown)
+    """Send a task per prompt, hundreds in one write."""
+    calls = [(batch.pk, position, prompt) for position, prompt in enumerate(batch.prompts)]
+    # What logs and events show of the arguments: prompts are nobody's business there.
+    publish_many(ask, calls, argsrepr=f"({batch.pk}, ...)")
 
 
 @shared_task(bind=True)

@@ -2,6 +2,7 @@ import time
 
 from django.core.management.base import BaseCommand, CommandError
 
+from greenkit.celery import publish_many
 from questions.models import Question
 from questions.tasks import WAYS, answer
 
@@ -17,9 +18,7 @@ class Command(BaseCommand):
     def handle(self, *, way, count, patience, **options):
         asked = Question.objects.bulk_create(Question(text=f"What is {n} times 7?") for n in range(count))
         start = moved = time.monotonic()
-        with answer.app.producer_or_acquire() as producer:  # one connection for all of them
-            for question in asked:
-                answer.apply_async((question.pk, way), producer=producer)
+        publish_many(answer, [(question.pk, way) for question in asked])
         ours = Question.objects.all()
         if asked:
             ours = ours.filter(pk__in=[question.pk for question in asked])
