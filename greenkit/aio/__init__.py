@@ -10,13 +10,15 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from greenkit.aio._asgiref import install_asgiref, uninstall_asgiref
-    from greenkit.aio._calls import close, gather, iterate, loop, run, statistics
+    from greenkit.aio._calls import close, end_tasks, gather, iterate, loop, run, statistics
     from greenkit.aio._install import install_loop, replace_uvloop, uninstall_loop
     from greenkit.aio._portal import LoopStatistics
+    from greenkit.aio._watchers import watch_tasks
 
 _FILES = {
     "LoopStatistics": "_portal",
     "close": "_calls",
+    "end_tasks": "_calls",
     "gather": "_calls",
     "install_asgiref": "_asgiref",
     "install_loop": "_install",
@@ -27,11 +29,13 @@ _FILES = {
     "statistics": "_calls",
     "uninstall_asgiref": "_asgiref",
     "uninstall_loop": "_install",
+    "watch_tasks": "_watchers",
 }
 
 __all__ = [
     "LoopStatistics",
     "close",
+    "end_tasks",
     "gather",
     "install_asgiref",
     "install_loop",
@@ -42,6 +46,7 @@ __all__ = [
     "statistics",
     "uninstall_asgiref",
     "uninstall_loop",
+    "watch_tasks",
 ]
 
 

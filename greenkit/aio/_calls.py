@@ -9,9 +9,9 @@ from greenkit.aio._portal import LoopStatistics, portal, portal_if_started
 from greenkit.wait import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Iterator
 
-__all__ = ["close", "gather", "iterate", "loop", "run", "statistics"]
+__all__ = ["close", "end_tasks", "gather", "iterate", "loop", "run", "statistics"]
 
 T = TypeVar("T")
 GRACE = 5.0
@@ -89,7 +89,7 @@ async def _gather(
         async with gate:
             return await awaitable
 
-    tasks = [asyncio.ensure_future(through_the_gate(one)) for one in awaitables]
+    tasks = [asyncio.ensure_future(through_the_gate(awaitable)) for awaitable in awaitables]
     try:
         results: Any = await asyncio.gather(*tasks, return_exceptions=return_exceptions)
         return list(results)
@@ -200,6 +200,34 @@ class _Steps:
             close = getattr(self._source, "aclose", None)
             if close is not None:
                 await close()
+
+
+def end_tasks(
+    tasks: Iterable[asyncio.Task[Any]], *, cancel: bool = False, timeout: float | None = None
+) -> list[asyncio.Task[Any]]:
+    """Wait until tasks of the long-lived loop have ended; return those that have not.
+
+    Args:
+        tasks: Tasks made on the loop of this thread.
+        cancel: Cancel them first.
+        timeout: Seconds to wait for all of them; None for no limit.
+
+    Switches: may.
+    """
+    left = [task for task in tasks if not task.done()]
+    if not left:
+        return []
+    return run(_end_tasks(left, _seconds("timeout", timeout), cancel=cancel))
+
+
+async def _end_tasks(
+    tasks: list[asyncio.Task[Any]], timeout: float | None, *, cancel: bool
+) -> list[asyncio.Task[Any]]:
+    if cancel:
+        for task in tasks:
+            task.cancel()
+    _, left = await asyncio.wait(tasks, timeout=timeout)
+    return list(left)
 
 
 def loop() -> asyncio.AbstractEventLoop:

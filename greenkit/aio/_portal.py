@@ -26,6 +26,7 @@ from gevent.monkey import is_module_patched
 
 from greenkit import facts
 from greenkit.aio._green_loop import GreenLoop
+from greenkit.aio._watchers import task_watchers
 from greenkit.aio._work_items import run_item
 from greenkit.boot import isolate_loops
 from greenkit.errors import GreenkitError, WaitTimeout
@@ -122,6 +123,8 @@ class Portal:
     Get it with `portal()`.
     """
 
+    name = "loop"
+
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._running = self._finished = self._cancelled = self._abandoned = 0
@@ -137,6 +140,7 @@ class Portal:
                 target=self._serve, args=(started,), name="greenkit.aio", daemon=True
             )
             self._runner.start()
+        self.loop.set_task_factory(_new_task)
         facts.register("aio", self)
 
     def _serve(self, started: threading.Event) -> None:
@@ -176,8 +180,9 @@ class Portal:
                 coroutine.close()
                 caller.finish()
                 return
-            # 3.10 takes no context: a task copies the one it is created in.
-            made = context.run(self.loop.create_task, _in_context(coroutine, context, seen))
+            # 3.10 takes no context: a task copies the one it is created in. Not create_task(): its watchers
+            # look for tasks that may be left behind, and this one is waited for.
+            made = context.run(_task_of, _in_context(coroutine, context, seen), self.loop)
             task.append(made)
             made.add_done_callback(lambda _: caller.finish())
 
@@ -245,6 +250,18 @@ class Portal:
             await asyncio.wait(others, timeout=grace)
         await self.loop.shutdown_asyncgens()
         await self.loop.shutdown_default_executor()
+
+
+def _task_of(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> asyncio.Task[T]:
+    return asyncio.Task(coroutine, loop=loop)
+
+
+def _new_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+    """Make a task as the loop itself would, and tell the watchers."""
+    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
+    for watcher in task_watchers:
+        watcher(task)
+    return task
 
 
 async def _in_context(

@@ -17,7 +17,7 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
 from celery.utils.log import get_logger
 
-from greenkit.celery._children import Children, job_of
+from greenkit.celery._children import Children, here_runs, job_here, job_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,12 +45,12 @@ class JobGreenlet(gevent.Greenlet):  # type: ignore[misc]  # as above
 
 
 def current_job() -> Job | None:
-    """Return the job whose task runs in this greenlet or started it, or None elsewhere.
+    """Return the job whose task runs in this greenlet, or started it or this coroutine; None elsewhere.
 
     Switches: never.
     """
     greenlet = gevent.getcurrent()
-    return getattr(greenlet, "job", None) or job_of(greenlet)
+    return getattr(greenlet, "job", None) or job_of(greenlet) or job_here()
 
 
 def current_permit() -> Permit | None:
@@ -63,7 +63,7 @@ def current_permit() -> Permit | None:
 
 
 def current_task_id() -> str | None:
-    """Return the id of the task that runs in this greenlet or started it, None outside of one.
+    """Return the id of the task that runs in this greenlet, or started it or this coroutine; else None.
 
     Celery's `current_task` is None in greenlets a task starts.
 
@@ -264,6 +264,7 @@ class Job:
             self.begun = not self.dropped
             if self.begun and not self._is_revoked():
                 self.started = monotonic()
+                here_runs(self)
                 self._arm()
                 self._call("accept", self.number, self.started)
                 self._finish(*self._outcome())

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
-__all__ = ["serves_the_process"]
+__all__ = ["coroutine_serves_the_process", "serves_the_process"]
 
 # Wrappers of tracers stand between a library and the thread it starts.
 _FRAMES = 8
@@ -53,6 +53,30 @@ def serves_the_process(greenlet: Any, home: str) -> bool:
     if any(_is_projects_function(value, home) for value in getattr(greenlet, "args", ())):
         return False  # work of the project that a library runs, as gevent.pool's map_async()
     return _started_by_its_own(_root(function.__module__), sys._getframe(2), home)
+
+
+def coroutine_serves_the_process(coroutine: Any, home: str) -> bool:
+    """Tell whether `coroutine`, of which an asyncio task is being made, is a client's own and no task's.
+
+    A Redis layer that receives, a session that closes idle connections: made by a method of their library.
+
+    Args:
+        coroutine: What the asyncio task will run.
+        home: The package of the Celery task that runs here.
+
+    Switches: never.
+    """
+    code = getattr(coroutine, "cr_code", None)
+    if code is None or coroutine.cr_frame is None:
+        return True  # C's, or a future that ends with what it waits for
+    module = str(coroutine.cr_frame.f_globals.get("__name__", ""))
+    if _is_projects(code, module, home):
+        return False
+    frame: FrameType | None = sys._getframe(1)
+    # asyncio's own create_task() is nobody's library: the caller above it made the task.
+    while frame is not None and _root(str(frame.f_globals.get("__name__", ""))) in {"greenkit", "asyncio"}:
+        frame = frame.f_back
+    return _root(module) == "greenkit" or _started_by_its_own(_root(module), frame, home)
 
 
 def _started_by_its_own(library: str, frame: FrameType | None, home: str) -> bool:
