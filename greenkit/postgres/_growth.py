@@ -73,7 +73,7 @@ class Growth:
         lock: Any,
     ) -> None:
         self._open_one, self._put, self._outage, self._lock = open_one, put, outage, lock
-        self._seekers: deque[_Seeker] = deque()
+        self.seekers: deque[_Seeker] = deque()
         self._attempts: set[Any] = set()
         self._closed = ""
 
@@ -82,12 +82,11 @@ class Growth:
         """Return how many connects are under way for those who wait."""
         return len(self._attempts)
 
-    def give(self, member: Member) -> bool:
-        """Hand `member` to the caller that has waited longest; tell whether one waits. The lock is held."""
-        if not self._seekers:
-            return False
-        self._seekers.popleft().answer(member)
-        return True
+    def hand_out(self, idle: Callable[[], Member | None]) -> None:
+        """Give what `idle` takes to the callers that have waited longest. Switches: never."""
+        with self._lock:
+            while self.seekers and (member := idle()) is not None:
+                self.seekers.popleft().answer(member)
 
     def get(
         self,
@@ -112,11 +111,15 @@ class Growth:
         """
         seeker = _Seeker(until)
         with self._lock:
-            found = idle()  # one may have come back since the caller looked
-            if found is not None:
-                return found
-            self._refuse_at_once(refused)
-            self._seekers.append(seeker)
+            # Queue, then look: what comes back after this look finds the caller here.
+            self.seekers.append(seeker)
+            found = idle()
+            refuse = found is None and self._refuses_at_once()
+        if found is not None or refuse:
+            self._leave(seeker)
+            if found is None:
+                raise refused(str(self._outage.last))
+            return found
         try:
             if monkey.is_module_patched("socket"):
                 self._grow(refused, open_now)
@@ -135,7 +138,7 @@ class Growth:
         """Tell everybody who waits that nothing will come, and stop connecting. Switches: never."""
         with self._lock:
             self._closed = reason
-            waiting, self._seekers = self._seekers, deque()
+            waiting, self.seekers = self.seekers, deque()
             for seeker in waiting:
                 seeker.answer(None, PoolClosedError(reason))
             greenlets = [one for one in self._attempts if isinstance(one, gevent.Greenlet)]
@@ -143,12 +146,12 @@ class Growth:
 
     def forget(self) -> None:
         """Forget callers and connects that exist only in the parent of a fork. Switches: never."""
-        self._seekers, self._attempts = deque(), set()
+        self.seekers, self._attempts = deque(), set()
 
-    def _refuse_at_once(self, refused: type[Exception]) -> None:
+    def _refuses_at_once(self) -> bool:
         outage = self._outage
-        if outage.is_over_patience and (outage.pause or self._attempts):
-            raise refused(str(outage.last))  # somebody has just tried, or is trying
+        # Somebody has just tried, or is trying.
+        return outage.is_over_patience and bool(outage.pause or self._attempts)
 
     def _wait(self, seeker: _Seeker, seconds: float | None) -> None:
         try:
@@ -160,8 +163,8 @@ class Growth:
     def _leave(self, seeker: _Seeker) -> None:
         """Pass on what was handed to a caller that goes without taking it."""
         with self._lock:
-            if seeker in self._seekers:
-                self._seekers.remove(seeker)
+            if seeker in self.seekers:
+                self.seekers.remove(seeker)
                 return
         if seeker.member is not None:
             self._put(seeker.member)
@@ -171,7 +174,7 @@ class Growth:
     def _grow(self, refused: type[Exception], open_now: Callable[[], int]) -> None:
         """Have as many connects under way as callers wait; only one while the server refuses."""
         with self._lock:
-            wanted = len(self._seekers) if not self._outage.refuses else min(1, len(self._seekers))
+            wanted = len(self.seekers) if not self._outage.refuses else min(1, len(self.seekers))
             missing = wanted - len(self._attempts)
             for _ in range(missing):
                 attempt = gevent.Greenlet(self._attempt, refused, open_now)
@@ -203,7 +206,7 @@ class Growth:
 
     def _latest(self) -> Deadline | None:
         with self._lock:
-            return max((seeker.until for seeker in self._seekers), key=lambda until: until.at, default=None)
+            return max((seeker.until for seeker in self.seekers), key=lambda until: until.at, default=None)
 
     def _failed(self, error: Exception, refused: type[Exception], open_now: Callable[[], int]) -> None:
         """Tell one caller of an error that no other attempt will mend."""
@@ -213,8 +216,8 @@ class Growth:
         elif isinstance(error, WaitTimeout):
             return  # it was given the latest deadline of all: each caller says so for itself
         with self._lock:
-            if self._seekers:
-                self._seekers.popleft().answer(None, error)
+            if self.seekers:
+                self.seekers.popleft().answer(None, error)
 
     # -- connecting in the caller's own thread -------------------------------------
 
@@ -239,20 +242,20 @@ class Growth:
             self._end_here(seeker)
             self._outage.end()
             with self._lock:
-                if seeker in self._seekers:
-                    self._seekers.remove(seeker)
+                if seeker in self.seekers:
+                    self.seekers.remove(seeker)
                     seeker.member = member
                     return
             self._put(member)  # it was handed another meanwhile
 
     def _is_served(self, seeker: _Seeker) -> bool:
         with self._lock:
-            return seeker not in self._seekers
+            return seeker not in self.seekers
 
     def _may_connect(self, seeker: _Seeker) -> bool:
         """Reserve an attempt; one of a caller that was served meanwhile counts, too."""
         with self._lock:
-            may = len(self._attempts) < len(self._seekers)
+            may = len(self._attempts) < len(self.seekers)
             if may:
                 self._attempts.add(seeker)
             return may
@@ -260,7 +263,7 @@ class Growth:
     def _end_here(self, seeker: _Seeker) -> None:
         with self._lock:
             self._attempts.discard(seeker)
-            for other in self._seekers:
+            for other in self.seekers:
                 if other is not seeker:
                     other.notify()  # it may have waited for this attempt
                     break

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Member", "OwnerEnd"]
 
-_TRAIL = 8
+_TRAIL = range(8)
 _thread_id: Callable[[], int] = monkey.get_original("_thread", "get_ident")
 
 
@@ -48,13 +48,15 @@ class Member:
         "status",
     )
 
-    def __init__(self, conn: Any, *, status: Callable[[], int], expires_at: float, generation: int) -> None:
+    def __init__(
+        self, conn: Any, *, status: Callable[[], int], now: float, lifetime: float, generation: int
+    ) -> None:
         self.conn = conn  # as connect() returned it, perhaps an agent's proxy: the borrower's
         self.raw = _driver.raw(conn)  # the driver's own: the pool's
         self.status = status
-        self.expires_at = expires_at
+        self.expires_at = now + lifetime
         self.generation = generation
-        self.idle_since = 0.0
+        self.idle_since = now
         self.owner: Any = None
         self.ended_well = True
         self.lent_at = 0.0  # when it was last found idle; later it may have been handed over, at `idle_since`
@@ -62,7 +64,7 @@ class Member:
         self.on_owner_end: OwnerEnd | None = None
         self.fd: int = self.raw.fileno()
         self._look: Callable[[int], list[object]] = _farewell.poller(self.fd).poll
-        self._trail: tuple[tuple[CodeType, int], ...] = ()
+        self._trail: list[tuple[CodeType, int]] = []
 
     def __call__(self, owner: object) -> None:
         """Be the link of the borrowing greenlet: it has ended. Runs in the hub, or in a dying thread."""
@@ -94,9 +96,8 @@ class Member:
 
     def settle(self) -> None:
         """Note that it was given back. Switches: never."""
-        owner, self.owner, self.on_owner_end = self.owner, None, None
-        if self.holder is not None:
-            self.holder = None
+        owner = self.owner
+        self.owner = self.holder = self.on_owner_end = None
         if owner is not None:
             owner.unlink(self)
 
@@ -146,16 +147,18 @@ def _end_of_thread() -> Any:
     return _of_thread.sentinel.end
 
 
-def _trail() -> tuple[tuple[CodeType, int], ...]:
+def _trail() -> list[tuple[CodeType, int]]:
     # Code and offset only: a frame would keep the borrower's variables alive, and line numbers
     # cost a search each that almost nobody will ever read.
     # Past lend() and getconn(), beneath which there is nothing in `gevent.spawn(pool.getconn)`.
     frame: FrameType | None = sys._getframe(2).f_back
     trail: list[tuple[CodeType, int]] = []
-    while frame is not None and len(trail) < _TRAIL:
+    for _ in _TRAIL:
+        if frame is None:
+            break
         trail.append((frame.f_code, frame.f_lasti))
         frame = frame.f_back
-    return tuple(trail)
+    return trail
 
 
 def _line(code: CodeType, at: int) -> int | None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
-from sys import exc_info as _exc_info
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import gevent
@@ -39,6 +39,12 @@ __all__ = ["ConnectionPool"]
 
 _Conn = TypeVar("_Conn")
 _log = logging.getLogger("greenkit.postgres")
+if sys.version_info >= (3, 11):
+    _exception = sys.exception
+else:
+
+    def _exception() -> BaseException | None:
+        return sys.exc_info()[1]
 
 
 class ConnectionPool(Generic[_Conn]):
@@ -103,6 +109,7 @@ class ConnectionPool(Generic[_Conn]):
     ) -> None:
         told = {key: value for key, value in locals().items() if key not in {"self", "connect"}}
         self._settings = Settings(**told)
+        self._notes_trail = not reuse_taken_back
         self._shelf = Shelf(connect, self._settings)
         self._line = WaitLine(max_size, name=name)
         self._upkeep = Upkeep()
@@ -173,15 +180,14 @@ class ConnectionPool(Generic[_Conn]):
         line, shelf = self._line, self._shelf
         if not self._upkeep.runs:
             self._upkeep.start(self, self._settings)
-        until = None
+        until = None if shelf.check is None else self._until(timeout)
         if shelf.closed or not line.acquire_nowait():
             until = self._queue_up(line, timeout)
         try:
-            if until is None and shelf.settings.check is not None:
-                until = self._until(timeout)
-            member = None if until else shelf.find_nowait()
-            member = member or shelf.find(until or self._until(timeout))
-            member.lend(self._owner_ended, trail=not self._settings.reuse_taken_back)
+            member = shelf.find_nowait() if until is None else None
+            if member is None:
+                member = shelf.find(until or self._until(timeout))
+            member.lend(self._owner_ended, trail=self._notes_trail)
             self._lent[id(member.raw)] = member
         except WaitTimeout as late:
             line.release()
@@ -209,7 +215,7 @@ class ConnectionPool(Generic[_Conn]):
             raise ValueError(msg)
         try:
             member.settle()
-            if _exc_info()[1] is None:
+            if _exception() is None:
                 self._shelf.receive(member)
             else:
                 suspect = is_being_killed() and not self.is_cleaned_by_reset()

@@ -33,14 +33,15 @@ __all__ = ["Shelf"]
 _log = logging.getLogger("greenkit.postgres")
 _TIDYING = 5.0  # seconds for a check, or for the rollback and the reset of a connection that comes back
 _NEVER = Deadline.after(None)
+_IDLE = _driver.IDLE
 
 
 class Shelf:
     """Open, keep, examine and close connections, as `settings` say; `min_size` and `max_size` may change."""
 
     def __init__(self, connect: Callable[[], Any], settings: Settings) -> None:
-        self._connect, self.settings = connect, settings
-        self.min_size, self.max_size = settings.min_size, settings.max_size
+        self._connect, self.settings, self._reset = connect, settings, settings.reset
+        self.min_size, self.max_size, self.check = settings.min_size, settings.max_size, settings.check
         self._random = random.Random()
         self._now = settings.clock.now
         self._driver: _driver.Driver | None = None
@@ -94,8 +95,12 @@ class Shelf:
 
         Switches: may.
         """
-        check = self.settings.check
-        while (member := self._pop()) is not None:
+        check, idle = self.check, self.idle
+        while idle:
+            try:
+                member = idle.pop()
+            except IndexError:  # another native thread was faster
+                break
             member.lent_at = now = self._now()
             sound = check is None and self._is_wanted(member, now) and member.looks_alive()
             if sound or self._passes(member, check, until):
@@ -119,13 +124,13 @@ class Shelf:
 
         Switches: may, when the pool is closed.
         """
+        # Callers queue before their last look here, and are looked for after it is here: nobody is missed,
+        # and where nobody waits no lock is taken. So, too, with another thread that closes the pool.
+        self.idle.append(member)
         if self.closed:
-            self.throw_away(member)
-            return
-        member.idle_since = self._now()
-        with self.lock:
-            if not self.growth.give(member):
-                self.idle.append(member)
+            self._close_idle()
+        elif self.growth.seekers:
+            self.growth.hand_out(self._pop)
 
     def missing(self) -> int:
         """Return how many connections `min_size` lacks; none while the server refuses. Switches: never."""
@@ -155,7 +160,9 @@ class Shelf:
             return
         now, sound = self._now(), False
         try:
-            sound = not self.closed and self._is_wanted(member, now) and self._wipe(member)
+            if self._is_wanted(member, now):
+                # Nothing is open in a session whose transaction status is idle; a closed one's is unknown.
+                sound = (self._reset is None and member.status() == _IDLE) or self._wipe(member)
         except Exception:
             # A failed rollback or reset: it is not sound.
             _log.debug("%s: a connection could not be reset", self.settings.name, exc_info=True)
@@ -163,6 +170,7 @@ class Shelf:
             if not sound:
                 self.throw_away(member)
         if sound:
+            member.idle_since = now
             self.put(member)
 
     def throw_away(self, member: Member) -> None:
@@ -210,10 +218,8 @@ class Shelf:
             member = self.idle.popleft()  # taken: two threads may not look at one at the same time
         except IndexError:
             return  # lent in the meantime
-        if self._passes(member, (self.settings.check or _ping) if ask else None):
-            with self.lock:
-                if not self.growth.give(member):
-                    self.idle.append(member)
+        if self._passes(member, (self.check or _ping) if ask else None):
+            self.put(member)
 
     def outdate(self) -> None:
         """Have every connection there is now replaced: idle ones when next looked at. Switches: never."""
@@ -226,6 +232,9 @@ class Shelf:
         """
         self.closed = True
         self.growth.close(f"the pool {self.settings.name!r} was closed while a connection was wanted")
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         while self.idle:
             self.close_oldest()
 
@@ -318,26 +327,21 @@ class Shelf:
             self._driver.close(_driver.raw(conn))
             raise
         lifetime = self.settings.max_lifetime * self._random.uniform(0.9, 1.0)
-        expires_at = self._now() + lifetime
-        return Member(conn, status=status, expires_at=expires_at, generation=self._generation)
+        return Member(conn, status=status, now=self._now(), lifetime=lifetime, generation=self._generation)
 
     def _wipe(self, member: Member) -> bool:
         """Roll back and reset its connection; tell whether it is fit to be lent again."""
-        conn, reset = member.raw, self.settings.reset
-        if conn.closed:
-            return False
-        status = member.status()
-        if status == _driver.IDLE and reset is None:
-            return True
-        if status == _driver.ACTIVE:
+        reset, status = self._reset, member.status()
+        conn = member.raw
+        if conn.closed or status == _driver.ACTIVE:
             return False
         # The borrower's deadline may be over, and without one a dead network would keep the slot.
         with lifted(_TIDYING):
-            if status != _driver.IDLE:
+            if status != _IDLE:
                 conn.rollback()
             if reset is not None:
                 reset(member.conn)
-        return not conn.closed and member.status() == _driver.IDLE
+        return not conn.closed and member.status() == _IDLE
 
     def close_oldest(self) -> None:
         """Close the longest idle connection. Switches: may."""

@@ -92,15 +92,27 @@ class WaitLine:
         name: Shown in the repr and in errors.
     """
 
-    __slots__ = ("__weakref__", "_forgotten", "_free", "_held", "_lock", "_queue", "_size", "name")
+    __slots__ = (
+        "__weakref__",
+        "_elsewhere",
+        "_forgotten",
+        "_free",
+        "_home",
+        "_lock",
+        "_queue",
+        "_size",
+        "name",
+    )
 
     def __init__(self, size: int, *, name: str = "") -> None:
         _check_size(size)
         self.name = name
         self._size = size
         self._free = size
-        # By native thread: in a forked child the slots of all other threads would be taken for ever.
-        self._held: dict[int, int] = {}
+        # In a forked child the slots of all other threads would be taken for ever. Nearly all are taken in
+        # one native thread, so only those of other threads are counted, by thread.
+        self._home: int = _thread_here()
+        self._elsewhere: dict[int, int] = {}
         self._forgotten = 0
         self._queue: deque[_Waiter] = deque()
         # Guards a few instructions against other native threads; never held across a switch.
@@ -120,8 +132,11 @@ class WaitLine:
         """
         with self._lock:
             # A free slot beside a queue is already spoken for: no barging.
-            if self._free > 0 and not self._queue:
-                self._take(_thread_here())
+            free = self._free
+            if free > 0 and not self._queue:
+                self._free = free - 1
+                if (thread := _thread_here()) != self._home:
+                    self._elsewhere[thread] = self._elsewhere.get(thread, 0) + 1
                 return True
             return False
 
@@ -166,13 +181,13 @@ class WaitLine:
         Switches: never.
         """
         with self._lock:
-            if self._free >= self._size and self._forgotten:
-                self._forgotten -= 1  # acquired by another thread of the parent, and free here since the fork
+            free = self._free
+            if free >= self._size:
+                self._release_forgotten()
                 return
-            if self._free >= self._size:
-                msg = f"{self!r}: release() without acquire(); somebody gives back a slot twice"
-                raise RuntimeError(msg)
-            self._put_back(_thread_here())
+            self._free = free + 1
+            if self._elsewhere:
+                self._put_back(_thread_here())
             if self._queue:
                 self._grant()
 
@@ -220,24 +235,30 @@ class WaitLine:
         while self._free > 0 and self._queue:
             waiter = self._queue.popleft()
             # Promised before it is told: its thread may run the wake-up at once.
-            self._take(waiter.thread)
+            self._free -= 1
+            if waiter.thread != self._home:
+                self._elsewhere[waiter.thread] = self._elsewhere.get(waiter.thread, 0) + 1
             waiter.granted = True
-            if not waiter.mailbox.post(waiter.wake):
-                self._put_back(waiter.thread)  # its thread has ended
-
-    def _take(self, thread: int) -> None:
-        self._free -= 1
-        self._held[thread] = self._held.get(thread, 0) + 1
+            if not waiter.mailbox.post(waiter.wake):  # its thread has ended
+                self._free += 1
+                self._put_back(waiter.thread)
 
     def _put_back(self, thread: int) -> None:
-        self._free += 1
-        held = self._held
-        if thread not in held:  # acquired in another one
-            thread = next(iter(held), thread)
-        if held.get(thread, 0) > 1:
-            held[thread] -= 1
-        else:
-            held.pop(thread, None)  # threads come and go
+        """Note that `thread` has released a slot, which another thread may have acquired."""
+        elsewhere = self._elsewhere
+        if thread not in elsewhere:
+            if sum(elsewhere.values()) <= self._size - self._free:
+                return  # one of the home thread's
+            thread = next(iter(elsewhere))
+        elsewhere[thread] -= 1
+        if not elsewhere[thread]:
+            del elsewhere[thread]  # threads come and go
+
+    def _release_forgotten(self) -> None:
+        if not self._forgotten:
+            msg = f"{self!r}: release() without acquire(); somebody gives back a slot twice"
+            raise RuntimeError(msg)
+        self._forgotten -= 1  # acquired by another thread of the parent, and free here since the fork
 
     def _park(self, waiter: _Waiter, timeout: float | None) -> None:
         """Leave the processor until woken; returns at once when already granted."""
@@ -268,6 +289,7 @@ class WaitLine:
                 self._queue.remove(waiter)
                 return True
             if not keep_grant:
+                self._free += 1
                 self._put_back(waiter.thread)
                 self._grant()
             return False
@@ -285,9 +307,11 @@ class WaitLine:
         self._lock = RLock()  # another thread may have held the old one for ever
         here = hub_here()
         self._queue = deque(waiter for waiter in self._queue if waiter.mailbox.hub is here)
-        mine = self._held.pop(_thread_here(), 0)
-        gone = sum(self._held.values())
-        self._held = {_thread_here(): mine} if mine else {}
+        taken, thread = self._size - self._free, _thread_here()
+        elsewhere = self._elsewhere
+        mine = taken - sum(elsewhere.values()) if thread == self._home else elsewhere.get(thread, 0)
+        gone = taken - mine
+        self._home, self._elsewhere = thread, {}
         self._free += gone
         self._forgotten += gone
         self._grant()

@@ -60,3 +60,41 @@ def test_a_child_has_the_slots_of_threads_it_does_not_have(world):
         [sys.executable, "-c", PROGRAM, world], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+OTHER_THREAD = """
+import os
+import threading
+from greenkit.wait import WaitLine
+
+line, codes = WaitLine(4), []
+line.acquire(timeout=None)
+
+def fork():
+    line.acquire(timeout=None)
+    line.acquire(timeout=None)
+    line.release()
+    pid = os.fork()
+    if pid == 0:
+        held = line.statistics().in_use  # its own; that of the thread which made the line is free
+        line.release()
+        line.release()  # of the forgotten thread
+        os._exit(held != 1 or line.statistics().free != 4)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+thread = threading.Thread(target=fork)
+thread.start()
+thread.join()
+line.release()  # what the other thread acquired
+assert line.statistics().in_use == 1
+line.release()
+assert codes == [0] and line.statistics().free == 4, (codes, line)
+"""
+
+
+def test_a_thread_that_forks_keeps_its_own_slots_only():
+    """The line was made, and a slot is held, in another thread than the one that forks."""
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER_THREAD], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
