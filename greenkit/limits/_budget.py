@@ -111,6 +111,16 @@ class Budget(Turns):
             self._tell()
             return after
 
+    def take_back(self, costs: Amounts) -> None:
+        """Undo a `take()` of which nothing was used, its slot included.
+
+        Switches: never.
+        """
+        with self.lock:
+            self.shut = True
+            self.store.take_back(costs, self.now())
+            self._changed()
+
     def give_back_slot(self) -> None:
         """Let the next have the slot of a call that ended, where slots are counted.
 

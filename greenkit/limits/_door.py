@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from greenkit import facts
 from greenkit.errors import LimitTimeout, WouldWait
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from greenkit._clock import Clock
     from greenkit.limits._budget import Budget
     from greenkit.limits._keys import KeyBudget
+    from greenkit.limits._nested import NestedBudget
     from greenkit.limits._rules import Amounts
     from greenkit.limits._terms import Terms
 
@@ -51,7 +52,7 @@ class Door:
     if TYPE_CHECKING:  # slots of a limiter, methods of a key
 
         @property
-        def _budget(self) -> Budget | KeyBudget: ...
+        def _budget(self) -> Budget | KeyBudget | NestedBudget: ...
         def _take_nowait(self, costs: Amounts, /) -> float: ...
         def _try_take(self, costs: Amounts, /) -> float: ...
         def _settle_tokens(self, before: Amounts, tokens: float, /) -> Amounts: ...
@@ -328,6 +329,30 @@ class Door:
             keys=0,
             backend=store.mode,
         )
+
+    def inside(self, outer: Door, *, feedback: Literal["outer", "inner"] = "outer") -> Door:
+        """Return a limiter whose permits are taken from this one and from `outer`: from both or neither.
+
+        A caller waits for this one first, such as for the turn of its key, and then for `outer`. Refused,
+        killed or out of time it has taken nothing of either. What a permit settles counts in both, as far as
+        they have the dimension. May be nested further.
+
+        Args:
+            outer: The whole, such as the limiter this is a key of.
+            feedback: Which of the two pauses, slows down and learns from what the server says.
+
+        Raises:
+            TypeError: They have different clocks, or one of them is a shadow.
+
+        Example:
+            with llm.key(tenant, weight=0.1).inside(llm).permit(tokens=900):
+                ...
+
+        Switches: never.
+        """
+        from greenkit.limits._nested import Nested  # late: it is a Door itself
+
+        return Nested(self, outer, feedback=feedback)
 
     # -- for permits ---------------------------------------------------------------------------------
 

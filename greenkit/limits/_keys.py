@@ -20,6 +20,7 @@ from greenkit.limits._alarm import Alarm
 from greenkit.limits._door import Door
 from greenkit.limits._fleet import SharedBudget
 from greenkit.limits._fork import after_fork
+from greenkit.limits._line import NORMAL
 from greenkit.wait import Mailbox, hub_here
 
 if TYPE_CHECKING:
@@ -40,13 +41,14 @@ _LONGEST = 3600.0
 
 
 class _Age:
-    """Numbers written within one stretch of time, under the rules of then."""
+    """One generation of key states, with the rules they were written under."""
 
-    __slots__ = ("closed", "rules", "tats")
+    __slots__ = ("closed", "rules", "tats", "weights")
 
     def __init__(self, rules: Rules) -> None:
         # One dimension is kept as a bare float, which halves what a key costs.
         self.tats: dict[Hashable, Any] = {}
+        self.weights: dict[Hashable, float] = {}  # of those whose weight is not 1
         self.rules = rules
         self.closed = 0.0
 
@@ -57,7 +59,9 @@ class Keys:
     Args:
         rules: The same for all.
         clock: Where time comes from.
-        make: Makes the budget of a key that is in use.
+        make: Makes the budget of a key that is in use, of its weight.
+        rules_of: Makes the rules for a weight.
+        slots_of: Makes the slots for a weight.
         local: States are kept here, and not in a shared store.
         plain: A permit takes no more than the state: it is local, and no slots are counted.
 
@@ -79,24 +83,38 @@ class Keys:
         "_make",
         "_next",
         "_now",
+        "_rules_of",
+        "_slots_of",
         "_span",
         "_users",
+        "_weights",
         "granted",
         "plain",
         "rules",
     )
 
     def __init__(
-        self, rules: Rules, *, clock: Clock, make: Callable[[Hashable], Budget], local: bool, plain: bool
+        self,
+        rules: Rules,
+        *,
+        clock: Clock,
+        make: Callable[[Hashable, float], Budget],
+        rules_of: Callable[[float], Rules],
+        slots_of: Callable[[float], Any],
+        local: bool,
+        plain: bool,
     ) -> None:
         self.rules = rules
         self._local = local
         self.plain = plain
         self.granted = 0
         self._make = make
+        self._rules_of = rules_of
+        self._slots_of = slots_of
         self._now = clock.now
         self._lock = RLock()
         self._live: dict[Hashable, Budget] = {}
+        self._weights: dict[Hashable, float] = {}  # of the live ones
         self._users: dict[Hashable, int] = {}
         # Nobody uses them any more, but something is still to be remembered; in the order they came.
         self._leaving: dict[Hashable, None] = {}
@@ -116,34 +134,36 @@ class Keys:
         with self._lock:
             return list(self._live.values())
 
-    def take_nowait(self, key: Hashable, costs: Amounts) -> float:
+    def take_nowait(self, key: Hashable, weight: float, costs: Amounts) -> float:
         """As `Budget.take_nowait()`. Switches: never."""
         with self._lock:
             if not self.plain or key in self._live:
-                with self.budget(key) as budget:
+                with self.budget(key, weight) as budget:
                     return budget.take_nowait(costs)
             now = self._now()
-            state = self._state(key, now)
-            tats = self.rules.decide(state, costs, now, credit=0.0)
+            rules = self.rules if weight == 1.0 else self._rules_of(weight)
+            state = self._state(key, rules, now)
+            tats = rules.decide(state, costs, now, credit=0.0)
             if tats is None:
-                return max(self.rules.earliest(state, costs) - now, 1e-9)
-            self._remember(key, tats, now)
+                return max(rules.earliest(state, costs) - now, 1e-9)
+            self._remember(key, weight, tats, now)
             self.granted += 1
             return 0.0
 
-    def settle(self, key: Hashable, before: Amounts, costs: Mapping[str, float]) -> Amounts:
+    def settle(self, key: Hashable, weight: float, before: Amounts, costs: Mapping[str, float]) -> Amounts:
         """As `Budget.settle()`. Switches: never."""
         with self._lock:
             if not self.plain or key in self._live:
-                with self.budget(key) as budget:
+                with self.budget(key, weight) as budget:
                     return budget.settle(before, costs)
             now = self._now()
-            tats, after = self.rules.settle(self._state(key, now), before, costs, now)
-            self._remember(key, tats, now)
+            rules = self.rules if weight == 1.0 else self._rules_of(weight)
+            tats, after = rules.settle(self._state(key, rules, now), before, costs, now)
+            self._remember(key, weight, tats, now)
             return after
 
     @contextmanager
-    def budget(self, key: Hashable) -> Iterator[Budget]:
+    def budget(self, key: Hashable, weight: float) -> Iterator[Budget]:
         """Give `key` a budget for the length of a block, or longer if it is needed longer.
 
         Switches: never.
@@ -151,7 +171,10 @@ class Keys:
         with self._lock:
             budget = self._live.get(key)
             if budget is None:
-                budget = self._wake(key)
+                budget = self._wake(key, weight)
+            elif self._weights[key] != weight:
+                self._weights[key] = weight
+                budget.configure(self._rules_of(weight), self._slots_of(weight))
             self._users[key] = self._users.get(key, 0) + 1
         try:
             yield budget
@@ -163,41 +186,45 @@ class Keys:
                     self._rest(other)
                 self._arm()
 
-    def look(self, key: Hashable) -> Budget:
+    def look(self, key: Hashable, weight: float) -> Budget:
         """Return a budget to look at: the one in use, or one as it would be.
 
         Switches: never.
         """
         with self._lock:
             budget = self._live.get(key)
-            if budget is None:
-                budget = self._make(key)
-                if self._local:
-                    budget.store.tats = self._state(key, self._now())
-            return budget
+            return self._made(key, weight) if budget is None else budget
 
     def probe(self, key: Hashable) -> int:
         """As `Budget.probe()`. Switches: never."""
         budget = self._live.get(key)  # one at rest has no pause to come back from
         return 0 if budget is None else budget.probe()
 
-    def configure(self, rules: Rules, slots: Callable[[], Any] | None) -> None:
-        """Have all keys go on under other rules, and where `slots` makes some, with those.
+    def configure(self, rules: Rules, *, slots: bool) -> None:
+        """Have all keys go on under other rules, and where `slots` says so, with new slots.
 
         Switches: never.
         """
         with self._lock:
             self.rules = rules
             self._turn_page()
-            for budget in self._live.values():
-                budget.configure(rules, budget.store.slots if slots is None else slots())
+            for key, budget in self._live.items():
+                weight = self._weights[key]
+                budget.configure(
+                    self._rules_of(weight), self._slots_of(weight) if slots else budget.store.slots
+                )
 
     # -- the lock is held in all that follows --------------------------------------------------------
 
-    def _wake(self, key: Hashable) -> Budget:
-        budget = self._live[key] = self._make(key)
+    def _wake(self, key: Hashable, weight: float) -> Budget:
+        budget = self._live[key] = self._made(key, weight)
+        self._weights[key] = weight
+        return budget
+
+    def _made(self, key: Hashable, weight: float) -> Budget:
+        budget = self._make(key, weight)
         if self._local:
-            budget.store.tats = self._state(key, self._now())
+            budget.store.tats = self._state(key, self._rules_of(weight), self._now())
         return budget
 
     def _rest(self, key: Hashable) -> None:
@@ -211,19 +238,26 @@ class Keys:
             return
         del self._live[key]
         self._users.pop(key, None)
+        weight = self._weights.pop(key)
         self.granted += budget.store.granted
         if self._local:
-            self._remember(key, budget.store.tats, self._now())
+            self._remember(key, weight, budget.store.tats, self._now())
 
-    def _state(self, key: Hashable, now: float) -> Amounts:
+    def _state(self, key: Hashable, rules: Rules, now: float) -> Amounts:
         for age in self._ages:
             state = age.tats.get(key)
             if state is not None:
                 tats = state if type(state) is tuple else (state,)
-                return tats if age.rules is self.rules else self.rules.taken_over(tats, age.rules, now)
-        return self.rules.start()
+                before = self._rules_then(age, key)
+                return tats if before is rules else rules.taken_over(tats, before, now)
+        return rules.start()
 
-    def _remember(self, key: Hashable, tats: Amounts, now: float) -> None:
+    def _rules_then(self, age: _Age, key: Hashable) -> Rules:
+        """Return the rules `key` was written under."""
+        weight = age.weights.get(key, 1.0)
+        return self._rules_of(weight) if age.rules is self.rules else age.rules.times(weight)
+
+    def _remember(self, key: Hashable, weight: float, tats: Amounts, now: float) -> None:
         if now >= self._next:
             self._turn_page()
         young = self._ages[0].tats
@@ -231,6 +265,11 @@ class Keys:
             self._clean(_FEW, now)
             for age in islice(self._ages, 1, None):
                 age.tats.pop(key, None)
+                age.weights.pop(key, None)
+        if weight != 1.0 and max(tats) > now:
+            self._ages[0].weights[key] = weight
+        elif self._ages[0].weights:
+            self._ages[0].weights.pop(key, None)
         if len(tats) == 1 and tats[0] > now:
             young[key] = tats[0]
             self._arm()
@@ -258,9 +297,12 @@ class Keys:
         for _ in range(min(most, len(oldest.tats))):
             key, state = oldest.tats.popitem()
             tats = state if type(state) is tuple else (state,)
+            weight = oldest.weights.pop(key, 1.0)
             if max(tats) > now:  # in debt, or of slower rules
-                tats = self.rules.taken_over(tats, oldest.rules, now)
+                tats = self._rules_of(weight).taken_over(tats, oldest.rules.times(weight), now)
                 self._ages[0].tats.setdefault(key, tats[0] if len(tats) == 1 else tats)
+                if weight != 1.0:
+                    self._ages[0].weights.setdefault(key, weight)
         if not oldest.tats:
             self._ages.pop()
         return True
@@ -297,49 +339,55 @@ class Keys:
 class KeyBudget:
     """Be the budget of one key, wherever it is kept at the moment; see `Budget`."""
 
-    __slots__ = ("_key", "_keys")
+    __slots__ = ("_key", "_keys", "_weight")
 
-    def __init__(self, keys: Keys, key: Hashable) -> None:
+    def __init__(self, keys: Keys, key: Hashable, weight: float) -> None:
         self._keys = keys
         self._key = key
+        self._weight = weight
 
     def take_nowait(self, costs: Amounts) -> float:
         """As `Budget.take_nowait()`. Switches: never."""
-        return self._keys.take_nowait(self._key, costs)
+        return self._keys.take_nowait(self._key, self._weight, costs)
 
     def try_take(self, costs: Amounts) -> float:
         """As `SharedBudget.try_take()`. Switches: may."""
         if self._keys.plain:
-            return self._keys.take_nowait(self._key, costs)
-        with self._keys.budget(self._key) as budget:
+            return self._keys.take_nowait(self._key, self._weight, costs)
+        with self._keys.budget(self._key, self._weight) as budget:
             return budget.try_take(costs) if isinstance(budget, SharedBudget) else budget.take_nowait(costs)
 
     def take(self, costs: Amounts, *, lane: int, until: float) -> None:
         """As `Budget.take()`. Switches: may."""
-        with self._keys.budget(self._key) as budget:
+        with self._keys.budget(self._key, self._weight) as budget:
             budget.take(costs, lane=lane, until=until)
 
     def settle(self, before: Amounts, costs: Mapping[str, float]) -> Amounts:
         """As `Budget.settle()`. Switches: never."""
-        return self._keys.settle(self._key, before, costs)
+        return self._keys.settle(self._key, self._weight, before, costs)
 
-    def eta(self, costs: Amounts) -> float:
+    def eta(self, costs: Amounts, *, lane: int = NORMAL) -> float:
         """As `Budget.eta()`. Switches: never."""
-        return self.view().eta(costs)
+        return self.view().eta(costs, lane=lane)
 
     def give_back_slot(self) -> None:
         """As `Budget.give_back_slot()`. Switches: never."""
-        with self._keys.budget(self._key) as budget:
+        with self._keys.budget(self._key, self._weight) as budget:
             budget.give_back_slot()
+
+    def take_back(self, costs: Amounts) -> None:
+        """As `Budget.take_back()`. Switches: never."""
+        with self._keys.budget(self._key, self._weight) as budget:
+            budget.take_back(costs)
 
     def heard(self, *, error: bool) -> None:
         """As `Budget.heard()`. Switches: never."""
-        with self._keys.budget(self._key) as budget:
+        with self._keys.budget(self._key, self._weight) as budget:
             budget.heard(error=error)
 
     def pause(self, seconds: float, *, asked: bool = False) -> None:
         """As `Budget.pause()`. Switches: never."""
-        with self._keys.budget(self._key) as budget:
+        with self._keys.budget(self._key, self._weight) as budget:
             budget.pause(seconds, asked=asked)
 
     def probe(self) -> int:
@@ -348,50 +396,51 @@ class KeyBudget:
 
     def probe_answered(self, number: int, *, passed: bool) -> None:
         """As `Budget.probe_answered()`. Switches: never."""
-        with self._keys.budget(self._key) as budget:
+        with self._keys.budget(self._key, self._weight) as budget:
             budget.probe_answered(number, passed=passed)
 
     def resume(self) -> None:
         """As `Budget.resume()`. Switches: never."""
-        with self._keys.budget(self._key) as budget:
+        with self._keys.budget(self._key, self._weight) as budget:
             budget.resume()
 
     def slow_down(self, pause: float) -> None:
         """As `Budget.slow_down()`. Switches: never."""
-        with self._keys.budget(self._key) as budget:
+        with self._keys.budget(self._key, self._weight) as budget:
             budget.slow_down(pause)
 
     def learn(self, available: Mapping[str, float], shares: Mapping[str, float]) -> None:
         """As `Budget.learn()`. Switches: never."""
-        with self._keys.budget(self._key) as budget:
+        with self._keys.budget(self._key, self._weight) as budget:
             budget.learn(available, shares)
 
     def view(self) -> Budget:
         """As `Budget.view()`. Switches: never."""
-        return self._keys.look(self._key)
+        return self._keys.look(self._key, self._weight)
 
 
 class KeyDoor(Door):
     """Let calls through as the budget of one key allows; made for each call of `Limiter.key()`."""
 
-    __slots__ = ("_key", "_keys")
+    __slots__ = ("_key", "_keys", "_weight")
 
     _key: Hashable
     _keys: Keys
+    _weight: float
 
     @property
     def _budget(self) -> KeyBudget:
-        return KeyBudget(self._keys, self._key)
+        return KeyBudget(self._keys, self._key, self._weight)
 
     def _take_nowait(self, costs: Amounts) -> float:
         if self._terms.shadow:  # which never waits, so it must ask
             return self._try_take(costs)
-        return self._keys.take_nowait(self._key, costs)
+        return self._keys.take_nowait(self._key, self._weight, costs)
 
     def _try_take(self, costs: Amounts) -> float:
         if self._keys.plain:
-            return self._keys.take_nowait(self._key, costs)
+            return self._keys.take_nowait(self._key, self._weight, costs)
         return self._budget.try_take(costs)
 
     def _settle_tokens(self, before: Amounts, tokens: float) -> Amounts:
-        return self._keys.settle(self._key, before, {"tokens": tokens})
+        return self._keys.settle(self._key, self._weight, before, {"tokens": tokens})

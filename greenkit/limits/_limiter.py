@@ -5,8 +5,8 @@ How it is asked is `_door`'s.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from greenkit import facts
@@ -62,6 +62,10 @@ _TAKEN = frozenset(
 )
 
 
+# Terms are made again when there are more weights in use than this: a program may compute them.
+_MOST_WEIGHTS = 256
+
+
 class Limiter(Door):
     """Let no more through than every one of its dimensions allows, in the order it was asked.
 
@@ -115,6 +119,7 @@ class Limiter(Door):
         "_strict",
         "_take_nowait",
         "_try_take",
+        "_weights",
     )
 
     _budget: Budget
@@ -155,6 +160,7 @@ class Limiter(Door):
             counts_slots=concurrency is not None,
         )
         self._keys: Keys | None = None
+        self._weights: dict[float, Terms] = {}
         many = _processes(processes, shared=share is not None)
         self._make = (
             local_budget if share is None else backend_of(share, on_error=on_backend_error, processes=many)
@@ -176,7 +182,7 @@ class Limiter(Door):
         state = f"{held}, {seen.waiting} waiting{pace}{pause}{shadow}"
         return f"<Limiter {self.name!r} {rates or 'any rate'}{state}>"
 
-    def key(self, key: Hashable) -> Door:
+    def key(self, key: Hashable, *, weight: float = 1.0) -> Door:
         """Return a limiter for `key` alone: of the same limits, and with a budget of its own.
 
         Cheap to make, so ask for it each time. A key whose budget is full again is forgotten.
@@ -184,9 +190,16 @@ class Limiter(Door):
         Args:
             key: Whatever is limited one by one, such as a user's id; a shared limiter goes by its
                 `str()`.
+            weight: How many times the limits this key has: 0.1 for a tenth of every rate, burst and
+                `concurrency`, of which at least one unit stays. Said anew it holds from then on.
+
+        Raises:
+            ValueError: `weight` is not above 0.
 
         Example:
-            refusal = api.key(request.user.pk).try_permit()
+            refusal = api.key(request.user.pk, weight=2.0 if request.user.pays else 1.0).try_permit()
+            with llm.key(tenant, weight=0.1).inside(llm).permit(tokens=900):
+                ...
 
         Switches: never.
         """
@@ -194,9 +207,10 @@ class Limiter(Door):
         if keys is None:
             keys = self._make_keys()
         door = KeyDoor()
-        door._terms = self._terms
+        door._terms = self._terms if weight == 1.0 else self._weighed(weight)
         door._keys = keys
         door._key = key
+        door._weight = weight
         return door
 
     def statistics(self) -> LimiterStatistics:
@@ -221,16 +235,41 @@ class Limiter(Door):
             if self._keys is None:
                 local = not isinstance(self._budget, SharedBudget)
                 plain = local and self._concurrency is None
-                rules, clock = self._terms.rules, self.clock
-                self._keys = Keys(rules, clock=clock, make=self._budget_of, local=local, plain=plain)
+                self._keys = Keys(
+                    self._terms.rules,
+                    clock=self.clock,
+                    make=self._budget_of,
+                    rules_of=self._rules_of,
+                    slots_of=self._slots_of,
+                    local=local,
+                    plain=plain,
+                )
             return self._keys
 
-    def _budget_of(self, key: Hashable) -> Budget:
-        slots = _slots(self._concurrency)
-        record = record_of(self.name, key)
+    def _budget_of(self, key: Hashable, weight: float) -> Budget:
         return self._make(
-            self._terms.rules, slots, clock=self.clock, name=f"{self.name}:{key}", record=record
+            self._rules_of(weight),
+            self._slots_of(weight),
+            clock=self.clock,
+            name=f"{self.name}:{key}",
+            record=record_of(self.name, key),
         )
+
+    def _weighed(self, weight: float) -> Terms:
+        """Return the terms of keys of a weight; made once for each weight in use."""
+        terms = self._weights.get(weight)
+        if terms is None:
+            _check_weight(weight)
+            if len(self._weights) >= _MOST_WEIGHTS:
+                self._weights.clear()
+            terms = self._weights[weight] = self._terms.under(self._terms.rules.times(weight))
+        return terms
+
+    def _rules_of(self, weight: float) -> Rules:
+        return self._terms.rules if weight == 1.0 else self._weighed(weight).rules
+
+    def _slots_of(self, weight: float) -> int | Crowd | None:
+        return _slots(_times(self._concurrency, weight))
 
     def estimate(self, first: float, *, most: float = float("inf")) -> Estimate:
         """Return an estimate that learns from `settle()` what calls cost.
@@ -245,7 +284,8 @@ class Limiter(Door):
                 reply = ask()
                 permit.settle(tokens=reply.usage.total_tokens)
         """
-        self._terms.learns = True
+        for terms in (self._terms, *self._weights.values()):
+            terms.learns = True
         return Estimate(first, most=most)
 
     def configure(self, *, concurrency: Concurrency | None = None, **rates: str | Rate) -> None:
@@ -277,11 +317,13 @@ class Limiter(Door):
         self._budget.configure(rules, slots)
         self._stand_on(self._budget, rules)
         if self._keys is not None:
-            self._keys.configure(rules, None if concurrency is None else partial(_slots, concurrency))
+            self._keys.configure(rules, slots=concurrency is not None)
 
     def _stand_on(self, budget: Budget, rules: Rules) -> None:
         """Look up once what runs on every permit."""
         self._terms.follow(rules)
+        for weight, terms in self._weights.items():
+            terms.follow(rules.times(weight))
         self._budget = budget
         only_rules = self._concurrency is None and not isinstance(budget, SharedBudget)
         self._take_nowait = fast_take(budget, rules) if only_rules else budget.take_nowait
@@ -316,6 +358,24 @@ def _processes(processes: int | None, *, shared: bool) -> int:
         msg = f"processes must be a whole number of processes, at least 1, not {processes!r}"
         raise ValueError(msg)
     return processes
+
+
+def _times(concurrency: Concurrency | None, weight: float) -> Concurrency | None:
+    if concurrency is None:
+        return None
+    if isinstance(concurrency, tuple):
+        least, most = (max(1, round(bound * weight)) for bound in concurrency)
+        return least, most
+    return max(1, round(concurrency * weight))
+
+
+def _check_weight(weight: float) -> None:
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        msg = f"weight is a number, not {weight!r}"
+        raise TypeError(msg)
+    if not 0 < weight < math.inf:
+        msg = f"weight says how many times the limits a key has: above 0, not {weight!r}"
+        raise ValueError(msg)
 
 
 def _slots(concurrency: Concurrency | None) -> int | Crowd | None:

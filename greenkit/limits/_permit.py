@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from greenkit import facts
 from greenkit.limits._feedback import Ending, answered, ending_of
@@ -72,7 +72,7 @@ class Permit:
     _costs: Amounts
     _door: Door
     _lane: int
-    _probe: int  # of the pause after which it goes first, and the others wait for its answer; else 0
+    _probe: Any  # number of the pause after which it goes first, and the others wait for its answer; else 0
     _since: BaseException | None  # what was being handled on entering: older than the call
     _state: int
     _timeout: float | None

@@ -93,6 +93,18 @@ class Rule:
         object.__setattr__(rule, "interval", self.interval / factor)
         return rule
 
+    def times(self, weight: float) -> Rule:
+        """Return this rule with `weight` times the amount, and its burst; of one that was given a unit stays.
+
+        Raises:
+            ConfigError: As for the rule.
+
+        Switches: never.
+        """
+        rate = self.rate
+        burst = max(rate.burst * weight, min(rate.burst, 1.0)) if rate.said else math.nan
+        return replace(self, rate=replace(rate, amount=rate.amount * weight, burst=burst))
+
     def available(self, tat: float, now: float) -> float:
         """Return how many units could go now; negative while in debt.
 
@@ -123,6 +135,13 @@ class Rules:
         self._intervals = tuple(rule.interval for rule in self.rules)
         self._reaches = tuple(rule.burst * rule.interval for rule in self.rules)
         self._places = {name: place for place, name in enumerate(self.names)}
+
+    def times(self, weight: float) -> Rules:
+        """Return these rules with `weight` times the amounts.
+
+        Switches: never.
+        """
+        return self if weight == 1.0 else Rules([rule.times(weight) for rule in self.rules])
 
     def start(self) -> Amounts:
         """Return the state of full budgets.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 from greenkit.errors import CostTooHighError
@@ -79,6 +80,15 @@ class Terms:
         self.counts_slots = counts_slots
         self.learns = False
         self.tally = Tally()
+
+    def under(self, rules: Rules) -> Terms:
+        """Return the same, and the same counts, under other rules.
+
+        Switches: never.
+        """
+        terms = copy(self)
+        terms.follow(rules)
+        return terms
 
     def follow(self, rules: Rules) -> None:
         """Have all of it be that of `rules`.

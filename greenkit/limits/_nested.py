@@ -1,0 +1,258 @@
+"""One permit from two limiters, such as from a tenant's key and from the whole: from both or from neither."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from greenkit.limits._door import Door
+from greenkit.limits._line import NORMAL
+from greenkit.limits._terms import Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from greenkit.limits._budget import Budget
+    from greenkit.limits._rules import Amounts, Rule
+
+__all__ = ["Nested", "NestedBudget"]
+
+
+class Part:
+    """One of the two limiters, and where its costs stand among those of both.
+
+    Attributes:
+        door: As given.
+        names: Of its dimensions.
+    """
+
+    __slots__ = ("_places", "door", "names")
+
+    def __init__(self, door: Door, names: tuple[str, ...]) -> None:
+        self.door = door
+        self.names = door.dimensions
+        self._places = [names.index(name) for name in self.names]
+
+    @property
+    def budget(self) -> Any:
+        """Return its budget: a key's is looked up each time."""
+        return self.door._budget
+
+    def of(self, costs: Amounts) -> Amounts:
+        """Return its part of the costs of both. Switches: never."""
+        return tuple([costs[place] for place in self._places])
+
+    def named(self, costs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what has the name of one of its dimensions. Switches: never."""
+        return {name: value for name, value in costs.items() if name in self.names}
+
+
+class BothRules:
+    """The dimensions of both, as `Rules` shows them to a limiter.
+
+    Attributes:
+        names: Of the inner ones, then of those only the outer has.
+    """
+
+    __slots__ = ("_heard", "_inner", "_outer", "names")
+
+    def __init__(self, inner: Door, outer: Door, heard: Door) -> None:
+        self.names = tuple(dict.fromkeys((*inner.dimensions, *outer.dimensions)))
+        self._inner = Part(inner, self.names)
+        self._outer = Part(outer, self.names)
+        self._heard = heard
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Return those a server's headers are about."""
+        return self._heard._terms.rules.rules
+
+    def price(self, costs: Mapping[str, float]) -> Amounts:
+        """As `Rules.price()`; a cost has to pass both. Switches: never."""
+        unknown = costs.keys() - set(self.names)
+        if unknown:
+            has = ", ".join(self.names) or "none"
+            msg = f"no dimension named {min(unknown)!r}; these two limiters have {has}"
+            raise TypeError(msg)
+        priced: dict[str, float] = {}
+        for part in (self._inner, self._outer):
+            priced.update(zip(part.names, part.door._terms.price(part.named(costs)), strict=True))
+        return tuple([priced[name] for name in self.names])
+
+
+class NestedBudget:
+    """Take from the inner budget, then from the outer; see `Budget` for what each method promises."""
+
+    __slots__ = ("_heard", "_inner", "_now", "_outer")
+
+    def __init__(self, inner: Part, outer: Part, heard: Part) -> None:
+        self._inner = inner
+        self._outer = outer
+        self._heard = heard
+        self._now = outer.door.clock.now
+
+    def take_nowait(self, costs: Amounts) -> float:
+        """As `Budget.take_nowait()`. Switches: never."""
+        return self._both(costs, lambda part: part.door._take_nowait(part.of(costs)))
+
+    def try_take(self, costs: Amounts) -> float:
+        """As `SharedBudget.try_take()`. Switches: may."""
+        return self._both(costs, lambda part: part.door._try_take(part.of(costs)))
+
+    def take(self, costs: Amounts, *, lane: int, until: float) -> None:
+        """As `Budget.take()`: waits for the inner first, which holds nobody else of the outer up.
+
+        Switches: may.
+        """
+        inner, outer = self._inner, self._outer
+        if until < math.inf and self._now() + outer.budget.eta(outer.of(costs), lane=lane) > until:
+            # Hopeless, which it says; were it not, the order would be the other way round.
+            outer.budget.take(outer.of(costs), lane=lane, until=until)
+            outer.budget.take_back(outer.of(costs))
+        inner.budget.take(inner.of(costs), lane=lane, until=until)
+        try:
+            outer.budget.take(outer.of(costs), lane=lane, until=until)
+        except BaseException:  # a kill, too
+            inner.budget.take_back(inner.of(costs))
+            raise
+
+    def take_back(self, costs: Amounts) -> None:
+        """As `Budget.take_back()`. Switches: never."""
+        self._inner.budget.take_back(self._inner.of(costs))
+        self._outer.budget.take_back(self._outer.of(costs))
+
+    def settle(self, before: Amounts, costs: Mapping[str, float]) -> Amounts:
+        """As `Budget.settle()`. Switches: never."""
+        inner, outer = self._inner, self._outer
+        names = self._names
+        unknown = costs.keys() - set(names)
+        if unknown:
+            msg = f"no dimension named {min(unknown)!r}; these two limiters have {', '.join(names) or 'none'}"
+            raise TypeError(msg)
+        after = dict(zip(names, before, strict=True))
+        for part in (inner, outer):
+            settled = part.budget.settle(part.of(before), part.named(costs))
+            after.update(zip(part.names, settled, strict=True))
+        return tuple(after.values())
+
+    def eta(self, costs: Amounts, *, lane: int = NORMAL) -> float:
+        """As `Budget.eta()`. Switches: never."""
+        etas = [part.budget.eta(part.of(costs), lane=lane) for part in (self._inner, self._outer)]
+        return float(max(etas))
+
+    def give_back_slot(self) -> None:
+        """As `Budget.give_back_slot()`. Switches: never."""
+        self._inner.budget.give_back_slot()
+        self._outer.budget.give_back_slot()
+
+    def heard(self, *, error: bool) -> None:
+        """As `Budget.heard()`. Switches: never."""
+        self._heard.budget.heard(error=error)
+
+    def probe(self) -> tuple[Any, Any] | int:
+        """As `Budget.probe()`, of both. Switches: never."""
+        probes = (self._inner.budget.probe(), self._outer.budget.probe())
+        return probes if any(probes) else 0
+
+    def probe_answered(self, number: Any, *, passed: bool) -> None:
+        """As `Budget.probe_answered()`. Switches: never."""
+        for part, probe in zip((self._inner, self._outer), number, strict=True):
+            if probe:
+                part.budget.probe_answered(probe, passed=passed)
+
+    def pause(self, seconds: float, *, asked: bool = False) -> None:
+        """As `Budget.pause()`. Switches: never."""
+        self._heard.budget.pause(seconds, asked=asked)
+
+    def resume(self) -> None:
+        """As `Budget.resume()`. Switches: never."""
+        self._heard.budget.resume()
+
+    def slow_down(self, pause: float) -> None:
+        """As `Budget.slow_down()`. Switches: never."""
+        self._heard.budget.slow_down(pause)
+
+    def learn(self, available: Mapping[str, float], shares: Mapping[str, float]) -> None:
+        """As `Budget.learn()`. Switches: never."""
+        self._heard.budget.learn(available, shares)
+
+    def view(self) -> Budget:
+        """As `Budget.view()`, of the one that hears the server. Switches: never."""
+        return self._heard.budget.view()  # type: ignore[no-any-return] # a Budget, whichever it is of
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self._inner.names, *self._outer.names)))
+
+    def _both(self, costs: Amounts, take: Callable[[Part], float]) -> float:
+        wait = take(self._inner)
+        if wait:
+            return wait
+        try:
+            wait = take(self._outer)
+        except BaseException:  # killed while a shared one was asked
+            self._inner.budget.take_back(self._inner.of(costs))
+            raise
+        if wait:
+            self._inner.budget.take_back(self._inner.of(costs))
+        return wait
+
+
+class Nested(Door):
+    """Let calls through as two limiters allow; made by `inside()`."""
+
+    __slots__ = ("_budget",)
+
+    _budget: NestedBudget
+
+    def __init__(self, inner: Door, outer: Door, *, feedback: str) -> None:
+        _check(inner, outer, feedback)
+        heard = outer if feedback == "outer" else inner
+        rules = BothRules(inner, outer, heard)
+        parts = {door: Part(door, rules.names) for door in (inner, outer)}
+        self._budget = NestedBudget(parts[inner], parts[outer], parts[heard])
+        self._terms = terms = Terms(
+            heard.name,
+            clock=outer.clock,
+            read=heard._terms.read,
+            retries=outer._terms.retries or inner._terms.retries,
+            shadow=False,
+            counts_slots=inner._terms.counts_slots or outer._terms.counts_slots,
+        )
+        terms.learns = True  # estimates may be of either
+        terms.tally = heard._terms.tally
+        terms.rules = rules  # type: ignore[assignment] # as much of Rules as a limiter asks for
+        terms.free, terms.price, terms.most_tokens = rules.price({}), rules.price, -1
+
+    def __repr__(self) -> str:
+        inner, outer = self._budget._inner.door, self._budget._outer.door
+        return f"<{inner!r} inside {outer!r}>"
+
+    def _take_nowait(self, costs: Amounts) -> float:
+        return self._budget.take_nowait(costs)
+
+    def _try_take(self, costs: Amounts) -> float:
+        return self._budget.try_take(costs)
+
+    def _settle_tokens(self, before: Amounts, tokens: float) -> Amounts:
+        return self._budget.settle(before, {"tokens": tokens})
+
+
+def _check(inner: Door, outer: Door, feedback: str) -> None:
+    if not hasattr(outer, "_terms"):
+        msg = f"inside() takes a Limiter, or a key of one, not {outer!r}"
+        raise TypeError(msg)
+    if outer is inner:
+        msg = f"{inner!r} is not inside itself: a permit would be charged twice"
+        raise TypeError(msg)
+    if feedback not in {"outer", "inner"}:
+        msg = f'feedback must be "outer" or "inner", not {feedback!r}'
+        raise ValueError(msg)
+    if inner.clock is not outer.clock:
+        msg = f"{inner!r} and {outer!r} have different clocks; one wait cannot be timed by two"
+        raise TypeError(msg)
+    if inner._terms.shadow or outer._terms.shadow:
+        msg = (
+            f"{inner!r} inside {outer!r}: a shadow holds nothing back, and half a permit cannot be held back"
+        )
+        raise TypeError(msg)
