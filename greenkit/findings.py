@@ -76,7 +76,10 @@ def render(findings: Iterable[Finding]) -> str:
     """Return `findings` as lines for a terminal or a log, gravest first; "" when there are none."""
     lines = []
     for found in sorted(findings, key=lambda f: -_RANK[f.severity]):
-        place = f"  ({found.where})" if found.where else ""
+        # A library's line is nobody's to change; the project's own import of it is.
+        brought = f"imported by {found.imported_at}" if found.imported_at else ""
+        place = ", ".join(filter(None, [found.where, brought]))
+        place = f"  ({place})" if place else ""
         lines.append(f"{found.id} {found.severity.value}: {found.message}{place}")
         lines.extend(f"    {line}" for line in found.evidence)
         if found.hint:

@@ -10,7 +10,7 @@ from greenkit.boot._blame import imported_at
 from greenkit.boot._lock_bodies import switch_inside
 from greenkit.boot._natives import Kind, keeps_requests_apart, kind_of, owner_of
 from greenkit.boot._places import captured_at
-from greenkit.boot._remedy import FIRST_LINE, remedy
+from greenkit.boot._remedy import first_line, remedy
 from greenkit.boot._scan import StaleReference, came_late, is_standard
 from greenkit.boot._search import patched_at
 from greenkit.boot._severity import EFFECTS, Effect
@@ -118,7 +118,7 @@ def native_findings(holds: Iterable[Hold]) -> Iterator[Finding]:
             Severity.INFO,
             f"{len(quiet)} {things} of installed packages from before the patch, and no call"
             " that switches greenlets is seen where one is held",
-            hint=FIRST_LINE,
+            hint=first_line(),
             evidence=tuple(sorted(quiet)),
         )
 

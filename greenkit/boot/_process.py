@@ -8,7 +8,7 @@ import sys
 
 from greenkit.boot._launch import Decision, decide
 from greenkit.boot._record import RECORD
-from greenkit.boot._remedy import FIRST_LINE
+from greenkit.boot._remedy import first_line
 from greenkit.boot._search import call_text, functions_naming, patched_at
 from greenkit.boot._shown import called, file_of, shown
 from greenkit.boot._source import dotted, function_at, parsed, user_modules
@@ -61,7 +61,7 @@ def unpatched() -> Iterator[Finding]:
             "GK103",
             Severity.INFO,
             f"this process is not patched ({decision.reason})",
-            hint=FIRST_LINE,
+            hint=first_line(),
             rule="not-patched",
         )
         return

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import sys
 
-from greenkit.boot._shown import file_of
+from greenkit.boot._record import RECORD
+from greenkit.boot._shown import file_of, is_library, shown
 
-__all__ = ["FIRST_LINE", "debugger_remedy", "remedy"]
+__all__ = ["debugger_remedy", "first_line", "remedy"]
 
-FIRST_LINE = 'Make "import greenkit.auto" line 1 of the program, or start it with "greenkit run -- …".'
 # A part of the path of an agent's `sitecustomize`, and the command that brings it.
 _AGENTS = {
     "opentelemetry": "opentelemetry-instrument",
@@ -48,7 +48,29 @@ def remedy(importer: str, *, until: str = "") -> str:
             f"Line 1 of your module is too late: {name} imports before it."
             f" Start it with: greenkit run --children -- {_program()}"
         )
-    return f"{FIRST_LINE} {until}".rstrip()
+    return f"{first_line()} {until}".rstrip()
+
+
+def first_line() -> str:
+    """Return the hint that says in which file of this project the line belongs.
+
+    Switches: never.
+    """
+    return (
+        f'Make "import greenkit.auto" line 1 of {_first_file() or "the program"},'
+        ' or start it with "greenkit run -- …".'
+    )
+
+
+def _first_file() -> str:
+    """Return the file of the project that ran before its others, "" when nobody of it is known.
+
+    It is the outermost caller of the patch: `shop/__init__.py` where Celery names `shop`, although the
+    patch is asked for in `shop/celery.py`, which that file imports.
+    """
+    frames = RECORD.calls[0].frames if RECORD.calls else ()
+    files = (frame.code.co_filename for frame in reversed(frames) if not is_library(frame.module))
+    return next((shown(file) for file in files if not _is_command(file) and not file.startswith("<")), "")
 
 
 def debugger_remedy() -> str:

@@ -95,9 +95,9 @@ def _command(diagnosis: Diagnosis) -> str:
 
 
 def _entry(diagnosis: Diagnosis) -> str:
-    """Return the file whose first line should change: the one that patches, too late."""
+    """Return the file whose first line should change: the one the hint names."""
     for found in diagnosis.findings:
-        file = found.patched_at.rpartition(":")[0]
+        file = found.hint.partition("line 1 of ")[2].partition(",")[0]
         # Places are shown from where Python found them: only what is there from here can be mended.
         if found.imported_at and file.endswith(".py") and os.path.isfile(file):  # noqa: PTH113
             return file

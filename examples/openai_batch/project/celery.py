@@ -1,6 +1,3 @@
-import greenkit.auto  # line 1: patches a gevent worker before anything else is imported
-
-# isort: split
 import os
 
 from celery import Celery

@@ -1,5 +1,3 @@
-import greenkit.auto  # noqa: I001 - before anything else
-
 import os
 
 from celery import Celery

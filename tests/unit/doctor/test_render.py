@@ -13,7 +13,7 @@ def stale(name: str, **others: str) -> Finding:
     told = {
         "rule": "stale-reference", "effect": "blocks-hub", "holder": "shop.jobs", "attribute": name,
         "original": "time.sleep", "form": "module global", "captured_at": "jobs.py:1",
-        "imported_at": "app.py:2", "patched_at": "app.py:3", "hint": "patch earlier",
+        "imported_at": "app.py:2", "patched_at": "app.py:3", "hint": "make it line 1 of app.py, or wait",
     }  # fmt: skip
     return Finding("GK101", Severity.ERROR, f"shop.jobs.{name} is stale", **{**told, **others})
 
@@ -34,7 +34,7 @@ def test_the_text_is_for_people(tmp_path, monkeypatch):
         "    - jobs.py:1: shop.jobs.nap (module global) is time.sleep, which stops every greenlet while it",
         "      waits",
         "    patched at:  app.py:3",
-        "    fix:         patch earlier",
+        "    fix:         make it line 1 of app.py, or wait",
         "    read:        docs/reference/findings-boot.md#gk101",
         "",
         "WARNING  GK106  time.sleep was put back",
