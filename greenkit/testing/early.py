@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from greenkit.boot import patch
+from greenkit.boot import hook_drivers, patch
 
 if TYPE_CHECKING:
     import pytest
 
 # Not "warn": what pytest itself loaded is no fault of the project, and the header says how much it is.
 _REPORT = patch(strict="off")
+# As `import greenkit.auto` does: psycopg2's wait callback, and asyncio's running loop for each greenlet.
+hook_drivers()
 
 
 def pytest_report_header() -> str:

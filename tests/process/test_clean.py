@@ -69,3 +69,19 @@ def test_early_patches_before_the_projects_modules(tmp_path, early):
     run = run_clean(["-W", "error", "-m", "pytest", "-p", "no:cacheprovider", *options, str(tmp_path)])
     assert run.returncode == 0, run
     assert ("greenkit: patched before the tests" in run.stdout) is early
+
+
+def test_early_serves_drivers_as_a_worker_does(tmp_path):
+    """psycopg2 has its wait callback, and each greenlet its running loop, as under `import greenkit.auto`."""
+    (tmp_path / "test_it.py").write_text(
+        "import asyncio, gevent, psycopg2.extensions\n"
+        "from greenkit.boot import loop_isolation\n"
+        "async def nap(): await asyncio.sleep(0.01)\n"
+        "def test():\n"
+        "    assert loop_isolation().installed\n"
+        "    jobs = [gevent.spawn(asyncio.run, nap()) for _ in range(3)]\n"
+        "    gevent.joinall(jobs, raise_error=True)\n"
+        "    assert psycopg2.extensions.get_wait_callback() is not None\n"
+    )
+    run = run_clean(["-m", "pytest", "-p", "no:cacheprovider", "-p", "greenkit.testing.early", str(tmp_path)])
+    assert run.returncode == 0, run
