@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar, copy_context
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gevent import Greenlet, GreenletExit, Timeout, get_hub
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     Costs = float | Mapping[str, float]
 
+R = TypeVar("R")
+
 __all__ = ["Child", "children_above", "named_costs", "to_main"]
 
 # The children this code runs in or on behalf of; inherited through pools, whichever pool that is.
@@ -27,7 +29,7 @@ _above: ContextVar[tuple[int, ...]] = ContextVar("greenkit children above", defa
 _numbers = count()
 
 
-class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
+class Child(Greenlet, Generic[R]):  # type: ignore[misc]  # gevent ships no types
     """Be a greenlet whose end is an `Outcome`; made by `GreenPool.spawn()`.
 
     It keeps what its work raised and does not let it escape to the hub; `get()` raises it.
@@ -55,7 +57,7 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
         # The maker's context variables, as they are now.
         self.gr_context = copy_context()
         self.gr_context.run(_above.set, (*_above.get(), self.number))
-        self.outcome: Outcome[Any] | None = None
+        self.outcome: Outcome[R] | None = None
         self.permit = permit
         self.slot = slot
         self._cost = cost
@@ -91,7 +93,7 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
             # is a cycle: the work's locals, such as a connection, would wait for the collector.
             del self, work
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - gevent's
+    def get(self, block: bool = True, timeout: float | None = None) -> R:  # noqa: FBT001, FBT002 - gevent's
         """Return what the work returned, or raise what it raised; wait for it first.
 
         Raises:
@@ -107,7 +109,7 @@ class Child(Greenlet):  # type: ignore[misc]  # gevent ships no types
         finally:
             del self  # as in _run()
 
-    def conclude(self) -> Outcome[Any]:
+    def conclude(self) -> Outcome[R]:
         """Return how it ended, also when it was killed before it ever ran.
 
         Switches: never.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from greenkit.pool._run import Run
     from greenkit.wait import Gate, Pass
 
-    Told = Callable[[Child], None] | None
+    Told = Callable[[Child[Any]], None] | None
 
 __all__ = ["Crew", "Work", "end_all"]
 
@@ -71,7 +71,7 @@ class Crew:
         self.name = name
         self.adaptation = None if overload is None else Adaptation(size)
         self.line = WaitLine(size if self.adaptation is None else int(self.adaptation.size), name=name)
-        self.children: set[Child] = set()
+        self.children: set[Child[Any]] = set()
         self._numbers: set[int] = set()
         self._full_at = -1  # the number of the last child that found, or left, no free slot
         self.runs: set[Run] = set()
@@ -84,7 +84,7 @@ class Crew:
         self._idle = Event()
         self._idle.set()
 
-    def take_on(self, work: Work, *, begun: Told = None, done: Told = None) -> Child:
+    def take_on(self, work: Work, *, begun: Told = None, done: Told = None) -> Child[Any]:
         """Start `work` in a child, once there is a slot and a permit.
 
         From inside a full crew the work runs on the caller's slot, who waits for its end:
@@ -110,7 +110,7 @@ class Crew:
             return child
         return self._take_on_slot(work, None, begun, done)
 
-    def take_on_nowait(self, work: Work) -> Child | None:
+    def take_on_nowait(self, work: Work) -> Child[Any] | None:
         """Start `work` in a child if slot and permit are there now, else return None.
 
         Switches: never, unless the limiter does to answer.
@@ -158,7 +158,7 @@ class Crew:
             msg = f"pool {self.name!r}: {len(self.children)} children have not ended within {timeout:g} s"
             raise WaitTimeout(msg)
 
-    def _take_on_slot(self, work: Work, timeout: float | None, begun: Told, done: Told) -> Child:
+    def _take_on_slot(self, work: Work, timeout: float | None, begun: Told, done: Told) -> Child[Any]:
         try:
             child = self._make(work, *self._enter(work, timeout), slot=True)
         except BaseException:
@@ -174,7 +174,7 @@ class Crew:
         costs = named_costs(self._cost(*call.args, **call.keywords)) if self._cost is not None else {}
         return self._limiter.permit(timeout=timeout, **costs).__enter__(), costs
 
-    def _make(self, work: Work, permit: Pass | None, cost: dict[str, float], *, slot: bool) -> Child:
+    def _make(self, work: Work, permit: Pass | None, cost: dict[str, float], *, slot: bool) -> Child[Any]:
         """Make the child. From here to its start nothing switches, so nothing is held in vain."""
         if self.closed and not self.is_above():  # closed while we waited
             if permit is not None:
@@ -184,7 +184,7 @@ class Crew:
             work.call, permit=permit, cost=cost, settle=self._settle, deadline=work.deadline, slot=slot
         )
 
-    def _start(self, child: Child, begun: Told, done: Told) -> Child:
+    def _start(self, child: Child[Any], begun: Told, done: Told) -> Child[Any]:
         try:
             self.children.add(child)
             self._numbers.add(child.number)
@@ -202,7 +202,7 @@ class Crew:
             raise
         return child
 
-    def _ended(self, child: Child, *, done: Told) -> None:
+    def _ended(self, child: Child[Any], *, done: Told) -> None:
         """See a child off. What is done of it is noted before it is done: Ctrl-C may have us called again."""
         outcome = child.conclude()
         error = outcome.error
@@ -223,7 +223,7 @@ class Crew:
                 self._idle.set()
             self._adapt(child.number, outcome)  # last: what means "too much" may be foreign code
 
-    def _tell(self, child: Child, error: BaseException | None, done: Told) -> None:
+    def _tell(self, child: Child[Any], error: BaseException | None, done: Told) -> None:
         if done is not None:
             done(child)
         elif isinstance(error, Exception) and not child.awaited and not isinstance(error, Killed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from greenkit import facts
 from greenkit.pool._adapt import is_overload
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
+    from typing_extensions import ParamSpec
+
     from greenkit.pool._child import Child, Costs
     from greenkit.pool._outcome import Outcome
     from greenkit.pool._run import Delivery, Progress
     from greenkit.wait import Gate
 
     OnError = Literal["raise", "return", "skip"]
+    P = ParamSpec("P")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -127,7 +130,7 @@ class GreenPool:
             self.kill()
             raise
 
-    def spawn(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Child:
+    def spawn(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Child[R]:
         """Run `fn(*args, **kwargs)` in a greenlet, once there is a slot and a permit for it.
 
         Called from a child of this pool while the pool is full, the work runs on the caller's
@@ -140,7 +143,7 @@ class GreenPool:
         """
         return self._crew.take_on(Work(partial(fn, *args, **kwargs), self._deadline))
 
-    def try_spawn(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Child | None:
+    def try_spawn(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Child[R] | None:
         """Run `fn(*args, **kwargs)` in a greenlet if slot and permit are there now; else None.
 
         Raises:
@@ -181,6 +184,28 @@ class GreenPool:
         _check_on_error(on_error)
         return _stream(self._run(fn, iterable, ahead, progress, deadline), on_error)
 
+    @overload
+    def imap(
+        self,
+        fn: Callable[[T], R],
+        iterable: Iterable[T],
+        *,
+        on_error: Literal["raise", "skip"] = ...,
+        ahead: int | None = ...,
+        progress: Progress | None = ...,
+        deadline: float | None = ...,
+    ) -> Iterator[R]: ...
+    @overload
+    def imap(
+        self,
+        fn: Callable[[T], R],
+        iterable: Iterable[T],
+        *,
+        on_error: Literal["return"],
+        ahead: int | None = ...,
+        progress: Progress | None = ...,
+        deadline: float | None = ...,
+    ) -> Iterator[Outcome[R]]: ...
     def imap(
         self,
         fn: Callable[[T], R],
@@ -201,6 +226,26 @@ class GreenPool:
         _check_on_error(on_error)
         return _imap(self._run(fn, iterable, ahead, progress, deadline), on_error)
 
+    @overload
+    def map(
+        self,
+        fn: Callable[[T], R],
+        iterable: Iterable[T],
+        *,
+        on_error: Literal["raise", "skip"] = ...,
+        progress: Progress | None = ...,
+        deadline: float | None = ...,
+    ) -> list[R]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[[T], R],
+        iterable: Iterable[T],
+        *,
+        on_error: Literal["return"],
+        progress: Progress | None = ...,
+        deadline: float | None = ...,
+    ) -> list[Outcome[R]]: ...
     def map(
         self,
         fn: Callable[[T], R],

@@ -75,7 +75,7 @@ class Run:
         self._over = False
         self._room = WaitLine(size + self.ahead, name=f"{crew.name} room")
         self._mail: SimpleQueue[Delivery | None] = SimpleQueue()
-        self._children: set[Child] = set()
+        self._children: set[Child[Any]] = set()
         self._feeder: Any = None
         self._due = 0
         self._broken: BaseException | None = None
@@ -172,11 +172,11 @@ class Run:
             self._broken = error
 
     def _hand_on(self, index: int, item: Any) -> None:
-        def done(child: Child) -> None:
+        def done(child: Child[Any]) -> None:
             self._children.discard(child)
             self._mail.put((index, item, child.conclude()))
 
-        def begun(child: Child) -> None:
+        def begun(child: Child[Any]) -> None:
             self._children.add(child)
             self._due += 1  # not before: a feeder killed in line for a slot delivers nothing
 

@@ -73,7 +73,7 @@ def outcomes_keep_the_works_type(pool: GreenPool) -> None:
     assert_type(pool.statistics().max_size, int)
     GreenPool(5, adaptive=lambda error: isinstance(error, TimeoutError))
     GreenPool(5, adaptive="yes")  # type: ignore[arg-type]
-    pool.map(len, ["a"], on_error="ignore")  # type: ignore[arg-type]
+    pool.map(len, ["a"], on_error="ignore")  # type: ignore[call-overload]
 
 
 def clients_are_the_libraries_own() -> None:
@@ -127,7 +127,9 @@ def faults_are_named_and_ends_are_values(program: Program, end: ProgramEnd) -> N
 
 
 def a_kill_is_thrown_at_every_switch() -> None:
-    report = kill_at_every_switch(WaitLine.acquire_nowait, lambda line: None, fresh=lambda: WaitLine(1))
+    def check(line: WaitLine) -> None: ...
+
+    report = kill_at_every_switch(WaitLine.acquire_nowait, check, fresh=lambda: WaitLine(1))
     assert_type(report, KillReport)
     assert_type(report.points, int)
 
