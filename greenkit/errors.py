@@ -41,11 +41,14 @@ class LimitTimeout(WaitTimeout):
 
     Attributes:
         retry_after: Seconds after which the same cost would pass, as known when raised.
+        window: The limit that is used up, such as "requests 10000/day"; empty when it is not the rate that
+            holds the cost back, or not known.
     """
 
-    def __init__(self, message: str, *, retry_after: float) -> None:
+    def __init__(self, message: str, *, retry_after: float, window: str = "") -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.window = window
 
 
 class CostTooHighError(GreenkitError, ValueError):

@@ -73,7 +73,7 @@ class Budget(Turns):
             if until < math.inf:
                 eta = store.eta(costs, line.ahead(lane), now)
                 if until <= now or now + eta > until:
-                    raise self._too_late(eta, until - now)
+                    raise self._too_late(eta, until - now, costs)
             waiter = Waiter(costs, lane=lane, until=until, bell=bell_here())
             self._join(waiter)
             head = line.head() or waiter
@@ -218,7 +218,7 @@ class Budget(Turns):
             self._changed()
 
     def available(self) -> dict[str, float]:
-        """Return how many units could go now, by dimension.
+        """Return how many units could go now, by rule.
 
         Switches: never.
         """

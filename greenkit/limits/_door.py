@@ -17,6 +17,7 @@ from greenkit.limits._estimate import Guess
 from greenkit.limits._feedback import LONGEST_PAUSE, Ending, too_busy
 from greenkit.limits._line import NORMAL, lane_of
 from greenkit.limits._permit import HELD, LET_THROUGH, TAKEN, TAKEN_SHADOW, Permit, Refusal, named
+from greenkit.limits._quota import meant
 from greenkit.limits._statistics import LimiterStatistics
 from greenkit.responses import Answer, plain_headers, read_answer
 
@@ -70,7 +71,7 @@ class Door:
     @property
     def dimensions(self) -> tuple[str, ...]:
         """Return the names costs can be given in."""
-        return self._terms.rules.names
+        return self._terms.rules.dimensions
 
     def permit(
         self,
@@ -151,7 +152,7 @@ class Door:
             costs = terms.price({"tokens": tokens})
         wait = self._try_take(costs)
         if wait and not terms.shadow:
-            return self._refuse(wait)
+            return self._refuse(wait, costs)
         permit = Permit()
         permit._door = self
         permit._costs = costs
@@ -311,6 +312,10 @@ class Door:
         store = budget.store
         granted = store.granted
         permits = max(granted, tally.waits.count)
+        rules, left = self._terms.rules.rules, budget.available()
+        available: dict[str, float] = {}
+        for rule in rules:
+            available[rule.dimension] = min(left[rule.name], available.get(rule.dimension, math.inf))
         return LimiterStatistics(
             granted=granted,
             refused=tally.refused,
@@ -325,9 +330,10 @@ class Door:
             wait_max=tally.waits.longest,
             paused_for=store.paused_for(self._terms.clock.now()),
             pace=store.factor,
-            available=budget.available(),
+            available=available,
             keys=0,
             backend=store.mode,
+            windows={f"{rule.dimension} {rule.rate}": left[rule.name] for rule in rules},
         )
 
     def inside(self, outer: Door, *, feedback: Literal["outer", "inner"] = "outer") -> Door:
@@ -379,7 +385,7 @@ class Door:
         self._terms.tally.waits.add(wait)
 
     def _teach(self, before: Amounts, costs: Mapping[str, float]) -> None:
-        for name, cost in zip(self._terms.rules.names, before, strict=True):
+        for name, cost in self._terms.rules.by_dimension(before).items():
             if isinstance(cost, Guess) and name in costs:
                 cost.teach(costs[name])
 
@@ -420,19 +426,30 @@ class Door:
         quotas = self._terms.read(headers)
         if not quotas or self._terms.shadow:
             return
-        left = {name: one.remaining for name, one in quotas.items() if one.remaining is not None}
-        shares = {
-            rule.name: quotas[rule.name].share_of(rule.rate.amount / rule.rate.period)
-            for rule in self._terms.rules.rules
-            if rule.name in quotas
-        }
-        self._budget.learn(left, {name: share for name, share in shares.items() if share is not None})
+        left, shares = {}, {}
+        for quota, rule in meant(quotas, self._terms.rules):
+            if quota.remaining is not None:
+                left[rule.name] = quota.remaining
+            share = quota.share_of(rule.rate)
+            if share is not None:
+                shares[rule.name] = share
+        if left or shares:
+            self._budget.learn(left, shares)
 
-    def _refuse(self, wait: float) -> Refusal:
-        self._terms.tally.refused += 1
+    def _refuse(self, wait: float, costs: Amounts) -> Refusal:
+        terms = self._terms
+        terms.tally.refused += 1
         if facts.listening():
             facts.emit(facts.PermitRefused(self.name, wait))
-        return Refusal(self.name, wait)
+        return Refusal(self.name, wait, self._in_the_way(costs))
+
+    def _in_the_way(self, costs: Amounts) -> str:
+        """Return the window that is used up, as people wrote it; empty when the rate is not in the way."""
+        terms = self._terms
+        # Where only one can be, a key needs no budget made to look at.
+        if len(terms.rules.rules) == 1 and not terms.counts_slots:
+            return f"{terms.rules.rules[0].dimension} {terms.rules.rules[0].rate}"
+        return self._budget.view().store.in_the_way(costs, terms.clock.now())
 
 
 def check_seconds(name: str, seconds: float) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from greenkit import facts
 from greenkit._clock import MONOTONIC, Clock
-from greenkit.errors import ConfigError
 from greenkit.limits._attempts import RetryBudget
 from greenkit.limits._backend import backend_of, local_budget, record_of
 from greenkit.limits._door import Door
@@ -20,46 +19,24 @@ from greenkit.limits._fast import fast_settle, fast_take
 from greenkit.limits._fleet import SharedBudget
 from greenkit.limits._keys import KeyDoor, Keys
 from greenkit.limits._pace import Crowd
-from greenkit.limits._parse import Rate, parse_rate, shown
+from greenkit.limits._parse import shown
 from greenkit.limits._quota import reader_of
-from greenkit.limits._rules import Rule, Rules
 from greenkit.limits._terms import Terms
+from greenkit.limits._windows import rules_of, windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Hashable
 
     from greenkit.limits._budget import Budget
     from greenkit.limits._quota import Reader
-    from greenkit.limits._rules import Amounts
+    from greenkit.limits._rules import Amounts, Rules
     from greenkit.limits._statistics import LimiterStatistics
+    from greenkit.limits._windows import Windows
 
     Concurrency = int | tuple[int, int]
     OnError = Literal["local", "open", "closed"]
 
 __all__ = ["Limiter"]
-
-# Names of options here or of `permit()` and the like: such a dimension could not be given a cost.
-_TAKEN = frozenset(
-    [
-        "clock",
-        "concurrency",
-        "deadline",
-        "feedback",
-        "key",
-        "max_wait",
-        "name",
-        "on_backend_error",
-        "priority",
-        "processes",
-        "retry_on",
-        "retry_share",
-        "settle",
-        "shadow",
-        "share",
-        "strict",
-        "timeout",
-    ]
-)
 
 
 # Terms are made again when there are more weights in use than this: a program may compute them.
@@ -77,7 +54,8 @@ class Limiter(Door):
         name: Shown in errors, statistics and metrics.
         requests: Calls, such as `"500/min"`; a permit costs one unless told otherwise. How many may go at
             once follows from the rate, or is said: `"500/min burst 25"`; see `Rate`.
-        tokens: Whatever else is counted, such as `"90_000/min"`.
+            Several windows are a list: `["500/min", "10_000/day"]`.
+        tokens: Whatever else is counted, such as `"90_000/min"`; likewise.
         concurrency: Permits held at once; or `(least, most)` to find out between them how many the
             server likes: one more for every round of successes, a fifth less when it is too busy.
         strict: Never exceed an amount in *any* window of its period. Otherwise a window that
@@ -103,7 +81,8 @@ class Limiter(Door):
 
     Raises:
         ConfigError: A limit cannot be read, or strict leaves nothing of it.
-        TypeError: There is nothing to limit, or a dimension has a name that is an option's.
+        TypeError: There is nothing to limit, or a dimension has a name that is an option's, or that is nearly
+            that of another.
 
     Example:
         llm = Limiter("openai", requests="500/min", tokens="90_000/min burst 9_000", concurrency=64)
@@ -131,8 +110,8 @@ class Limiter(Door):
         self,
         name: str,
         *,
-        requests: str | Rate | None = None,
-        tokens: str | Rate | None = None,
+        requests: Windows | None = None,
+        tokens: Windows | None = None,
         concurrency: Concurrency | None = None,
         strict: bool = False,
         feedback: str | Reader | None = None,
@@ -142,11 +121,11 @@ class Limiter(Door):
         on_backend_error: OnError = "local",
         processes: int | None = None,
         clock: Clock = MONOTONIC,
-        **others: str | Rate,
+        **others: Windows,
     ) -> None:
         given = {"requests": requests, "tokens": tokens, **others}
         self._strict = strict
-        self._rates = {one: rate for one, rate in given.items() if rate is not None}
+        self._rates = {one: windows(one, rates) for one, rates in given.items() if rates is not None}
         self._concurrency = concurrency
         if not self._rates and concurrency is None:
             msg = f'Limiter({name!r}) limits nothing; give requests="500/min", concurrency=64, or both'
@@ -165,14 +144,14 @@ class Limiter(Door):
         self._make = (
             local_budget if share is None else backend_of(share, on_error=on_backend_error, processes=many)
         )
-        rules = _rules(self._rates, strict=strict)
+        rules = rules_of(self._rates, strict=strict)
         made = self._make(rules, _slots(concurrency), clock=clock, name=name, record=record_of(name))
         self._stand_on(made, rules)
         facts.register("limiter", self)
 
     def __repr__(self) -> str:
         rates = ", ".join(
-            f"{one.name} {one.rate} burst {shown(one.burst)}" for one in self._terms.rules.rules
+            f"{one.dimension} {one.rate} burst {shown(one.burst)}" for one in self._terms.rules.rules
         )
         seen = self.statistics()
         held = f", {seen.in_use}/{seen.concurrency} held" if seen.concurrency is not None else ""
@@ -288,7 +267,7 @@ class Limiter(Door):
             terms.learns = True
         return Estimate(first, most=most)
 
-    def configure(self, *, concurrency: Concurrency | None = None, **rates: str | Rate) -> None:
+    def configure(self, *, concurrency: Concurrency | None = None, **rates: Windows) -> None:
         """Change limits while they are in use; what is not named stays.
 
         What is out counts against the new limits, those in line are timed anew at once, and those
@@ -296,7 +275,9 @@ class Limiter(Door):
 
         Raises:
             ConfigError: A limit cannot be read.
-            TypeError: A name is no dimension of this limiter, or it was made without concurrency.
+            TypeError: A name is no dimension of this limiter, a dimension would have more windows or fewer,
+            or it
+                was made without concurrency.
 
         Switches: never.
         """
@@ -308,8 +289,14 @@ class Limiter(Door):
                 "make a new Limiter"
             )
             raise TypeError(msg)
-        merged = {**self._rates, **rates}
-        rules = _rules(merged, strict=self._strict)
+        merged = {**self._rates, **{one: windows(one, new) for one, new in rates.items()}}
+        rules = rules_of(merged, strict=self._strict)
+        if [one.dimension for one in rules.rules] != [one.dimension for one in self._terms.rules.rules]:
+            msg = (
+                f"{self!r} cannot have more windows of a dimension, or fewer, than it was made with: permits "
+                "that are out were not counted in them; make a new Limiter"
+            )
+            raise TypeError(msg)
         slots = self._budget.store.slots if concurrency is None else _slots(concurrency)
         self._rates = merged
         if concurrency is not None:
@@ -331,21 +318,6 @@ class Limiter(Door):
         if self._terms.shadow:
             self._take_nowait = self._try_take  # never waits, so it must ask
         self._settle_tokens = fast_settle(budget, rules)
-
-
-def _rules(rates: Mapping[str, str | Rate], *, strict: bool) -> Rules:
-    return Rules([_rule(name, rate, strict=strict) for name, rate in rates.items()])
-
-
-def _rule(name: str, rate: str | Rate, *, strict: bool) -> Rule:
-    if name in _TAKEN or not name.isidentifier():
-        msg = f"{name!r} cannot name a dimension: it is an option of Limiter or permit()"
-        raise TypeError(msg)
-    rule = Rule(name, rate if isinstance(rate, Rate) else parse_rate(rate), strict)
-    if name == "requests" and rule.largest < 1:
-        msg = f"requests has a burst of {rule.burst:g}, and each request costs 1: none could ever pass"
-        raise ConfigError(msg)
-    return rule
 
 
 def _processes(processes: int | None, *, shared: bool) -> int:

@@ -26,12 +26,12 @@ class Part:
         names: Of its dimensions.
     """
 
-    __slots__ = ("_places", "door", "names")
+    __slots__ = ("_all", "door", "names")
 
     def __init__(self, door: Door, names: tuple[str, ...]) -> None:
         self.door = door
         self.names = door.dimensions
-        self._places = [names.index(name) for name in self.names]
+        self._all = names
 
     @property
     def budget(self) -> Any:
@@ -39,8 +39,12 @@ class Part:
         return self.door._budget
 
     def of(self, costs: Amounts) -> Amounts:
-        """Return its part of the costs of both. Switches: never."""
-        return tuple([costs[place] for place in self._places])
+        """Return its part of the costs of both, once for each window of a dimension. Switches: never."""
+        return self.door._terms.rules.in_order(dict(zip(self._all, costs, strict=True)))
+
+    def by_name(self, costs: Amounts) -> dict[str, float]:
+        """Return its own costs by the names of their dimensions. Switches: never."""
+        return self.door._terms.rules.by_dimension(costs)
 
     def named(self, costs: Mapping[str, Any]) -> dict[str, Any]:
         """Return what has the name of one of its dimensions. Switches: never."""
@@ -52,12 +56,13 @@ class BothRules:
 
     Attributes:
         names: Of the inner ones, then of those only the outer has.
+        dimensions: The same.
     """
 
-    __slots__ = ("_heard", "_inner", "_outer", "names")
+    __slots__ = ("_heard", "_inner", "_outer", "dimensions", "names")
 
     def __init__(self, inner: Door, outer: Door, heard: Door) -> None:
-        self.names = tuple(dict.fromkeys((*inner.dimensions, *outer.dimensions)))
+        self.names = self.dimensions = tuple(dict.fromkeys((*inner.dimensions, *outer.dimensions)))
         self._inner = Part(inner, self.names)
         self._outer = Part(outer, self.names)
         self._heard = heard
@@ -76,8 +81,16 @@ class BothRules:
             raise TypeError(msg)
         priced: dict[str, float] = {}
         for part in (self._inner, self._outer):
-            priced.update(zip(part.names, part.door._terms.price(part.named(costs)), strict=True))
-        return tuple([priced[name] for name in self.names])
+            priced.update(part.by_name(part.door._terms.price(part.named(costs))))
+        return self.in_order(priced)
+
+    def in_order(self, costs: Mapping[str, float]) -> Amounts:
+        """As `Rules.in_order()`. Switches: never."""
+        return tuple([costs[name] for name in self.names])
+
+    def by_dimension(self, amounts: Amounts) -> dict[str, float]:
+        """As `Rules.by_dimension()`. Switches: never."""
+        return dict(zip(self.names, amounts, strict=True))
 
 
 class NestedBudget:
@@ -132,7 +145,7 @@ class NestedBudget:
         after = dict(zip(names, before, strict=True))
         for part in (inner, outer):
             settled = part.budget.settle(part.of(before), part.named(costs))
-            after.update(zip(part.names, settled, strict=True))
+            after.update(part.by_name(settled))
         return tuple(after.values())
 
     def eta(self, costs: Amounts, *, lane: int = NORMAL) -> float:
@@ -233,6 +246,10 @@ class Nested(Door):
 
     def _try_take(self, costs: Amounts) -> float:
         return self._budget.try_take(costs)
+
+    def _in_the_way(self, costs: Amounts) -> str:
+        inner, outer = self._budget._inner, self._budget._outer
+        return inner.door._in_the_way(inner.of(costs)) or outer.door._in_the_way(outer.of(costs))
 
     def _settle_tokens(self, before: Amounts, tokens: float) -> Amounts:
         return self._budget.settle(before, {"tokens": tokens})

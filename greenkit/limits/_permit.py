@@ -40,10 +40,12 @@ class Refusal:
         limiter: Name of the limiter that refused.
         retry_after: Seconds after which the same cost would pass as things stand. Where only
             `concurrency` is in the way nobody can know, and this is 0.1.
+        window: The limit that is used up, such as "requests 10000/day"; empty when it is not the rate.
     """
 
     limiter: str
     retry_after: float
+    window: str = ""
 
     def __bool__(self) -> Literal[False]:
         return False
@@ -88,7 +90,7 @@ class Permit:
     @property
     def costs(self) -> dict[str, float]:
         """Return what this permit costs as of now, by dimension."""
-        return dict(zip(self._door.dimensions, self._costs, strict=True))
+        return self._door._terms.rules.by_dimension(self._costs)
 
     def __enter__(self) -> Permit:
         """Wait, in order, until the cost may go.

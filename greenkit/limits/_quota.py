@@ -14,11 +14,14 @@ from greenkit.errors import ConfigError
 from greenkit.responses import number_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from greenkit.limits._parse import Rate
+    from greenkit.limits._rules import Rule, Rules
 
     Reader = Callable[[Mapping[str, Any]], Mapping[str, "Quota"]]
 
-__all__ = ["Quota", "reader_of"]
+__all__ = ["Quota", "meant", "reader_of"]
 
 _MINUTE = 60.0
 
@@ -37,14 +40,39 @@ class Quota:
     remaining: float | None = None
     period: float | None = None
 
-    def share_of(self, per_second: float) -> float | None:
+    def share_of(self, rate: Rate) -> float | None:
         """Return the server's limit as a share of a rate of ours, or None when it cannot be told.
 
         Switches: never.
         """
         if self.limit is None or self.period is None:
             return None
-        return self.limit / self.period / per_second
+        return self.limit / self.period / (rate.amount / rate.period)
+
+
+def meant(quotas: Mapping[str, Quota], rules: Rules) -> Iterator[tuple[Quota, Rule]]:
+    """Yield what a server says with the rule it says that of.
+
+    Of several windows of a dimension a server tells one and does not say which (`x-ratelimit-limit-requests`
+    is by the minute at OpenAI, and by the day at Groq): the one whose amount is nearest to the limit. Where
+    no limit is said, it is the one whose period the dialect means.
+
+    Switches: never.
+    """
+    for name, quota in quotas.items():
+        windows = [rule for rule in rules.rules if rule.dimension == name]
+        if len(windows) > 1:
+            rule = _window(quota, windows)
+            yield Quota(quota.limit, quota.remaining, rule.rate.period), rule
+        elif windows:
+            yield quota, windows[0]
+
+
+def _window(quota: Quota, windows: list[Rule]) -> Rule:
+    limit = quota.limit
+    if limit:
+        return min(windows, key=lambda rule: abs(math.log(rule.rate.amount / limit)))
+    return next((rule for rule in windows if rule.rate.period == quota.period), windows[0])
 
 
 def reader_of(feedback: str | Reader | None) -> Reader:

@@ -46,11 +46,12 @@ class Rule:
     A strict rule stretches its interval so that this is at most `rate.amount` for a window of `rate.period`.
 
     Args:
-        name: The dimension, such as "tokens".
+        name: The dimension, such as "tokens"; of its further windows with "@" and the window after it.
         rate: How much in how long.
         strict: Never more than `rate.amount` in any window of `rate.period`, idle before or not.
 
     Attributes:
+        dimension: What costs are given in; a dimension may have several windows, each with a rule.
         interval: Seconds one unit takes to come back.
         burst: Units that may go at once.
         largest: The highest cost there can be; one above the burst goes when the budget is full.
@@ -62,6 +63,7 @@ class Rule:
     name: str
     rate: Rate
     strict: bool = False
+    dimension: str = field(init=False)
     interval: float = field(init=False)
     burst: float = field(init=False)
     largest: float = field(init=False)
@@ -75,12 +77,14 @@ class Rule:
             rest = rate.amount - burst
             if rest <= 0:
                 msg = (
-                    f"strict {self.name}: a burst of {burst:g} is all of {rate.amount:g}, so nothing "
-                    "could ever follow it; give a smaller burst, or a larger amount for a longer period"
+                    f"strict {self.name.partition('@')[0]}: a burst of {burst:g} is all of {rate.amount:g}, "
+                    "so nothing could ever follow it; give a smaller burst, or a larger amount for a longer "
+                    "period"
                 )
                 raise ConfigError(msg)
             interval = (rate.period + JITTER_CREDIT) / rest
         object.__setattr__(self, "interval", interval)
+        object.__setattr__(self, "dimension", self.name.partition("@")[0])
         object.__setattr__(self, "burst", burst)
         object.__setattr__(self, "largest", largest)
 
@@ -117,24 +121,38 @@ class Rules:
     """Decide over several dimensions at once: all of a cost goes, or none of it.
 
     Args:
-        rules: One per dimension, in the order states and costs are given in.
+        rules: One per window of each dimension, in the order states and costs are given in.
 
     Attributes:
         names: Their names.
+        dimensions: What costs are given in, each once.
         rules: As given.
     """
 
-    __slots__ = ("_bursts", "_free", "_intervals", "_largest", "_places", "_reaches", "names", "rules")
+    __slots__ = (
+        "_bursts",
+        "_free",
+        "_intervals",
+        "_largest",
+        "_places",
+        "_reaches",
+        "dimensions",
+        "names",
+        "rules",
+    )
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
         self.names = tuple(rule.name for rule in self.rules)
-        self._free = tuple(1.0 if name == "requests" else 0.0 for name in self.names)
+        self._free = tuple(1.0 if rule.dimension == "requests" else 0.0 for rule in self.rules)
         self._bursts = tuple(rule.burst for rule in self.rules)
         self._largest = tuple(rule.largest for rule in self.rules)
         self._intervals = tuple(rule.interval for rule in self.rules)
         self._reaches = tuple(rule.burst * rule.interval for rule in self.rules)
-        self._places = {name: place for place, name in enumerate(self.names)}
+        self._places: dict[str, list[int]] = {}
+        for place, rule in enumerate(self.rules):
+            self._places.setdefault(rule.dimension, []).append(place)
+        self.dimensions = tuple(self._places)
 
     def times(self, weight: float) -> Rules:
         """Return these rules with `weight` times the amounts.
@@ -151,7 +169,7 @@ class Rules:
         return (-math.inf,) * len(self.rules)
 
     def price(self, costs: Mapping[str, float]) -> Amounts:
-        """Return `costs` in the order of the rules; `requests` is 1 when not given, others 0.
+        """Return `costs`, by dimension, in the order of the rules; `requests` is 1 when not given, others 0.
 
         Raises:
             TypeError: A name is no dimension here.
@@ -162,14 +180,29 @@ class Rules:
         """
         priced = list(self._free)
         for name, cost in costs.items():
-            place = self._places.get(name)
-            if place is None:
+            places = self._places.get(name)
+            if places is None:
                 raise self._no_dimension(name)
-            # Written so that a NaN fails it too.
-            if not 0 <= cost <= self._largest[place]:
-                raise _bad_cost(self.rules[place], cost)
-            priced[place] = cost
+            for place in places:
+                # Written so that a NaN fails it too.
+                if not 0 <= cost <= self._largest[place]:
+                    raise _bad_cost(self.rules[place], cost)
+                priced[place] = cost
         return tuple(priced)
+
+    def in_order(self, costs: Mapping[str, float]) -> Amounts:
+        """Return costs of every dimension, by its name, in the order of the rules.
+
+        Switches: never.
+        """
+        return tuple([costs[rule.dimension] for rule in self.rules])
+
+    def by_dimension(self, amounts: Amounts) -> dict[str, float]:
+        """Return costs in the order of the rules by the names of their dimensions.
+
+        Switches: never.
+        """
+        return {name: amounts[places[0]] for name, places in self._places.items()}
 
     def decide(self, tats: Amounts, costs: Amounts, now: float, *, credit: float) -> Amounts | None:
         """Return the next state when `costs` may go at `now`, or None.
@@ -230,16 +263,17 @@ class Rules:
         """
         instants, after = list(tats), list(before)
         for name, cost in costs.items():
-            place = self._places.get(name)
-            if place is None:
+            places = self._places.get(name)
+            if places is None:
                 raise self._no_dimension(name)
-            if not 0 <= cost < math.inf:
-                raise _bad_cost(self.rules[place], cost)
-            units = cost - after[place]
-            if units > 0 and instants[place] < now:
-                instants[place] = now
-            instants[place] += units * self._intervals[place]
-            after[place] = cost
+            for place in places:
+                if not 0 <= cost < math.inf:
+                    raise _bad_cost(self.rules[place], cost)
+                units = cost - after[place]
+                if units > 0 and instants[place] < now:
+                    instants[place] = now
+                instants[place] += units * self._intervals[place]
+                after[place] = cost
         return tuple(instants), tuple(after)
 
     def taken_over(self, tats: Amounts, old: Rules, now: float) -> Amounts:
@@ -249,22 +283,40 @@ class Rules:
         """
         return tuple(
             [
-                now + (tat - now) * new.interval / was.interval if tat > now else tat
+                now + (tat - now) * new.interval / was.interval if tat > now and new.name == was.name else tat
                 for tat, new, was in zip(tats, self.rules, old.rules, strict=True)
             ]
         )
 
+    def blocking(self, tats: Amounts, costs: Amounts, now: float) -> Rule | None:
+        """Return the rule that lets `costs` go last, or None when all of them let them go now.
+
+        Switches: never.
+        """
+        latest, found = now + ROUNDING, None
+        for place, rule in enumerate(self.rules):
+            alone = [0.0] * len(costs)
+            alone[place] = costs[place]
+            instant = self.earliest(tats, tuple(alone))
+            if instant > latest:
+                latest, found = instant, rule
+        return found
+
     def limited_to(self, tats: Amounts, available: Mapping[str, float], now: float) -> Amounts:
         """Return the state in which no more than `available` can go now; names not known are ignored.
+
+        Args:
+            tats: The state.
+            available: By the names of the rules.
+            now: Clock reading.
 
         Switches: never.
         """
         instants = list(tats)
-        for name, units in available.items():
-            place = self._places.get(name)
-            if place is not None:
-                rule = self.rules[place]
-                instants[place] = max(tats[place], now + (rule.burst - max(0.0, units)) * rule.interval)
+        for place, rule in enumerate(self.rules):
+            if rule.name in available:
+                left = max(0.0, available[rule.name])
+                instants[place] = max(tats[place], now + (rule.burst - left) * rule.interval)
         return tuple(instants)
 
     def earliest(self, tats: Amounts, costs: Amounts) -> float:
@@ -299,17 +351,19 @@ class Rules:
         )
 
     def _no_dimension(self, name: str) -> TypeError:
-        return TypeError(f"no dimension named {name!r}; this limiter has {', '.join(self.names) or 'none'}")
+        return TypeError(
+            f"no dimension named {name!r}; this limiter has {', '.join(self.dimensions) or 'none'}"
+        )
 
 
 def _bad_cost(rule: Rule, cost: float) -> ValueError:
     if not rule.largest < cost < math.inf:
-        return ValueError(f"{rule.name} must cost 0 or more, not {cost!r}")
+        return ValueError(f"{rule.dimension} must cost 0 or more, not {cost!r}")
     return _too_high(rule, cost)
 
 
 def _too_high(rule: Rule, cost: float) -> CostTooHighError:
-    rate, name = rule.rate, rule.name
+    rate, name = rule.rate, rule.dimension
     if rate.said:
         limit = f"the burst of {shown(rule.burst)} that was given to {rate}"
     elif rule.strict:

@@ -26,10 +26,11 @@ class LimiterStatistics:
         wait_max: The longest wait.
         paused_for: Seconds until the pause in force ends; 0.0 when there is none.
         pace: Share of the configured rate used now: less than 1 for a while after 429s.
-        available: Units that could go now, by dimension; negative while in debt.
+        available: Units that could go now, by dimension, the least of its windows; negative while in debt.
         keys: Keys remembered: those whose budget is not full, and those in use.
         backend: "local" for a limiter of its own; of a shared one "shared", or what it does while the
             backend is away: "local", "open", "closed".
+        windows: Units that could go now, by window, such as `{"requests 500/min": 1.0}`.
     """
 
     granted: int
@@ -48,6 +49,7 @@ class LimiterStatistics:
     available: dict[str, float]
     keys: int
     backend: str
+    windows: dict[str, float]
 
 
 class Tally:

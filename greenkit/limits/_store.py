@@ -128,7 +128,7 @@ class LocalStore:
 
         Switches: never.
         """
-        unused = dict.fromkeys(self.rules.names, 0.0)
+        unused = dict.fromkeys(self.rules.dimensions, 0.0)
         self.tats, _ = self.rules.settle(self.tats, costs, unused, now)
         self.half_open.answered(self.half_open.number, passed=False)  # it may have been the probe
         self.give_back_slot()
@@ -242,7 +242,7 @@ class LocalStore:
             self._follow_pace(now)
 
     def limit_to(self, available: Mapping[str, float], now: float) -> bool:
-        """Let no more than `available` units go now, by dimension; tell whether that is less.
+        """Let no more than `available` units go now, by rule; tell whether that is less.
 
         Switches: never.
         """
@@ -250,7 +250,7 @@ class LocalStore:
         return before != self.tats
 
     def ceil(self, shares: Mapping[str, float], now: float) -> bool:
-        """Use no more than these shares of the configured rates, by dimension; tell whether that is new.
+        """Use no more than these shares of the configured rates, by rule; tell whether that is new.
 
         Switches: never.
         """
@@ -269,12 +269,20 @@ class LocalStore:
         self._follow_pace(now)
 
     def available(self, now: float) -> dict[str, float]:
-        """Return how many units could go now, by dimension.
+        """Return how many units could go now, by rule.
 
         Switches: never.
         """
         pairs = zip(self.rules.rules, self.tats, strict=True)
         return {rule.name: rule.available(tat, now) for rule, tat in pairs}
+
+    def in_the_way(self, costs: Amounts, now: float) -> str:
+        """Return the window that lets `costs` go last, as people wrote it; empty when none holds them back.
+
+        Switches: never.
+        """
+        rule = None if now < self.paused_until else self.rules.blocking(self.tats, costs, now)
+        return "" if rule is None else f"{rule.dimension} {rule.rate}"
 
     def forget_slots(self) -> None:
         """Count every slot as free: a forked process has them all to itself. A probe is the parent's.

@@ -23,6 +23,7 @@ from greenkit.wait import hub_here
 
 if TYPE_CHECKING:
     from greenkit._clock import Clock
+    from greenkit.limits._rules import Amounts
     from greenkit.limits._store import LocalStore
 
 __all__ = ["SLOT_RETRY", "Turns"]
@@ -147,7 +148,7 @@ class Turns:
         late = line.expired(max(now, store.paused_until))
         if late is not None:
             eta = store.eta(late.costs, line.ahead(late.lane), now)
-            late.error = self._too_late(eta, late.until - now)
+            late.error = self._too_late(eta, late.until - now, late.costs)
             return late
         head = line.head()
         if head is None:
@@ -162,7 +163,7 @@ class Turns:
         # Debts come while it waits.
         if head.until < math.inf and now + store.wait(head.costs, now) > head.until:
             line.remove(head)
-            head.error = self._too_late(store.wait(head.costs, now), head.until - now)
+            head.error = self._too_late(store.wait(head.costs, now), head.until - now, head.costs)
             return head
         self._set_alarm(head, now + wait, now)
         return None
@@ -209,19 +210,23 @@ class Turns:
             if due < self._head_at - _WORTH_WAKING:
                 self._set_alarm(head, due, self.now())
 
-    def _too_late(self, wait: float, patience: float) -> LimitTimeout:
+    def _too_late(self, wait: float, patience: float, costs: Amounts) -> LimitTimeout:
         """Return the error of a wait that cannot end in time."""
-        store, paused = self.store, self.store.paused_for(self.now())
+        store, now = self.store, self.now()
+        paused, window = store.paused_for(now), store.in_the_way(costs, now)
         why = f"would let this through in {wait:.3g} s"
         if store.full:
             why = f"had no slot free in time ({store.held} of {store.size} held)"
         elif store.half_open.out:
             why = "waits for the first call after a pause to be answered"
         seen = f"it is paused for {paused:.3g} s" if paused else f"{self.line.waiting} wait for it"
+        if window:
+            seen += f"; {window} is used up"
         return LimitTimeout(
             f"limit {self.name!r} {why}, and the caller waits no longer than {max(0.0, patience):.3g} s "
             f"({seen}). Nothing was taken. Wait longer, send less, or raise the limit.",
             retry_after=max(wait, SLOT_RETRY if store.full else 1e-9),
+            window=window,
         )
 
     def after_fork(self) -> None:

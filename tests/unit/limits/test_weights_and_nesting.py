@@ -311,3 +311,20 @@ def test_shared_limits_nest_too(clock, monkeypatch):
     courier.settle_down()
     out = (courier.record["t:requests"] - clock.now() * 1e6) / (86_400 * 1e6)
     assert out == pytest.approx(1, abs=0.01)
+
+
+def test_both_may_have_several_windows(clock):
+    """A cost counts in every window of both, what was settled too, and the refusal names the one used up."""
+    users = Limiter("users", requests=["60/min burst 5", "3/day burst 3"], clock=clock)
+    llm = Limiter("llm", requests=["600/min burst 9", "100/day burst 20"], tokens="9/s burst 9", clock=clock)
+    both = users.key("u", weight=2.0).inside(llm)
+    with both.permit(tokens=4) as permit:
+        assert permit.costs == {"requests": 1, "tokens": 4}
+        permit.settle(tokens=2)
+    seen = llm.statistics().windows
+    assert seen == pytest.approx({"requests 600/min": 8, "requests 100/day": 19, "tokens 9/s": 7})
+    assert [bool(both.try_permit()) for _ in range(6)] == [True] * 5 + [False]
+    assert both.try_permit().window == "requests 6/day"
+    with pytest.raises(ConnectionRefusedError), llm.permit():
+        raise ConnectionRefusedError
+    assert llm.statistics().windows["requests 100/day"] == pytest.approx(14)

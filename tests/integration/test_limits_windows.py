@@ -1,0 +1,124 @@
+"""Several windows of a dimension, held by a budget of its own and by every shared store."""
+
+from __future__ import annotations
+
+import itertools
+
+import gevent
+import pytest
+
+from greenkit.errors import LimitTimeout
+from greenkit.limits import Limiter
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(params=["alone", "valkey", "postgres"])
+def share(request):
+    return {
+        "alone": lambda: None,
+        "valkey": lambda: request.getfixturevalue("greenkit_valkey").url,
+        "postgres": lambda: request.getfixturevalue("greenkit_database"),
+    }[request.param]()
+
+
+@pytest.fixture
+def limiter(share):
+    """Make limiters of names nobody has used."""
+
+    def make(name=None, **options):
+        return Limiter(name or f"windows-{next(_numbers)}", share=share, **options)
+
+    return make
+
+
+def granted(limit, many, **costs):
+    return sum(bool(limit.try_permit(**costs)) for _ in range(many))
+
+
+def heard_of(limit, window, units):
+    """Wait until what this process knows of a window is so many units."""
+    with gevent.Timeout(10):
+        while limit.statistics().windows[window] != pytest.approx(units, abs=0.05):
+            limit.try_permit(requests=0)
+            gevent.sleep(0.01)
+
+
+def test_the_slower_window_refuses_and_says_so(limiter):
+    """The second has plenty, the day three."""
+    limit = limiter(requests=["1000/s burst 100", "1/day burst 3"])
+    assert granted(limit, 10) == 3
+    refusal = limit.try_permit()
+    assert refusal.window == "requests 1/day"
+    assert refusal.retry_after == pytest.approx(86_400, rel=0.01)
+    with pytest.raises(LimitTimeout, match="requests 1/day is used up"):
+        limit.permit(timeout=1.0).__enter__()
+
+
+def test_waiters_are_let_through_by_all_windows(limiter):
+    """Ten in line: the second lets them all go, the minute four and then one each 50 ms."""
+    limit = limiter(requests=["1000/s burst 100", "1200/min burst 4"])
+    start = gevent.get_hub().loop.now()
+
+    def one():
+        with limit.permit(timeout=20.0):
+            pass
+
+    gevent.joinall([gevent.spawn(one) for _ in range(10)], raise_error=True)
+    gevent.get_hub().loop.update_now()
+    assert gevent.get_hub().loop.now() - start >= 0.05 * 6 - 0.02
+
+
+def test_a_refusal_of_the_server_stands_in_all_windows(limiter):
+    """Its tokens come back in all of them, its request in none."""
+
+    class TooManyError(Exception):
+        status_code = 429
+
+    limit = limiter(requests=["1/h burst 10", "1/day burst 20"], tokens=["1/h burst 100", "1/day burst 200"])
+    with pytest.raises(TooManyError), limit.permit(tokens=60):
+        raise TooManyError
+    limit.resume()
+    heard_of(limit, "requests 1/day", 19)
+    heard_of(limit, "requests 1/h", 9)
+    heard_of(limit, "tokens 1/h", 100)
+    heard_of(limit, "tokens 1/day", 200)
+
+
+def test_settling_reaches_all_windows(limiter):
+    """A debt is charged to each."""
+    limit = limiter(requests=["1000/s burst 100"], tokens=["1/h burst 100", "1/day burst 200"])
+    with limit.permit(tokens=10) as permit:
+        permit.settle(tokens=70)
+    heard_of(limit, "tokens 1/h", 30)
+    heard_of(limit, "tokens 1/day", 130)
+
+
+def test_keys_have_all_windows_each(limiter):
+    """What one key uses up is another's."""
+    limit = limiter(requests=["1000/s burst 100", "1/day burst 3"])
+    assert granted(limit.key("x"), 5) == 3
+    assert granted(limit.key("y"), 5) == 3
+
+
+def test_other_windows_apply_at_once(limiter):
+    """As many are out as before; what the slower one allows counts from now on."""
+    limit = limiter(requests=["1000/s burst 100", "1/day burst 3"])
+    assert granted(limit, 5) == 3
+    limit.configure(requests=["1000/s burst 100", "1/day burst 5"])
+    assert granted(limit, 5) == 2
+
+
+@pytest.mark.parametrize("share", ["valkey", "postgres"], indirect=True)
+def test_a_release_with_one_window_shares_it_with_one_with_several(limiter):
+    """A rolling deploy adds a weekly window: both charge the day, and the new ones the week as well."""
+    name = f"windows-rolling-{next(_numbers)}"
+    old = limiter(name, requests="1/day burst 10")
+    new = limiter(name, requests=["1/day burst 10", "1/week burst 4"])
+    assert granted(old, 3) == 3
+    assert granted(new, 3) == 3
+    heard_of(new, "requests 1/day", 4)
+    heard_of(new, "requests 1/week", 1)
+    assert granted(old, 9) == 4
+    assert not new.try_permit()
+    assert not old.try_permit()
