@@ -11,7 +11,7 @@ from greenkit.boot._caller import user_frame
 from greenkit.boot._drivers import DRIVER_HOOKS, hook_drivers, init_grpc
 from greenkit.boot._events import on_did_patch_all, on_will_patch_all
 from greenkit.boot._evidence import evidence
-from greenkit.boot._hub import on_hub
+from greenkit.boot._hub import on_hub, on_turn
 from greenkit.boot._imports import on_import
 from greenkit.boot._launch import Decision, decide, what_runs
 from greenkit.boot._mismatch import refuse_mismatches
@@ -52,6 +52,7 @@ __all__ = [
     "on_did_patch_all",
     "on_hub",
     "on_import",
+    "on_turn",
     "on_will_patch_all",
     "patch",
     "patched",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["on_hub"]
+__all__ = ["on_hub", "on_turn"]
 
 _waiting: dict[int, list[Callable[[Any], None]]] = {}
 
@@ -46,6 +46,31 @@ def on_hub(callback: Callable[[Any], None], /) -> Callable[[], None]:
         if callback in callbacks:
             callbacks.remove(callback)
 
+    return forget
+
+
+def on_turn(hub: Any, callback: Callable[[], None], /) -> Callable[[], None]:
+    """Call `callback()` when `hub` next turns, before what the program has waiting for that turn.
+
+    A callback of the loop would count as something that waits for the hub (`loop.activecnt`): a program
+    that looks would see us, and a hub without work of its own would go on.
+
+    Returns:
+        A function that forgets the callback; only the hub's thread may call it.
+
+    Switches: never.
+    """
+    watcher = hub.loop.prepare(ref=False, priority=hub.loop.MAXPRI)
+
+    def forget() -> None:
+        watcher.stop()
+        watcher.close()
+
+    def turn() -> None:
+        forget()
+        callback()
+
+    watcher.start(turn)
     return forget
 
 

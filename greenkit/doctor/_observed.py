@@ -18,6 +18,7 @@ import warnings
 from _thread import allocate_lock, get_ident, get_native_id, start_new_thread
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 
 from greenkit import boot
 from greenkit.doctor import _files
@@ -85,11 +86,12 @@ def _when_patched() -> None:
 
 def _when_made(hub: Any) -> None:
     # Late: gevent was imported by the program; see _when_patched().
-    from gevent import spawn_raw
+    from greenlet import greenlet
 
     _guarded(watch)  # at once: the program may stand still before the hub's first turn
-    # By that turn the program has imported and made what it works with.
-    hub.loop.run_callback(spawn_raw, _guarded, report)
+    # By that turn the program has imported and made what it works with. A greenlet, because a look may wait;
+    # entered there and then, because one that is spawned is something that waits for the hub.
+    boot.on_turn(hub, lambda: greenlet(partial(_guarded, report), hub).switch())
 
 
 def _guarded(function: Callable[[], None]) -> None:

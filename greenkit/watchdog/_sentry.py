@@ -7,6 +7,8 @@ what it saw of the block since then. It takes no lock gevent patched and calls n
 from __future__ import annotations
 
 import os
+import resource
+import sys
 import weakref
 from dataclasses import dataclass, field
 from time import monotonic
@@ -82,9 +84,9 @@ class Block:
         """Tell whether what was seen is more than what happened to run at one moment."""
         return self.looks > 1 or (self.looks == 1 and not self.moved)
 
-    def starved_until(self, now: Usage) -> float:
-        """Return for how long the thread wanted a processor and got none."""
-        return max(self.starved, now.since(self.base).waited)
+    def starved_until(self, now: Usage, absent: float = 0.0) -> float:
+        """Return for how long the thread got no processor; for `absent` seconds nobody here did."""
+        return max(self.starved, absent, now.since(self.base).waited)
 
     @property
     def startup(self) -> str:
@@ -129,17 +131,21 @@ class Pulse:
             clock; 0 before that.
         used: What its thread had used at that moment.
         begun: The hub has turned.
-        own: How many callbacks for its first turn are of watchdogs.
         expected: How many `expected()` are open.
         block: The block since `last`, when there is one.
+        woke: When the thread last looked, on the monotonic clock.
+        turns: How often it has looked.
+        absent: Seconds for which it was not let run, and no other thread of the process was.
     """
 
     last: float = 0.0
     used: Usage = NOTHING
     begun: bool = False
-    own: int = 1
     expected: int = 0
     block: Block | None = None
+    woke: float = 0.0
+    turns: int = 0
+    absent: float = 0.0
 
 
 @dataclass(slots=True)
@@ -206,6 +212,8 @@ class Sentry:
         self._local = _Local()
         self._local.token = token = _Token()
         self._alive = weakref.ref(token)
+        # Not in the thread: the process may be stopped before that runs.
+        self._began = monotonic(), self._meter.read().computed
         _start_thread(self._run, ())
 
     def stop(self) -> None:
@@ -216,18 +224,38 @@ class Sentry:
 
     def _run(self) -> None:
         self._own = _get_ident()
+        pulse = self._pulse
+        (began, worked), parked = self._began, _parked()
         try:
             while True:
-                began, worked = monotonic(), self._meter.read().computed
-                if self._stop.acquire(timeout=self._interval) or self._alive() is None:
+                stopped = self._stop.acquire(timeout=self._interval)
+                now, before = monotonic(), (began, worked, parked)
+                # Measured from wake-up to wake-up: the process may be stopped anywhere between.
+                began, worked, parked = now, self._meter.read().computed, _parked()
+                passed, work = now - before[0], worked - before[1]
+                queued = self._queued(passed, parked - before[2])
+                pulse.absent += 0.0 if queued else max(0.0, passed - self._interval - work)
+                pulse.woke, pulse.turns = now, pulse.turns + 1
+                if stopped or self._alive() is None:
                     return
-                now = monotonic()
-                self._turn(now, now - began, self._meter.read().computed - worked)
+                if self._turn(now, passed, work, queued=queued):
+                    began = monotonic()  # what observers take is no time in which nobody ran
         finally:
             self._gone.release()
 
-    def _starved(self, passed: float, worked: float) -> float:
+    def _queued(self, passed: float, parked: int) -> bool:
+        """Tell whether we slept longer than asked because another thread kept the interpreter to itself.
+
+        CPython, ceval_gil.c `take_gil()`: who waits for the interpreter wakes once per switch interval. A
+        process that is stopped, or gets no processor, parks its threads once.
+        """
+        late = passed - self._interval
+        return late > 0 and parked - 2 > late / sys.getswitchinterval() / 4
+
+    def _starved(self, passed: float, worked: float, *, queued: bool = False) -> float:
         """Return for how many of the seconds `passed` the watched thread wanted a processor and got none."""
+        if queued:
+            return 0.0  # it had the interpreter, in a call that sleeps or computes
         if self._is_runnable():
             return max(0.0, passed - worked)
         # We slept for longer than asked: either the thread we watch kept the interpreter to itself, and
@@ -242,33 +270,35 @@ class Sentry:
         except OSError:
             return False
 
-    def _turn(self, now: float, passed: float, worked: float) -> None:
+    def _turn(self, now: float, passed: float, worked: float, *, queued: bool) -> bool:
+        """Look whether a beat is late; return whether observers were told so."""
         last = self._pulse.last or self._pending(now)
         late = now - last - self._interval
         if not last or self._pulse.expected or late < self._threshold / 2:
-            return
+            return False
         block = self._pulse.block
         if block is None or block.beat != last:
             block = self._pulse.block = Block(last, last + self._interval, base=self._pulse.used)
-        block.starved += self._starved(passed, worked)
+        block.starved += self._starved(passed, worked, queued=queued)
         block = self._look(block, now)
         late, used = now - block.since, self._meter.read()
         alone = late - block.starved_until(used)
         stage = 2 if alone > STUCK * self._threshold else 1
         if block.told >= stage or block.looks < 2 or alone < self._threshold:
-            return
+            return False
         if block.told == 0:
             block.by = self._who(block)
         block.told = stage
         # A call that kept the interpreter to itself lets us in when it is over.
         if self._pulse.last == last:
             self._tell(block.fact(late, used, over=False, begun=self._pulse.begun), stuck=stage == 2)
+        return True
 
     def _pending(self, now: float) -> float:
         """Return since when something waits for the hub's first turn; 0 when nothing does."""
         hub = self._hub()
         try:
-            waits = hub is not None and not self._pulse.begun and hub.loop.activecnt > self._pulse.own
+            waits = hub is not None and not self._pulse.begun and hub.loop.activecnt > 0
         except Exception:
             return 0.0  # the hub, or its loop, has been destroyed
         if waits:
@@ -311,6 +341,12 @@ def describe(fact: facts.HubBlocked) -> str:
     parts += [f"task {fact.task}"] if fact.task else []
     parts += [f"greenlet {fact.greenlet}"] if fact.greenlet else []
     return ", ".join(parts)
+
+
+def _parked() -> int:
+    """Return how often the calling thread has given up its processor of its own accord."""
+    # RUSAGE_THREAD is Linux's; elsewhere every long sleep is taken for a machine that is too busy.
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw if hasattr(resource, "RUSAGE_THREAD") else 0
 
 
 def _say(line: str) -> None:

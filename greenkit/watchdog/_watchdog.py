@@ -49,6 +49,29 @@ class WatchdogStatistics:
     blocked_seconds: float = 0.0
 
 
+@dataclass(slots=True)
+class _Doubt:
+    """A block that has ended and is not judged yet.
+
+    Attributes:
+        block: What the native thread saw of it; nothing, when it was not let run.
+        seconds: How long it lasted.
+        used: What the hub's thread had used at its end.
+        worst: It is the longest so far.
+        begun: The hub had turned before it.
+        turns: How often the native thread had looked by its end; -1 when it had just done so.
+        absent: For how long nobody had been let run when it began.
+    """
+
+    block: Block
+    seconds: float
+    used: Usage
+    worst: bool
+    begun: bool
+    turns: int
+    absent: float
+
+
 class Watchdog:
     """Watch the hub of the thread that calls `start()`.
 
@@ -92,7 +115,9 @@ class Watchdog:
         self._on = False
         self._thread = 0
         self._timer: Any = None
-        self._forget: Callable[[], None] | None = None
+        self._expects: list[Callable[[], None]] = []
+        self._doubts: list[_Doubt] = []
+        self._absent = 0.0
         self._meter: Meter | None = None
         self._sentry: Sentry | None = None
         facts.register("watchdog", self)
@@ -115,7 +140,7 @@ class Watchdog:
         self._thread = _get_ident()
         _alive.add(self)
         # A hub made here would date the program's first timers back to now.
-        self._forget = boot.on_hub(self._attach)
+        self._expects.append(boot.on_hub(self._attach))
 
     def stop(self) -> None:
         """End; the native thread is gone when this returns. Any thread may call it.
@@ -132,6 +157,7 @@ class Watchdog:
         if self._sentry is not None:
             self._sentry.stop()
             self._sentry = None
+        self._judge()
         if _get_ident() == self._thread:
             self._close()  # elsewhere the next beat does it: a loop belongs to its thread
         _alive.discard(self)
@@ -175,17 +201,19 @@ class Watchdog:
     # -- in the hub -----------------------------------------------------------
 
     def _attach(self, hub: Any) -> None:
-        self._forget = None
         self._meter = Meter()
         self._pulse.begun = False
         self._timer = hub.loop.timer(self.interval, self.interval, ref=False)
-        # Not the timer's first beat: a greenlet may block before that.
-        hub.loop.run_callback(self._first, hub)
-        _callbacks[hub] = self._pulse.own = _callbacks.get(hub, 0) + 1
-        self._listen(hub)
+        if hub:  # it runs, and its greenlets may take many turns before its loop takes one
+            self._first()
+        else:
+            # Not the timer's first beat: a greenlet may block before that.
+            self._expects.append(boot.on_turn(hub, self._first))
+        if self._sentry is None:
+            self._listen(hub)
 
-    def _first(self, hub: Any) -> None:
-        _callbacks[hub] -= 1
+    def _first(self) -> None:
+        self._expects.clear()
         if not self._on:
             self._close()
         if not self._on or self._pulse.begun:
@@ -224,8 +252,11 @@ class Watchdog:
         now, pulse = monotonic(), self._pulse
         last, pulse.last = pulse.last, now
         before, pulse.used = pulse.used, self._read()
+        absent, self._absent = self._absent, pulse.absent
         if self._sentry is None:
             self._listen(gevent.get_hub())  # after fork: threads do not survive it
+        if self._doubts:
+            self._judge()
         lag = now - last - self.interval
         if now >= self._log.due:
             gevent.spawn_raw(self._log.flush, now)
@@ -234,24 +265,44 @@ class Watchdog:
         worst = lag > self._worst
         self._worst = max(self._worst, lag)
         if lag >= self.threshold:
-            self._ended(lag, last, before, worst=worst, begun=began)
+            self._ended(lag, last, before, absent, worst=worst, begun=began)
 
-    def _ended(self, lag: float, last: float, before: Usage, *, worst: bool, begun: bool) -> None:
-        since, used = last + self.interval, self._pulse.used
-        block = self._pulse.block
+    def _ended(
+        self, lag: float, last: float, before: Usage, absent: float, *, worst: bool, begun: bool
+    ) -> None:
+        since, used, block = last + self.interval, self._pulse.used, self._pulse.block
         if block is None or block.beat != last:
             block = Block(last, since, base=before)
-        seconds = since + lag - block.since
+        pulse = self._pulse
+        seconds, looked = since + lag - block.since, pulse.woke > since + lag - 2 * self.interval
+        self._doubts.append(_Doubt(block, seconds, used, worst, begun, -1 if looked else pulse.turns, absent))
+        self._judge()
+
+    def _judge(self) -> None:
+        """Report the ended blocks of which the native thread has said how long it was not let run.
+
+        After SIGCONT, or a rest of the whole machine, the hub may be first to run: then only that thread
+        can tell, by its own sleep, that nobody ran.
+        """
+        doubts, self._doubts = self._doubts, []
+        for doubt in doubts:
+            if self._sentry is not None and self._pulse.turns == doubt.turns:
+                self._doubts.append(doubt)
+            else:
+                self._told(doubt, self._pulse.absent - doubt.absent)
+
+    def _told(self, doubt: _Doubt, absent: float) -> None:
+        block, used = doubt.block, doubt.used
         # What the thread got no processor for is no greenlet's fault.
-        alone = seconds - block.starved_until(used)
+        alone = doubt.seconds - block.starved_until(used, absent)
         blamed = block.certain and alone >= self.threshold / 2
         ended = list(block.past)
         if (not ended or blamed) and alone >= self.threshold:
-            told = block if blamed else Block(last, since, base=before)
-            ended.append(told.fact(seconds, used, over=True, begun=begun))
+            told = block if blamed else Block(block.beat, block.since, base=block.base)
+            ended.append(told.fact(doubt.seconds, used, over=True, begun=doubt.begun))
         if not ended:
             return
-        if worst:
+        if doubt.worst:
             self._worst_where = max(ended, key=lambda fact: fact.seconds).where
         for fact in ended:
             self._blocks += 1
@@ -264,9 +315,8 @@ class Watchdog:
         self._log.note(fact, monotonic())
 
     def _close(self) -> None:
-        if self._forget is not None:
-            self._forget()
-            self._forget = None
+        while self._expects:
+            self._expects.pop()()
         if self._timer is not None:
             self._timer.stop()
             self._timer.close()
@@ -276,14 +326,13 @@ class Watchdog:
 
 
 _alive: weakref.WeakSet[Watchdog] = weakref.WeakSet()
-_callbacks: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
-"""How many callbacks for its first turn a hub has of watchdogs, of those that were stopped since too."""
 
 
 def _after_fork() -> None:
     for one in list(_alive):
         one._sentry = None
         one._pulse.block = None
+        one._doubts.clear()  # the parent's, which reports them
         if one._meter is not None:
             one._meter = Meter()
             one._pulse.used = one._meter.read()

@@ -58,6 +58,14 @@ gevent.signal_handler(signal.SIGUSR1, print, "handled")
 os.kill(os.getpid(), signal.SIGUSR1)
 gevent.sleep(0.05)
 """,
+    "what waits for the hub": """
+loop = gevent.get_hub().loop
+print(loop.activecnt, len(loop._callbacks))
+gevent.sleep(0)
+print(loop.activecnt, len(loop._callbacks))
+gevent.sleep(0.3)
+print(loop.activecnt, len(loop._callbacks))
+""",
     "no wait at all": 'print("hello")',
     "an exit status": "import sys; gevent.sleep(0); sys.exit(3)",
     "an exit out of a greenlet": "import os; gevent.spawn(os._exit, 4); gevent.sleep(1)",
