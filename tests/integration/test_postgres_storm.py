@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from greenkit.testing import run_clean
 from tests.integration.bouncer import pgbouncer
+from tests.integration.tls_postgres import tls_postgres
 
 PROGRAMS = Path(__file__).parent / "programs"
 DRIVERS = ("psycopg2", "psycopg")
@@ -20,15 +22,28 @@ def run(program: str, *arguments: str):
     return run.json
 
 
-@pytest.mark.parametrize("way", ["direct", "pgbouncer", "wrapped", "reset"])
+@pytest.fixture(scope="module")
+def encrypted() -> Iterator[str]:
+    with tls_postgres() as dsn:
+        yield dsn
+
+
+@pytest.mark.parametrize(
+    "way", ["", "wrapped", "reset", "pgbouncer", "pgbouncer wrapped reset", "tls", "tls wrapped reset"]
+)
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_kills_and_timeouts_cost_no_connection_and_exceed_no_bound(
-    greenkit_database: str, driver: str, way: str
+    request: pytest.FixtureRequest, greenkit_database: str, driver: str, way: str
 ) -> None:
     """After a storm of kills every connection is usable, and the server never saw one too many."""
-    with pgbouncer(greenkit_database, 8) if way == "pgbouncer" else nullcontext() as through:
-        more = [f"through={through}"] if through else [way] if way in {"wrapped", "reset"} else []
-        seen = run("pg_storm.py", greenkit_database, driver, "7", "2", "200", *more)
+    on, *more = way.split() or [""]
+    more = more if on in {"pgbouncer", "tls"} else [on]
+    dsn = request.getfixturevalue("encrypted") if on == "tls" else greenkit_database
+    with pgbouncer(dsn, 8) if on == "pgbouncer" else nullcontext() as through:
+        if through:
+            more.append(f"through={through}")
+        seen = run("pg_storm.py", dsn, driver, "7", "2", "200", *more)
+    assert seen["encrypted"] is (on == "tls")
     assert min(seen["killed"]["in_flight"], seen["killed"]["waiting"]) > 10, "too few kills hit: no storm"
     assert seen["done"]["timed out"] > 100
     assert seen["usable"] == seen["size"], seen

@@ -100,6 +100,7 @@ with Eye() as eye:
         done=done,
         errors=errors,
         hung=hung,
+        encrypted=eye.encrypted,
         orphans=eye.count("state = 'active'"),
         created=pool.statistics().created,
         statistics=repr(pool.statistics()),
