@@ -43,10 +43,12 @@ class Scene:
             if "cancel" not in MORE:
                 conn.cursor().execute("select 1")
                 return
+            query = "select 1"
+            if self.canceller is None:
+                self.canceller = gevent.spawn(self.cancel, conn)
+                query = "select pg_sleep(0.05)"
             try:
-                if self.canceller is None:
-                    self.canceller = gevent.spawn(self.cancel, conn)
-                conn.cursor().execute("select pg_sleep(0.05)")
+                conn.cursor().execute(query)
             except driver.errors.QueryCanceled:
                 canceled.append(conn)  # meant for it
 
