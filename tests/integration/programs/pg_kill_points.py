@@ -1,7 +1,7 @@
 """Kill borrowers at every switch of borrowing, asking and giving back; then the pool must be whole.
 
 `MORE`: "twin" for a pool that undoes its reservation on `Exception` only, "cancel" for somebody
-who cancels the first borrower's query meanwhile.
+who cancels the first borrower's queries meanwhile.
 """
 
 from contextlib import suppress
@@ -34,23 +34,25 @@ class Scene:
 
     def __init__(self):
         made = Twin if "twin" in MORE else postgres.ConnectionPool
-        self.pool = made(connect, max_size=SIZE, timeout=1.0 if "twin" in MORE else 10.0)
+        # With a `reset` the connection of a killed borrower is lent again, and must be nobody's.
+        reset = (lambda conn: None) if "cancel" in MORE else None
+        self.pool = made(connect, max_size=SIZE, timeout=1.0 if "twin" in MORE else 10.0, reset=reset)
         self.borrowers = []
-        self.canceller = None
+        self.cancellers = []
 
     def borrow(self):
         with self.pool.connection() as conn:
-            if "cancel" not in MORE:
+            if "cancel" not in MORE or self.cancellers:
                 conn.cursor().execute("select 1")
                 return
-            query = "select 1"
-            if self.canceller is None:
-                self.canceller = gevent.spawn(self.cancel, conn)
-                query = "select pg_sleep(0.05)"
-            try:
-                conn.cursor().execute(query)
-            except driver.errors.QueryCanceled:
-                canceled.append(conn)  # meant for it
+            # One is over before the cancel is delivered, and its borrower waits for that; one is cancelled.
+            for query in ("select 1", "select pg_sleep(0.05)"):
+                self.cancellers.append(gevent.spawn(self.cancel, conn))
+                try:
+                    conn.cursor().execute(query)
+                except driver.errors.QueryCanceled:
+                    canceled.append(conn)  # meant for it
+                    conn.rollback()
 
     def cancel(self, conn):
         with suppress(driver.OperationalError):  # its connection may be closed by then
@@ -59,13 +61,12 @@ class Scene:
     def crowd(self):
         self.borrowers = [gevent.spawn(self.borrow) for _ in range(3)]
         gevent.joinall(self.borrowers)
-        if self.canceller is not None:
-            self.canceller.join()
+        gevent.joinall(self.cancellers)
 
     def name(self, greenlet):
         if greenlet in self.borrowers:
             return "borrower"
-        return "canceller" if greenlet is self.canceller else None
+        return "canceller" if greenlet in self.cancellers else None
 
     def check(self):
         """Whoever was not struck got its connection, all are to be had again, and none is one too many."""

@@ -40,7 +40,9 @@ class Eye:
         self.peak = 0
         self._conn = driver.connect(DSN, application_name="eye")
         self._conn.autocommit = True
-        self.encrypted = bool(self._conn.info.ssl_in_use if DRIVER == "psycopg2" else self._conn.pgconn.ssl_in_use)
+        self.encrypted = bool(
+            self._conn.info.ssl_in_use if DRIVER == "psycopg2" else self._conn.pgconn.ssl_in_use
+        )
         self._watcher = None
 
     def count(self, where="true"):
