@@ -90,10 +90,12 @@ class Attempts:
         "_deadline",
         "_door",
         "_entered",
+        "_most",
         "_permit",
         "_rejections",
         "_retry_on",
         "_seen",
+        "_timeout",
         "_until",
         "backoff",
         "error",
@@ -117,12 +119,17 @@ class Attempts:
         budget: RetryBudget | None,
         costs: Amounts,
         /,
+        *,
+        most: int | None,
+        timeout: float | None,
     ) -> None:
         self._door = door
         self._deadline = deadline
         self._retry_on = retry_on
         self._budget = budget
         self._costs = costs
+        self._most = most
+        self._timeout = deadline if timeout is None else min(timeout, deadline)
 
     def __iter__(self) -> Iterator[Attempts]:
         """Yield itself until an attempt succeeds, or fails for good.
@@ -200,7 +207,7 @@ class Attempts:
         permit._state = permit._probe = NEW
         permit.waited = 0.0
         if self.number == 1:
-            permit._timeout, permit._lane = self._deadline, NORMAL
+            permit._timeout, permit._lane = self._timeout, NORMAL
             return permit.__enter__()
         # Refused again and again it waits like the others, or it would be the first to go after every pause.
         permit._lane = NORMAL if self._rejections > 1 else RETRY
@@ -265,7 +272,7 @@ class Attempts:
     def _backoff(self, error: BaseException, asked: float, since: BaseException | None) -> float | None:
         door = self._door
         worth = worth_another(error, since=since) if self._retry_on is None else self._retry_on(error)
-        if not worth or self._rejections >= MOST_REJECTIONS:
+        if not worth or self._rejections >= MOST_REJECTIONS or self.number == self._most:
             return None
         cap = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** min(self.number - 1, 10))
         backoff = max(asked, random.uniform(0.0, cap))

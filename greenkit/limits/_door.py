@@ -202,6 +202,8 @@ class Door:
         *,
         deadline: float,
         retry_on: Callable[[BaseException], bool] | None = None,
+        most: int | None = None,
+        timeout: float | None = None,
         **costs: float,
     ) -> Attempts:
         """Return attempts to iterate over, each of which takes and pays its own permit.
@@ -214,6 +216,8 @@ class Door:
             deadline: Seconds for all of it, waits included.
             retry_on: Tells which errors are worth another attempt. Default: 408, 409, 425, 429,
                 5xx and broken connections, but never an exhausted quota.
+            most: Attempts at the most; None for as many as there is time for.
+            timeout: Seconds the first permit may be waited for; None for as long as `deadline` says.
             costs: By dimension, for each attempt.
 
         Raises:
@@ -227,8 +231,14 @@ class Door:
                     permit.settle(tokens=reply.usage.total_tokens)
         """
         check_seconds("deadline", deadline)
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        if most is not None and most < 1:
+            msg = f"most={most!r} attempts would make none; give at least 1"
+            raise ValueError(msg)
         priced = self._terms.price(costs) if costs else self._terms.free
-        return Attempts(self, deadline, retry_on, self._terms.retries, priced)
+        retries = self._terms.retries
+        return Attempts(self, deadline, retry_on, retries, priced, most=most, timeout=timeout)
 
     def limited(
         self, *, timeout: float | None = None, priority: str = "normal", **costs: Cost

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Limiter"]
 
-
 # Terms are made again when there are more weights in use than this: a program may compute them.
 _MOST_WEIGHTS = 256
 

@@ -229,6 +229,16 @@ class Permit:
         if state not in _SHADOWS:
             self._costs = door._budget.settle(self._costs, costs)
 
+    def cancel(self) -> None:
+        """Give everything back, as if the permit had never been taken: the call was not made.
+
+        Switches: never.
+        """
+        state, self._state = self._state, ENDED
+        self._probe, self._since = 0, None
+        if state not in _SHADOWS and state not in {NEW, ENDED}:
+            self._door._budget.take_back(self._costs)
+
     def _account(self, error: BaseException, *, owed: bool, alone: bool) -> None:
         since = getattr(self, "_since", None)
         answer = read(error, since=since)

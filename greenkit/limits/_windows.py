@@ -26,6 +26,7 @@ _TAKEN = frozenset(
         "feedback",
         "key",
         "max_wait",
+        "most",
         "name",
         "on_backend_error",
         "priority",

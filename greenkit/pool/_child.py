@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from functools import partial
 
-    from greenkit.wait import Pass
+    from greenkit.pool._admission import Admission
 
     Costs = float | Mapping[str, float]
 
@@ -37,8 +37,8 @@ class Child(Greenlet, Generic[R]):  # type: ignore[misc]  # gevent ships no type
     Attributes:
         number: Its own, in this process.
         outcome: How it ended; None while it runs.
-        permit: The pass it runs under, if any; None when it has ended.
-        slot: Whether it holds a slot of its pool.
+        admission: Its slot and its permit.
+        tried_at: Reading of the monotonic clock when the attempt under way began.
         awaited: Whether somebody asked for its result, and so sees its error.
     """
 
@@ -46,11 +46,11 @@ class Child(Greenlet, Generic[R]):  # type: ignore[misc]  # gevent ships no type
         self,
         work: partial[Any],
         *,
-        permit: Pass | None,
-        cost: Mapping[str, float],
+        admission: Admission,
         settle: Callable[[Any], Costs] | None,
         deadline: float | None,
-        slot: bool,
+        admit: Callable[[Child[R]], None] | None = None,
+        failed: Callable[[Child[R], BaseException], None] | None = None,
     ) -> None:
         super().__init__()
         self.number = next(_numbers)
@@ -58,26 +58,27 @@ class Child(Greenlet, Generic[R]):  # type: ignore[misc]  # gevent ships no type
         self.gr_context = copy_context()
         self.gr_context.run(_above.set, (*_above.get(), self.number))
         self.outcome: Outcome[R] | None = None
-        self.permit = permit
-        self.slot = slot
-        self._cost = cost
+        self.admission = admission
+        self.tried_at = 0.0
         self._deadline = deadline
+        self._admit = admit
+        self._failed = failed
+        self._waited = 0.0
         self.awaited = False
         self._work: partial[Any] | None = work
         self._settle = settle
         self._begun: float | None = None
 
     def _run(self) -> None:
-        self._begun = MONOTONIC.now()
         work, self._work = self._work, None  # its arguments need not outlive it
         assert work is not None
         try:
             try:
-                value = work() if self._deadline is None else _in_time(work, self._deadline, self.name)
-                if self._settle is not None and self.permit is not None:
-                    used = named_costs(self._settle(value))
-                    self.permit.settle(**used)
-                    self._cost = {**self._cost, **used}
+                admit, self._admit = self._admit, None
+                if admit is not None:
+                    admit(self)
+                self._begun = MONOTONIC.now()
+                value = self._tried(work)
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
@@ -92,6 +93,30 @@ class Child(Greenlet, Generic[R]):  # type: ignore[misc]  # gevent ships no type
             # An error's frames lead back here. With this child in hand, which holds the error, that
             # is a cycle: the work's locals, such as a connection, would wait for the collector.
             del self, work
+
+    def _tried(self, work: partial[Any]) -> Any:
+        """Return what the work returned, tried again where its attempts allow it."""
+        mine = self.admission
+        try:
+            while True:
+                self.tried_at = MONOTONIC.now()
+                try:
+                    value = work() if self._deadline is None else _in_time(work, self._deadline, self.name)
+                    if self._settle is not None and mine.permit is not None:
+                        used = named_costs(self._settle(value))
+                        mine.permit.settle(**used)
+                        mine.cost = {**mine.cost, **used}
+                    return value
+                except BaseException as error:
+                    if mine.retries is None or not mine.retries.failed(error):
+                        raise
+                    if self._failed is not None:
+                        self._failed(self, error)
+                assert mine.permit is not None
+                self._waited += mine.permit.waited
+                mine.permit = mine.retries.enter()
+        finally:
+            del self, work, mine  # as in _run()
 
     def get(self, block: bool = True, timeout: float | None = None) -> R:  # noqa: FBT001, FBT002 - gevent's
         """Return what the work returned, or raise what it raised; wait for it first.
@@ -129,8 +154,11 @@ class Child(Greenlet, Generic[R]):  # type: ignore[misc]  # gevent ships no type
             )
             killed.__cause__ = error
             error = killed
-        waited = 0.0 if self.permit is None else self.permit.waited
-        self.outcome = Outcome(value, error, waited, self._cost, self._begun, MONOTONIC.now())
+        mine = self.admission
+        waited = self._waited + (0.0 if mine.permit is None else mine.permit.waited)
+        tries = 1 if mine.retries is None else mine.retries.number
+        mine.retries = None  # it holds the error of the last failure, whose frames hold this
+        self.outcome = Outcome(value, error, waited, mine.cost, self._begun, MONOTONIC.now(), tries)
 
 
 def _in_time(work: partial[Any], seconds: float, name: str) -> Any:

@@ -13,8 +13,10 @@ from gevent import get_hub, joinall, killall
 from gevent.event import Event
 from greenlet import getcurrent
 
+from greenkit._clock import MONOTONIC
 from greenkit.errors import PoolClosedError, WaitTimeout
 from greenkit.pool._adapt import Adaptation
+from greenkit.pool._admission import Admission, Retries
 from greenkit.pool._child import Child, children_above, named_costs
 from greenkit.pool._outcome import Killed
 from greenkit.wait import Deadline, WaitLine
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from greenkit.pool._child import Costs
     from greenkit.pool._outcome import Outcome
     from greenkit.pool._run import Run
-    from greenkit.wait import Gate, Pass
+    from greenkit.wait import Gate
 
     Told = Callable[[Child[Any]], None] | None
 
@@ -63,9 +65,10 @@ class Crew:
         size: int,
         *,
         name: str,
-        limiter: Gate | None,
+        limiter: Gate | Callable[..., Gate] | None,
         cost: Callable[..., Costs] | None,
         settle: Callable[[Any], Costs] | None,
+        attempts: int,
         overload: Callable[[BaseException], bool] | None,
     ) -> None:
         self.name = name
@@ -77,12 +80,21 @@ class Crew:
         self.runs: set[Run] = set()
         self.closed = False
         self.started = self.succeeded = self.failed = self.killed = 0
-        self._limiter = limiter
+        # A gate has `permit()`; anything else says which gate a piece of work has.
+        keyed = limiter is not None and not hasattr(limiter, "permit")
+        self._gate_of: Callable[..., Gate] | None = limiter if keyed else None  # type: ignore[assignment]
+        self._gate: Gate | None = None if keyed else limiter  # type: ignore[assignment]
+        self._attempts = attempts
         self._cost = cost
         self._settle = settle
         self._overload = overload
         self._idle = Event()
         self._idle.set()
+
+    @property
+    def keyed(self) -> bool:
+        """Tell whether each piece of work has a gate of its own, so that permits come before slots."""
+        return self._gate_of is not None
 
     def take_on(self, work: Work, *, begun: Told = None, done: Told = None) -> Child[Any]:
         """Start `work` in a child, once there is a slot and a permit.
@@ -97,18 +109,28 @@ class Crew:
 
         Switches: may.
         """
+        mine = Admission()
         if not self.is_above():
             self.check_open()
-            self.line.acquire(timeout=None)
-        elif not self.line.acquire_nowait():
-            child = self._start(self._make(work, *self._enter(work, None), slot=False), begun, done)
+            self._admit(mine, work, timeout=None)
+            return self._start(self._make(work, mine), begun, done)
+        self._admit_from_inside(mine, work)
+        child = self._start(self._make(work, mine), begun, done)
+        if not mine.slot:
             try:
                 child.join()
             except BaseException:
                 child.kill(block=False)
                 raise
-            return child
-        return self._take_on_slot(work, None, begun, done)
+        return child
+
+    def take_on_waiting(self, work: Work, *, begun: Told = None, done: Told = None) -> Child[Any]:
+        """Start a child that waits for its permit and slot itself, so that others need not wait behind it.
+
+        Switches: never.
+        """
+        self.check_open()
+        return self._start(self._make(work, Admission(), self._admit_later(work)), begun, done)
 
     def take_on_nowait(self, work: Work) -> Child[Any] | None:
         """Start `work` in a child if slot and permit are there now, else return None.
@@ -117,12 +139,12 @@ class Crew:
         """
         if not self.is_above():
             self.check_open()
-        if not self.line.acquire_nowait():
-            return None
+        mine = Admission()
         try:
-            return self._take_on_slot(work, 0.0, None, None)
+            self._admit(mine, work, timeout=0.0)
         except WaitTimeout:
             return None
+        return self._start(self._make(work, mine), None, None)
 
     def is_above(self) -> bool:
         """Tell whether this code runs in a child of the crew, or on behalf of one. Switches: never."""
@@ -158,38 +180,94 @@ class Crew:
             msg = f"pool {self.name!r}: {len(self.children)} children have not ended within {timeout:g} s"
             raise WaitTimeout(msg)
 
-    def _take_on_slot(self, work: Work, timeout: float | None, begun: Told, done: Told) -> Child[Any]:
-        try:
-            child = self._make(work, *self._enter(work, timeout), slot=True)
-        except BaseException:
-            self.line.release()
-            raise
-        return self._start(child, begun, done)
-
-    def _enter(self, work: Work, timeout: float | None) -> tuple[Pass | None, dict[str, float]]:
-        """Wait for the permit of `work`; return it with what it costs."""
-        if self._limiter is None:
-            return None, {}
-        call = work.call
-        costs = named_costs(self._cost(*call.args, **call.keywords)) if self._cost is not None else {}
-        return self._limiter.permit(timeout=timeout, **costs).__enter__(), costs
-
-    def _make(self, work: Work, permit: Pass | None, cost: dict[str, float], *, slot: bool) -> Child[Any]:
+    def _make(
+        self, work: Work, mine: Admission, admit: Callable[[Child[Any]], None] | None = None
+    ) -> Child[Any]:
         """Make the child. From here to its start nothing switches, so nothing is held in vain."""
-        if self.closed and not self.is_above():  # closed while we waited
-            if permit is not None:
-                permit.__exit__(None, None, None)
-            self.check_open()
         return Child(
-            work.call, permit=permit, cost=cost, settle=self._settle, deadline=work.deadline, slot=slot
+            work.call,
+            admission=mine,
+            settle=self._settle,
+            deadline=work.deadline,
+            admit=admit,
+            failed=self._refused,
         )
+
+    def _admit_later(self, work: Work) -> Callable[[Child[Any]], None]:
+        def admit(child: Child[Any]) -> None:
+            self._admit(child.admission, work, timeout=None)
+            self._note_full(child)
+
+        return admit
+
+    def _admit(self, mine: Admission, work: Work, *, timeout: float | None) -> None:
+        """Get the slot and the permit of `work`, or, where it has a gate of its own, the permit first."""
+        first, second = (self._enter, self._seat) if self.keyed else (self._seat, self._enter)
+        first(mine, work, timeout)
+        try:
+            second(mine, work, timeout)
+            if not self.is_above():
+                self.check_open()  # closed while we waited
+        except BaseException:
+            self._give_back(mine)
+            raise
+
+    def _admit_from_inside(self, mine: Admission, work: Work) -> None:
+        """Get the permit of `work`, and a slot if one is free; else it runs on its caller's."""
+        if not self.keyed:
+            mine.slot = self.line.acquire_nowait()
+        try:
+            self._enter(mine, work, None)
+        except BaseException:
+            self._give_back(mine)
+            raise
+        if self.keyed:
+            mine.slot = self.line.acquire_nowait()
+
+    def _seat(self, mine: Admission, work: Work, timeout: float | None) -> None:
+        """Wait for a slot."""
+        if timeout is None:
+            self.line.acquire(timeout=None)
+        elif not self.line.acquire_nowait():
+            msg = f"pool {self.name!r} has no slot free now"
+            raise WaitTimeout(msg)
+        mine.slot = True
+
+    def _enter(self, mine: Admission, work: Work, timeout: float | None) -> None:
+        """Wait for the permit of `work`."""
+        call = work.call
+        gate = self._gate if self._gate_of is None else self._gate_of(*call.args, **call.keywords)
+        if gate is None:
+            return
+        costs = named_costs(self._cost(*call.args, **call.keywords)) if self._cost is not None else {}
+        mine.cost = costs
+        if self._attempts > 1:
+            mine.retries = Retries(gate, most=self._attempts, timeout=timeout, costs=costs)
+            mine.permit = mine.retries.enter()
+        else:
+            mine.permit = gate.permit(timeout=timeout, **costs).__enter__()
+
+    def _give_back(self, mine: Admission) -> None:
+        """Give slot and permit back of work that will not run: nothing of it was done."""
+        permit, mine.permit = mine.permit, None
+        slot, mine.slot = mine.slot, False
+        try:
+            if permit is not None:
+                cancel = getattr(permit, "cancel", None)  # a gate need not have it
+                permit.__exit__(None, None, None) if cancel is None else cancel()
+        finally:
+            if slot:
+                self.line.release()
+
+    def _note_full(self, child: Child[Any]) -> None:
+        if self.adaptation is not None and self.line.statistics().free <= 0:
+            self._full_at = child.number
 
     def _start(self, child: Child[Any], begun: Told, done: Told) -> Child[Any]:
         try:
             self.children.add(child)
             self._numbers.add(child.number)
-            if self.adaptation is not None and self.line.statistics().free <= 0:
-                self._full_at = child.number
+            self._note_full(child)
             self.started += 1
             self._idle.clear()
             child.rawlink(partial(self._ended, done=done))
@@ -206,8 +284,9 @@ class Crew:
         """See a child off. What is done of it is noted before it is done: Ctrl-C may have us called again."""
         outcome = child.conclude()
         error = outcome.error
-        permit, child.permit = child.permit, None
-        slot, child.slot = child.slot, False
+        mine = child.admission
+        permit, mine.permit = mine.permit, None
+        slot, mine.slot = mine.slot, False
         try:
             if permit is not None:
                 permit.__exit__(type(error) if error else None, error, None)
@@ -221,7 +300,7 @@ class Crew:
                 self._tell(child, error, done)
             if not self.children:
                 self._idle.set()
-            self._adapt(child.number, outcome)  # last: what means "too much" may be foreign code
+            self._adapt(child, outcome)  # last: what means "too much" may be foreign code
 
     def _tell(self, child: Child[Any], error: BaseException | None, done: Told) -> None:
         if done is not None:
@@ -239,16 +318,20 @@ class Crew:
         else:
             self.failed += 1
 
-    def _adapt(self, number: int, outcome: Outcome[Any]) -> None:
-        if self.adaptation is None or self._overload is None:
+    def _adapt(self, child: Child[Any], outcome: Outcome[Any]) -> None:
+        if self.adaptation is None:
             return
-        error = outcome.error
-        if error is None:
-            size = self.adaptation.went_well(crowded=self._full_at >= number)
-        elif outcome.started is not None and not isinstance(error, Killed) and self._overload(error):
-            size = self.adaptation.was_refused(began=outcome.started, now=outcome.ended)
-        else:
-            return
+        if outcome.error is None:
+            self._follow(self.adaptation.went_well(crowded=self._full_at >= child.number))
+        elif outcome.started is not None and not isinstance(outcome.error, Killed):
+            self._refused(child, outcome.error)
+
+    def _refused(self, child: Child[Any], error: BaseException) -> None:
+        """Have fewer slots if `error` says "too much": the last of a child, or one that is tried again."""
+        if self.adaptation is not None and self._overload is not None and self._overload(error):
+            self._follow(self.adaptation.was_refused(began=child.tried_at, now=MONOTONIC.now()))
+
+    def _follow(self, size: int) -> None:
         if size != self.line.statistics().size:
             self._set_slots(size)
 

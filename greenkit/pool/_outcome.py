@@ -38,10 +38,11 @@ class Outcome(Generic[T]):
         value: What it returned; None when it failed.
         error: What it failed with, `Killed` when it was killed, `OutOfTime` when its time was up;
             None when it succeeded.
-        waited: Seconds it waited for the limiter's permit.
+        waited: Seconds it waited for the limiter's permit, for those of all attempts.
         cost: What it was charged, by dimension: as `settle` said, else as `cost` estimated.
         started: Reading of the monotonic clock when it began; None when it never ran.
         ended: Reading of the monotonic clock when it was over.
+        attempts: How often it was tried.
     """
 
     value: T | None
@@ -50,6 +51,7 @@ class Outcome(Generic[T]):
     cost: Mapping[str, float]
     started: float | None
     ended: float
+    attempts: int = 1
 
     @property
     def ok(self) -> bool:

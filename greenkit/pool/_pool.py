@@ -68,12 +68,18 @@ class GreenPool:
 
     Args:
         size: Children at once.
-        limiter: A `greenkit.limits.Limiter`, or any `greenkit.wait.Gate`.
+        limiter: A `greenkit.limits.Limiter`, or any `greenkit.wait.Gate`; or a function that returns the one
+            for a piece of work, called with its arguments. Then the permit comes before the slot: whatever
+            waits for the turn of its key takes no slot from others.
         cost: Called with the arguments of a piece of work; returns its estimated cost: a number
             (of tokens) or a mapping by dimension.
         settle: Called with what a piece of work returned; returns what it really cost.
         deadline: Seconds one piece of work may run, from its start; then a `gevent.Timeout` is raised
             in it, and its error is `OutOfTime`. The waits for slot and permit do not count.
+        attempts: How often a piece of work is tried at the most, while its errors are worth another attempt
+            (429, 5xx, broken connections: see `Limiter.attempts()`). Each attempt takes its own permit,
+            before work that is not tried again, and `deadline` counts for each; the slot is kept. Needs a
+            `limiter` that has `attempts()`.
         adaptive: Let the size follow what the other side bears: it begins with a quarter of `size`,
             doubles while all goes well, falls by a fifth with a 429, 503, 529 or time-out, and never
             exceeds `size`. Or a function that tells which errors mean "too much at once".
@@ -89,10 +95,11 @@ class GreenPool:
         self,
         size: int,
         *,
-        limiter: Gate | None = None,
+        limiter: Gate | Callable[..., Gate] | None = None,
         cost: Callable[..., Costs] | None = None,
         settle: Callable[[Any], Costs] | None = None,
         deadline: float | None = None,
+        attempts: int = 1,
         adaptive: bool | Callable[[BaseException], bool] = False,
         name: str = "pool",
     ) -> None:
@@ -101,10 +108,19 @@ class GreenPool:
             raise TypeError(msg)
         _check_size(size)
         _check_deadline(deadline)
+        _check_attempts(attempts, limiter)
         self.name = name
         self._deadline = deadline
         overload = adaptive if callable(adaptive) else is_overload if adaptive else None
-        self._crew = Crew(size, name=name, limiter=limiter, cost=cost, settle=settle, overload=overload)
+        self._crew = Crew(
+            size,
+            name=name,
+            limiter=limiter,
+            cost=cost,
+            settle=settle,
+            attempts=attempts,
+            overload=overload,
+        )
         facts.register("pool", self)
 
     def __repr__(self) -> str:
@@ -174,7 +190,8 @@ class GreenPool:
             iterable: The items.
             on_error: "raise" the first error, which ends the rest; "return" it in its outcome;
                 or "skip" the item.
-            ahead: Items that may be done and not yet taken. Default: the size of the pool.
+            ahead: Items that may be done and not yet taken, or wait for the turn of their key. Default: the
+                size of the pool; at least 1000 where `limiter` is a function.
             progress: Anything with tqdm's `update(n)`; its `total` is set when it has none and
                 the iterable has a length.
             deadline: Seconds the work on one item may run; by default the pool's.
@@ -375,6 +392,16 @@ def _check_deadline(deadline: float | None) -> None:
             f"deadline is above 0 seconds, not {deadline!r}; leave it out to let work run as long as it takes"
         )
         raise ValueError(msg)
+
+
+def _check_attempts(attempts: int, limiter: object) -> None:
+    if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+        msg = f"attempts must be a whole number, at least 1, not {attempts!r}"
+        raise ValueError(msg)
+    has = hasattr(limiter, "attempts") or (callable(limiter) and not hasattr(limiter, "permit"))
+    if attempts > 1 and not has:
+        msg = f"attempts={attempts} takes a permit for each attempt; give limiter= a Limiter, not {limiter!r}"
+        raise TypeError(msg)
 
 
 def _check_on_error(on_error: str) -> None:

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "Run"]
 
 
+# Items pulled beyond the slots where each has a gate of its own: those of one slow host may be many in a row.
+_AHEAD_OF_KEYS = 1000
+
+
 class Progress(Protocol):
     """Be told how far a run is; a `tqdm.tqdm` is one."""
 
@@ -63,7 +67,8 @@ class Run:
         deadline: float | None,
     ) -> None:
         size = crew.line.statistics().size
-        self.ahead = size if ahead is None else ahead
+        usual = max(size, _AHEAD_OF_KEYS) if crew.keyed else size
+        self.ahead = usual if ahead is None else ahead
         if self.ahead < 0:
             msg = f"ahead must be 0 or more items, not {ahead!r}"
             raise ValueError(msg)
@@ -183,7 +188,9 @@ class Run:
         if self._over:
             raise GreenletExit  # the source swallowed our kill
         try:
-            self._crew.take_on(Work(partial(self._fn, item), self._deadline), begun=begun, done=done)
+            # Where each item has a gate of its own, one that waits for its turn must not keep others waiting.
+            take_on = self._crew.take_on_waiting if self._crew.keyed else self._crew.take_on
+            take_on(Work(partial(self._fn, item), self._deadline), begun=begun, done=done)
         except Exception as error:
             self._due += 1
             self._mail.put((index, item, Outcome(None, error, 0.0, {}, None, MONOTONIC.now())))

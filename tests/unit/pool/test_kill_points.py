@@ -80,13 +80,13 @@ class Forgetful(Crew):
 
     __slots__ = ()
 
-    def _take_on_slot(self, work, timeout, begun, done):
+    def _admit(self, mine, work, *, timeout):
+        self._seat(mine, work, timeout)
         try:
-            child = self._make(work, *self._enter(work, timeout), slot=True)
+            self._enter(mine, work, timeout)
         except Exception:
-            self.line.release()
+            self._give_back(mine)
             raise
-        return self._start(child, begun, done)
 
 
 @pytest.mark.parametrize("error", sorted(ERRORS))
