@@ -8,6 +8,7 @@ by gevent itself through the two entry points `on_will_patch_all` and `on_did_pa
 from __future__ import annotations
 
 from greenkit.boot._caller import user_frame
+from greenkit.boot._command_line import STARTED_AS, CommandLine
 from greenkit.boot._drivers import DRIVER_HOOKS, hook_drivers, init_grpc
 from greenkit.boot._events import on_did_patch_all, on_will_patch_all
 from greenkit.boot._evidence import evidence
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = [
     "DRIVER_HOOKS",
     "PLAN",
+    "STARTED_AS",
+    "CommandLine",
     "Decision",
     "EarlyModule",
     "LoopIsolation",

@@ -16,9 +16,9 @@ from greenkit.celery._resources import on_worker_start, on_worker_stop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from greenkit.celery._gevent import PoolStatistics, TaskPool
     from greenkit.celery._job import current_permit, current_task_id
     from greenkit.celery._publish import PublishError, publish_group, publish_many
+    from greenkit.celery.gevent import PoolStatistics, TaskPool
 
 __all__ = [
     "Options",
@@ -36,9 +36,9 @@ __all__ = [
 ]
 
 _FILES = {
-    "PoolStatistics": "_gevent",
+    "PoolStatistics": "gevent",
     "PublishError": "_publish",
-    "TaskPool": "_gevent",
+    "TaskPool": "gevent",
     "current_permit": "_job",
     "current_task_id": "_job",
     "publish_group": "_publish",

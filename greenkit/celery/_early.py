@@ -1,4 +1,4 @@
-"""Patch when this room is how a worker reaches greenkit: `-P custom`.
+"""Patch when this package is how a worker reaches greenkit: `-P custom`.
 
 With `CELERY_CUSTOM_WORKER_POOL=greenkit.celery:TaskPool` Celery patches nothing itself and imports
 the pool's module before its own command line and the app (celery/__init__.py, 5.7,

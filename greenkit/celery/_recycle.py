@@ -1,25 +1,39 @@
 """When a worker has run long enough: after so many tasks, or with so much memory.
 
-Prefork replaces one child at a time; a gevent worker is one process, so it drains and starts anew.
-Not all of a fleet at once: each worker draws its own limit, up to a fifth above what was asked, which
-spreads those that grow; and how long it bears to be over it, which spreads those that grew at one blow.
+Prefork replaces one child at a time; a gevent worker is one process, so it drains and starts anew:
+the same interpreter, arguments and directory. Whatever else stops the worker meanwhile has its way.
+The limit and the time a worker may be over it are drawn, so that a fleet does not restart together.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import random
 import resource
+import shlex
+import signal
 import sys
 from pathlib import Path
 from time import monotonic
 
-from celery.platforms import EX_OK
+from celery.platforms import EX_FAILURE, EX_OK
 from celery.utils.log import get_logger
 from celery.worker import state
 
-__all__ = ["Recycler", "end_worker"]
+from greenkit.boot import STARTED_AS
+
+__all__ = [
+    "RECYCLED",
+    "STOP_SIGNALS",
+    "Recycler",
+    "end_worker",
+    "note_stop_signal",
+    "start_anew_at_exit",
+    "stay_ended",
+    "told_to_stop",
+]
 
 _logger = get_logger(__name__)
 _SPREAD = 0.2
@@ -64,26 +78,94 @@ class Recycler:
         return f"{resident >> 20} MiB are resident, the limit of this process is {self.most_memory >> 20} MiB"
 
 
-def end_worker(how: str, why: str) -> None:
-    """Have the worker drain and then end, or, when `how` is "exec", become a new one.
+class _Recycled(int):
+    """The status of a worker that ended only to become a new process."""
 
-    Switches: may.
+
+RECYCLED = _Recycled(EX_OK)
+STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT")
+_stop = [False]
+
+
+def note_stop_signal() -> None:
+    """Remember that this process was told to stop: it does not start anew, however far it is.
+
+    Called in a native signal handler, whichever greenlet is current.
+
+    Switches: never.
     """
-    _logger.warning("%s; this worker drains and %s", why, "starts anew" if how == "exec" else "exits")
-    if how == "exec":
-        atexit.register(_start_anew)
-    state.should_stop = EX_OK  # what SIGTERM sets
+    _stop[0] = True
+
+
+def told_to_stop() -> bool:
+    """Tell whether a stop signal came."""
+    return _stop[0]
+
+
+def end_worker(how: str) -> None:
+    """Have Celery's worker end; with `how` "exec" `start_anew_at_exit()` recognises its status."""
+    # What SIGTERM sets. Celery passes the very object on to `worker.exitcode`; any other way to
+    # stop the worker sets another.
+    state.should_stop = RECYCLED if how == "exec" else EX_OK
+
+
+def start_anew_at_exit() -> None:
+    """Have this process become a new one when the interpreter exits, unless a stop signal comes before."""
+    atexit.unregister(_start_anew)
+    atexit.register(_start_anew)
+
+
+def stay_ended() -> None:
+    """Take `start_anew_at_exit()` and a noted stop signal back."""
+    atexit.unregister(_start_anew)
+    _stop[0] = False
 
 
 def _start_anew() -> None:
-    _logger.warning("starting anew: %s", " ".join(sys.orig_argv))
+    if _stop[0]:
+        return
+    _logger.warning("starting anew: %s", shlex.join([STARTED_AS.interpreter, *STARTED_AS.arguments]))
     # Registered last, this runs first, and does not come back: what tracing and error reports
-    # still hold is flushed by functions registered before it.
+    # still hold is flushed by functions registered before it. They may take their time.
     atexit.unregister(_start_anew)
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # a closed pipe must not keep the worker from its work
+            stream.flush()
+    if _no_stop_until_now():
+        _execute()
+    for name in STOP_SIGNALS:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)  # the process ends already, in good order
+
+
+def _no_stop_until_now() -> bool:
+    """Give stop signals back to the system, and tell whether none came before that."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    # Python forgets a signal whose handler is exchanged between its arrival, in any thread, and its
+    # turn. Its number is written here on arrival.
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    numbers = [getattr(signal, name) for name in STOP_SIGNALS]
+    for number in numbers:
+        signal.signal(number, signal.SIG_DFL)  # from here to the new process's handlers it ends either
+    try:
+        arrived = set(os.read(reader, 4096))
+    except BlockingIOError:
+        arrived = set()
+    return not (_stop[0] or arrived & set(numbers))
+
+
+def _execute() -> None:
+    try:
+        if STARTED_AS.directory:
+            os.chdir(STARTED_AS.directory)
+        os.execv(STARTED_AS.interpreter, [STARTED_AS.interpreter, *STARTED_AS.arguments])  # noqa: S606 - our own command line
+    except (OSError, ValueError) as exc:
+        with contextlib.suppress(Exception):
+            sys.stderr.write(f"greenkit: cannot start anew: {exc}; status 1\n")
+            sys.stderr.flush()
+        os._exit(EX_FAILURE)  # an exit function cannot change the status, and a supervisor must see it
 
 
 def _resident() -> int:

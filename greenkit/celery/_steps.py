@@ -76,6 +76,8 @@ class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships 
         self._kept = redis and self.ledger.attach(consumer.task_consumer.channel)
         if self._kept:
             _open_window(consumer)
+        if consumer.pool.recycling:
+            consumer.hub.call_soon(consumer.task_consumer.cancel)
 
     def lost(self, consumer: Any) -> None:
         """Stop, then settle: called before anything of a lost connection is let go, maybe twice.

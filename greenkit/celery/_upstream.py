@@ -17,6 +17,8 @@ from celery.utils.log import get_logger
 from gevent.monkey import saved
 from kombu.utils import eventio, functional
 
+from greenkit.celery._recycle import STOP_SIGNALS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,8 +37,17 @@ _RESULT_CONNECTIONS = 20
 _LONGEST_WAIT = 30.0
 
 
-def signals_in_greenlets(then: Callable[[], None]) -> Callable[[], None]:
+def signals_in_greenlets(
+    then: Callable[[], None], *, restart: Callable[[], None], on_stop: Callable[[], None]
+) -> Callable[[], None]:
     """Have Celery's signal handlers run in a greenlet each, followed by `then()`.
+
+    Args:
+        then: Called in the greenlet.
+        restart: Takes the place of Celery's restart on SIGHUP, which replaces the process from `atexit`
+            whatever comes after it, with arguments that fit neither `-m` nor `--workdir`.
+        on_stop: Called at once, in the native handler, by SIGTERM, SIGINT and SIGQUIT: a process
+            that ends already may never run another greenlet.
 
     Python runs a handler in whatever greenlet is current, which in an idle worker is the hub: any
     wait in it, even a receiver's, raises `BlockingSwitchOutError`. Celery installs handlers through
@@ -47,7 +58,12 @@ def signals_in_greenlets(then: Callable[[], None]) -> Callable[[], None]:
 
     class GreenSignals(type(original)):  # type: ignore[misc]
         def __setitem__(self, name: str, handler: Any) -> None:
-            super().__setitem__(name, _in_greenlet(handler, then) if callable(handler) else handler)
+            if callable(handler):
+                if name == "SIGHUP" and getattr(handler, "__name__", "") == "restart_worker_sig_handler":
+                    handler = _ignoring_arguments(restart)
+                first = on_stop if name in STOP_SIGNALS else _nothing
+                handler = _in_greenlet(handler, then, first)
+            super().__setitem__(name, handler)
 
     platforms.signals = ours = GreenSignals()
 
@@ -58,7 +74,17 @@ def signals_in_greenlets(then: Callable[[], None]) -> Callable[[], None]:
     return undo
 
 
-def _in_greenlet(handler: Callable[..., Any], then: Callable[[], None]) -> Callable[..., Any]:
+def _nothing() -> None:
+    pass
+
+
+def _ignoring_arguments(function: Callable[[], None]) -> Callable[..., None]:
+    return lambda *_: function()
+
+
+def _in_greenlet(
+    handler: Callable[..., Any], then: Callable[[], None], first: Callable[[], None] = _nothing
+) -> Callable[..., Any]:
     def run(signum: int, frame: Any) -> None:
         try:
             handler(signum, frame)
@@ -66,6 +92,7 @@ def _in_greenlet(handler: Callable[..., Any], then: Callable[[], None]) -> Calla
             then()
 
     def on_signal(signum: int, frame: Any) -> None:
+        first()
         gevent.spawn(run, signum, None)
 
     on_signal.__name__ = getattr(handler, "__name__", "handler")

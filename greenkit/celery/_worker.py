@@ -20,12 +20,12 @@ from kombu.utils.imports import symbol_by_name
 
 from greenkit import watchdog
 from greenkit.boot import patched
-from greenkit.celery import _body, _children, _remote, _resources, _upstream
-from greenkit.celery._gevent import TaskPool
+from greenkit.celery import _body, _children, _recycle, _remote, _resources, _upstream
 from greenkit.celery._loop import GreenHub
 from greenkit.celery._options import Options
 from greenkit.celery._start import look_at_the_process, refuse
 from greenkit.celery._steps import OneWriter
+from greenkit.celery.gevent import TaskPool
 from greenkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -149,15 +149,20 @@ def _go_green(worker: Any, options: Options, undo: ExitStack) -> None:
             super().__init__(*args, **kwargs)
             self.settings = options
             self.window = lambda places: _move_window(worker.consumer, places)
+            self.stop_consuming = lambda: _stop_consuming(worker, loop)
             if loop is not None:
                 loop.timer = worker.timer
 
     Pool.__module__, Pool.__qualname__, Pool.__name__ = TaskPool.__module__, "TaskPool", "TaskPool"
     worker.pool_cls = Pool
     undo.callback(_children.unwatch_spawns)
-    undo.callback(
-        _connect(worker, options, undo, _upstream.signals_in_greenlets(loop.wake if loop else _nothing))
+    plain_signals = _upstream.signals_in_greenlets(
+        loop.wake if loop else _nothing,
+        restart=lambda: _restart(worker),
+        on_stop=_recycle.note_stop_signal,
     )
+    undo.callback(_recycle.stay_ended)
+    undo.callback(_connect(worker, options, undo, plain_signals))
 
 
 def _make_loop(worker: Any, undo: ExitStack) -> GreenHub | None:
@@ -185,6 +190,7 @@ def _connect(
 
     def on_shutting_down(**_: Any) -> None:
         if getattr(worker, "pool", None) is not None:
+            worker.pool.stop_recycling()
             worker.pool.pause()
 
     ours: list[watchdog.Watchdog] = []
@@ -196,12 +202,31 @@ def _connect(
     def on_shutdown(**_: Any) -> None:
         if watchdog.running() in ours:
             watchdog.stop()
+        if worker.exitcode is _recycle.RECYCLED:
+            _recycle.start_anew_at_exit()
         plain_signals()
 
     _on(signals.worker_shutting_down, on_shutting_down, undo)
     _on(signals.worker_ready, on_ready, undo)
     _on(signals.worker_shutdown, on_shutdown, undo)
     return on_shutdown
+
+
+def _stop_consuming(worker: Any, loop: GreenHub | None) -> None:
+    """Have the loop stop fetching; without one the full window does, and a second greenlet must not."""
+    consumer = getattr(worker.consumer, "task_consumer", None)
+    if loop is not None and consumer is not None:
+        loop.call_soon(consumer.cancel)
+
+
+def _restart(worker: Any) -> None:
+    """Do what SIGHUP asks for: drain, and become a new process."""
+    if _recycle.told_to_stop():
+        return
+    if getattr(worker, "pool", None) is None:  # it has not started yet
+        _recycle.end_worker("exec")
+    else:
+        worker.pool.recycle("exec", "SIGHUP")
 
 
 def _move_window(consumer: Any, places: int) -> None:

@@ -71,6 +71,7 @@ DOORS_WITH_LOGIC: dict[str, str] = {
 
 # Files behind a door whose name has no underscore.
 BARE_NAMES: dict[str, str] = {
+    "greenkit/celery/gevent.py": "Celery prints it, and by its end refuses to embed beat",
     "greenkit/celery/commands.py": "loaded by path: the entry-point group celery.commands",
     "greenkit/celery/pool.py": "loaded by path: CELERY_CUSTOM_WORKER_POOL names it",
     "greenkit/django/apps.py": "loaded by path: Django looks for AppConfig here",
@@ -151,7 +152,7 @@ LONG_FUNCTIONS: dict[str, str] = {
 
 # More positional parameters than MAX_POSITIONAL: `path:function`, or `path:Class` for all its methods.
 FOREIGN_SIGNATURES: dict[str, str] = {
-    "greenkit/celery/_gevent.py:TaskPool.on_apply": "Celery's: BasePool.apply_async calls it so",
+    "greenkit/celery/gevent.py:TaskPool.on_apply": "Celery's: BasePool.apply_async calls it so",
     "greenkit/http/_requests.py:SizedAdapter": "overrides methods of requests' HTTPAdapter",
     "greenkit/http/_requests.py:SizedSession": "overrides methods of requests' Session",
 }

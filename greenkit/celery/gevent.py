@@ -79,6 +79,9 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         self._recycler = Recycler(None, None)
         self._services: dict[Any, object] = {}
         self._paused = self._closed = self._held = False
+        self.stop_consuming: Callable[[], None] = lambda: None
+        self._recycling = ""
+        self._drain: Deadline | None = None
         self._ended = 0
         self._change = Event()
         facts.register("pool", self)
@@ -253,14 +256,61 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         """
         self._paused = True
 
+    def recycle(self, how: str, why: str) -> None:
+        """Fetch and start nothing any more, and end the worker when what runs has ended.
+
+        Until then the consumer goes on, so that remote control, heartbeats and signals have answers.
+
+        Args:
+            how: "exec" to become a new process, "exit" to leave that to a supervisor.
+            why: For the log.
+
+        Switches: may, as a log handler does.
+        """
+        if self._paused:
+            return
+        self.pause()
+        self._recycling, self._drain = how, Deadline.after(self.settings.drain_timeout)
+        then = "starts anew" if how == "exec" else "exits"
+        _logger.warning("%s; this worker drains and %s", why, then)
+        self.stop_consuming()
+        if self.settings.drain_timeout is not None:
+            gevent.spawn_later(self.settings.drain_timeout, self._end_recycling)
+        self._end_if_drained()
+
+    @property
+    def recycling(self) -> bool:
+        """Tell whether the worker drains to start anew, and nothing else has stopped it."""
+        return self._recycling != ""
+
+    def stop_recycling(self) -> None:
+        """Leave the end of the worker to what stopped it.
+
+        Switches: never.
+        """
+        self._recycling = ""
+
+    def _end_if_drained(self) -> None:
+        if not self._jobs:
+            self._end_recycling()
+
+    def _end_recycling(self) -> None:
+        how, self._recycling = self._recycling, ""
+        if how:
+            end_worker(how)
+            if self.loop is not None:
+                self.loop.wake()
+
     def on_close(self) -> None:
         """Pause; a shutdown by remote control gets here before the consumer waits for its broker."""
+        self.stop_recycling()
         self.pause()
 
     def on_stop(self) -> None:
         """Wait until what runs has ended, at most the drain timeout."""
+        self.stop_recycling()
         self.pause()
-        deadline = Deadline.after(self.settings.drain_timeout)
+        deadline = self._drain or Deadline.after(self.settings.drain_timeout)
         while self._jobs and not deadline.expired:
             self._turn(deadline.remaining())
         if self._jobs:
@@ -276,6 +326,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
 
     def on_terminate(self) -> None:
         """Kill what runs, and give it its grace to clean up."""
+        self.stop_recycling()
         self.pause()
         for job in list(self._jobs.values()):
             job.kill()
@@ -342,14 +393,14 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
     def _done(self, job: Job) -> None:
         self._ended += 1
         if not self._paused and (why := self._recycler.due(self._ended)):
-            self.pause()
-            end_worker(self.settings.recycle, why)
+            self.recycle(self.settings.recycle, why)
         self._free(job)
         self._dispatch()
 
     def _free(self, job: Job) -> None:
         del self._jobs[job.number]
         self._change.set()
+        self._end_if_drained()
         if self._paused and self.loop is not None:
             self.loop.wake()
 
