@@ -41,6 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from greenkit.cli._run import run
 
         return run(options.program, mode=options.mode, children=options.children, watch=options.watch)
+    if options.command == "explain":
+        from greenkit.cli._explain import explain
+
+        return explain(options.ids)
     from greenkit.cli._doctor import diagnose
 
     return diagnose(options, program)
@@ -76,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("celery", help="run Celery patched, with the gevent pool unless you name one")
     _add_doctor(commands)
+    explain = commands.add_parser("explain", help="print what the pages say of a finding, such as GK101")
+    explain.add_argument("ids", nargs="+", metavar="GK101")
     return parser
 
 

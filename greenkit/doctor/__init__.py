@@ -10,6 +10,7 @@ from greenkit.doctor._baseline import accept, write_baseline
 from greenkit.doctor._collect import collect, probe, with_probes
 from greenkit.doctor._diagnosis import Diagnosis, Ended, Measured, from_document, to_json
 from greenkit.doctor._examine import examine
+from greenkit.doctor._explain import explanation
 from greenkit.doctor._fix import Fix, fix_text
 from greenkit.doctor._observe import observe
 from greenkit.doctor._pages import page_of
@@ -24,6 +25,7 @@ __all__ = [
     "accept",
     "collect",
     "examine",
+    "explanation",
     "fix_text",
     "from_document",
     "observe",

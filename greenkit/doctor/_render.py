@@ -8,7 +8,6 @@ import textwrap
 from greenkit.doctor import _probes_text
 from greenkit.doctor._diagnosis import hidden
 from greenkit.doctor._groups import groups
-from greenkit.doctor._pages import page_of
 from greenkit.doctor._verdict import counts, next_step, seen
 from greenkit.findings import Severity
 
@@ -93,10 +92,10 @@ def _group(group: Group, width: int, *, color: bool, said: set[str], most: int) 
             said.add(f"{what} {place}")
             yield f"    {what + ':':<13}{_near(place)}"
     yield from _fixes(group, width, said)
-    pages = [page_of(one) for one in group.ids if page_of(one) not in said]
-    said.update(pages)
-    if pages:
-        yield f"    {'read:':<13}{', '.join(pages)}"
+    unread = [one for one in group.ids if one not in said]
+    said.update(unread)
+    if unread:
+        yield f"    {'read:':<13}greenkit explain {' '.join(unread)}"
 
 
 def _title(group: Group) -> str:

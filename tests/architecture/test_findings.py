@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from greenkit.doctor import page_of
+from greenkit.doctor import explanation, page_of
 from tests.architecture.floors import ROOT
 
 USED = sorted(
@@ -31,6 +31,16 @@ def section(finding_id: str) -> str:
 def test_every_id_has_its_heading(finding_id):
     """An id used in the source has a heading on the page that its findings name."""
     assert section(finding_id).strip()
+
+
+@pytest.mark.parametrize("finding_id", USED)
+def test_every_id_is_explained_on_the_command_line(finding_id):
+    """`greenkit explain` prints the whole section and no word of the next one."""
+    text = explanation(finding_id)
+    assert text.splitlines()[0].endswith(f"# {finding_id}")
+    assert "<!--" not in text
+    assert re.findall(r"^#+ (GK\d{3})$", text, re.MULTILINE) == [finding_id]
+    assert explanation("GK199") == ""
 
 
 @pytest.mark.parametrize("page", ["findings-boot", "findings-watchdog"])

@@ -114,7 +114,7 @@ COMMANDS = [
     if block.language == "console" and block.page not in ELSEWHERE and not block.not_run
     for command, _ in block.commands()
 ]
-WORDS = re.compile(r"\bgreenkit (run|celery|doctor|top|plan)\b")
+WORDS = re.compile(r"\bgreenkit (run|celery|doctor|explain|top|plan)\b")
 
 
 @pytest.mark.parametrize(("block", "command"), COMMANDS, ids=lambda value: getattr(value, "page", value))

@@ -35,12 +35,12 @@ def test_the_text_is_for_people(tmp_path, monkeypatch):
         "      waits",
         "    patched at:  app.py:3",
         "    fix:         make it line 1 of app.py, or wait",
-        "    read:        docs/reference/findings-boot.md#gk101",
+        "    read:        greenkit explain GK101",
         "",
         "WARNING  GK106  time.sleep was put back",
         "    at:          m.py:9",
         "    fix:         look for a mock",
-        "    read:        docs/reference/findings-boot.md#gk106",
+        "    read:        greenkit explain GK106",
         "",
         "INFO  GK102  ssl was early",
         "    ssl: a.py:3",
@@ -138,7 +138,7 @@ def test_a_fix_a_page_and_a_place_are_said_once():
         for at in range(3)
     ]
     text = to_text(Diagnosis(tuple(found)))
-    assert text.count(first) == text.count("findings-boot.md#gk101") == text.count("patched at:") == 1
+    assert text.count(first) == text.count("greenkit explain GK101") == text.count("patched at:") == 1
     block = Finding(
         "GK401", Severity.ERROR, "stood", where="/x/a.py:3", captured_at="a.py:3", holder="a", rule="r",
         evidence=("/x/a.py:3 f", "/x/b.py:4 g"),
