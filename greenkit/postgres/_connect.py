@@ -8,6 +8,7 @@ and each address is an attempt of its own with the whole `connect_timeout`, as p
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import os
 import random
@@ -23,10 +24,11 @@ from gevent import socket
 from psycopg2 import extensions
 
 from greenkit.errors import WaitTimeout
-from greenkit.postgres import _farewell
+from greenkit.postgres import _farewell, _libpq
 from greenkit.postgres._deadline import current
 from greenkit.postgres._errors import QueryTimeout, for_driver
 from greenkit.postgres._guard import GuardedConnection, guarded
+from greenkit.postgres._refusals import without_location
 from greenkit.wait import Deadline, FdWatch
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ _VARIABLES = {
     "target_session_attrs": "PGTARGETSESSIONATTRS",
     "load_balance_hosts": "PGLOADBALANCEHOSTS",
 }
+_LIBRARY: str = psycopg2._psycopg.__file__
 _Timeout = for_driver(QueryTimeout, psycopg2.OperationalError)
 
 
@@ -62,6 +65,7 @@ def connecting(plain: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 return plain(attempt, connection_factory=factory, **options)
             except psycopg2.OperationalError as error:  # noqa: PERF203 - the next may answer
+                error.args = (without_location(str(error)),)
                 failures.append(_named(error, attempt))
                 if current().expired:
                     raise _all_of(failures) from error
@@ -82,8 +86,12 @@ def connect(conn: Any) -> None:
         return
     limit = connect_timeout(conn.dsn)
     until = Deadline.earliest(current(), Deadline.after(limit))
+    # A refusal then names its SQLSTATE, which psycopg2 has only of queries.
+    set_verbosity = functools.partial(_libpq.quick(_LIBRARY).PQsetErrorVerbosity, conn.pgconn_ptr)
+    set_verbosity(_libpq.VERBOSE)
     try:
         _pump(conn, until)
+        set_verbosity(_libpq.DEFAULT)
     except WaitTimeout:
         _give_up(conn)
         msg = f"could not connect within the deadline (connect_timeout is {limit or 0:g} s, 0 for none)"

@@ -10,9 +10,10 @@ import ctypes
 from functools import cache
 from typing import Any
 
-__all__ = ["COPY_IN", "COPY_OUT", "FATAL", "blocking", "quick"]
+__all__ = ["COPY_IN", "COPY_OUT", "DEFAULT", "FATAL", "VERBOSE", "blocking", "quick"]
 
 COPY_OUT, COPY_IN, FATAL = 3, 4, 7  # ExecStatusType
+DEFAULT, VERBOSE = 1, 2  # PGVerbosity
 
 _P, _I, _S = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
 _COPYING: dict[str, tuple[Any, list[Any]]] = {
@@ -31,6 +32,7 @@ _COPYING: dict[str, tuple[Any, list[Any]]] = {
     "PQerrorMessage": (_S, [_P]),
     "PQclear": (None, [_P]),
     "PQfreemem": (None, [_P]),
+    "PQsetErrorVerbosity": (_I, [_P, _I]),
 }
 _CANCELLING: dict[str, tuple[Any, list[Any]]] = {
     "PQcancelCreate": (_P, [_P]),
@@ -58,7 +60,7 @@ def blocking(library: str) -> Any:
 
 @cache
 def quick(library: str) -> Any:
-    """Return the functions that COPY needs: they never wait, so calls keep the GIL.
+    """Return the functions that never wait, as COPY needs them: calls keep the GIL.
 
     Switches: never.
     """

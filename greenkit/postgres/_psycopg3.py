@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 import psycopg
+import psycopg.generators
 import psycopg.waiting
 from gevent import get_hub, monkey
 from greenlet import getcurrent
@@ -26,9 +27,10 @@ from psycopg.conninfo import timeout_from_conninfo
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from greenkit.errors import WaitTimeout
-from greenkit.postgres import _cancel, _farewell
+from greenkit.postgres import _cancel, _farewell, _libpq
 from greenkit.postgres._deadline import current, for_query, lifted, passed
 from greenkit.postgres._errors import QueryTimeout, for_driver
+from greenkit.postgres._refusals import without_location
 from greenkit.wait import Deadline, FdWatch
 
 if TYPE_CHECKING:
@@ -89,6 +91,8 @@ def install() -> None:
     if psycopg.pq.version() < _POLLED_CANCEL:
         _set(psycopg.Connection, "cancel_safe", _cancel_in_thread)
     _set(waiting, "wait_conn", _careful_connect(waiting.wait_conn))
+    if hasattr(psycopg.generators, "_connect"):
+        _set(psycopg.generators, "connect", _connect_verbosely)
     if hasattr(_conninfo_attempts, "_resolve_hostnames"):
         _set(_conninfo_attempts, "_resolve_hostnames", _timely(_conninfo_attempts._resolve_hostnames))
 
@@ -279,6 +283,26 @@ def _careful_connect(wait_conn: Callable[..., Any]) -> Callable[..., Any]:
             timer.close()
 
     return wait_until
+
+
+def _connect_verbosely(*args: Any, **options: Any) -> Generator[Any, Any, Any]:
+    """Be `generators.connect`, whose refusals name their SQLSTATE, which psycopg has only of queries."""
+    gen = psycopg.generators._connect(*args, **options)  # in Python: that in C keeps its connection to itself
+    item = next(gen)
+    pgconn = inspect.getgeneratorlocals(gen).get("conn")
+    set_verbosity = _libpq.quick(_library()).PQsetErrorVerbosity
+    if pgconn is not None:
+        set_verbosity(pgconn.pgconn_ptr, _libpq.VERBOSE)
+    try:
+        while True:
+            item = gen.send((yield item))
+    except StopIteration as done:
+        if pgconn is not None:
+            set_verbosity(pgconn.pgconn_ptr, _libpq.DEFAULT)
+        return done.value
+    except psycopg.OperationalError as error:
+        error.args = (without_location(str(error)), *error.args[1:])
+        raise
 
 
 def _timely(resolve: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -1,16 +1,24 @@
 """Tell from a server's refusal whether waiting can heal it.
 
-Neither driver has the SQLSTATE of a failed connect (libpq shows it only when verbose), so the words
-decide, in English as libpq and most servers write them. What is not recognised is waited out.
+Neither driver has the SQLSTATE of a failed connect; libpq writes it into the message when asked to be
+verbose, as `install()` has it asked. It counts in any language. Where there is none (libpq's own words,
+PgBouncer's codes, an unpatched process) the words decide, in English. What is not recognised is waited out.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["is_full", "is_hopeless"]
+__all__ = ["is_full", "is_hopeless", "without_location"]
 
-# SQLSTATE 28xxx (who you are), 3D000 and 42501 (what you want), and TLS that one end does not accept.
+_SQLSTATE = re.compile(r":  ([0-9A-Z]{5}): ")
+# Who you are (28), what you ask for (22, 3D, 3F, 42), and a database that lets nobody in (55000).
+_HOPELESS_STATE = re.compile("22|28|3D|3F|42|55000")
+_FULL_STATE = "53300"
+# The last line of a verbose message: where in the server's source it was written.
+_LOCATION = re.compile(r"\n\S[^\n:]*:  (?:\w+, )?\S+\.[chly]:\d+$", re.MULTILINE)
+
+# The same in words, and TLS that one end does not accept.
 _HOPELESS = re.compile(
     r"""
     authentication\ failed | no\ password\ supplied | no\ pg_hba\.conf\ entry | pg_hba\.conf\ rejects
@@ -22,7 +30,7 @@ _HOPELESS = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-# SQLSTATE 53300: the server, the role or the database has as many connections as it may.
+# 53300: the server, the role or the database has as many connections as it may.
 _FULL = re.compile(
     r"""
     too\ many\ (clients\ already | connections\ for\ (role|database|user)) | sorry,\ too\ many\ clients
@@ -30,7 +38,7 @@ _FULL = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_REASON = re.compile(r"failed: |fatal: |error: |^- ", re.IGNORECASE)
+_REASON = re.compile(r"failed: |fatal: |error: |^- |:  [0-9A-Z]{5}: ", re.IGNORECASE)
 
 
 def is_hopeless(error: Exception) -> bool:
@@ -40,7 +48,7 @@ def is_hopeless(error: Exception) -> bool:
     """
     lines = str(error).strip().splitlines()
     reasons = [line for line in lines if _REASON.search(line)] or lines
-    return bool(reasons) and all(_HOPELESS.search(line) for line in reasons)
+    return bool(reasons) and all(map(_is_hopeless, reasons))
 
 
 def is_full(error: Exception) -> bool:
@@ -48,4 +56,20 @@ def is_full(error: Exception) -> bool:
 
     Switches: never.
     """
-    return _FULL.search(str(error)) is not None
+    words = str(error)
+    return _FULL_STATE in _SQLSTATE.findall(words) or _FULL.search(words) is not None
+
+
+def without_location(message: str) -> str:
+    """Return libpq's verbose `message` without the place in the server's source.
+
+    Switches: never.
+    """
+    return _LOCATION.sub("", message)
+
+
+def _is_hopeless(line: str) -> bool:
+    state = _SQLSTATE.search(line)
+    if state is not None and _HOPELESS_STATE.match(state[1]):
+        return True
+    return _HOPELESS.search(line) is not None

@@ -149,3 +149,19 @@ def test_hooks_run_and_pgbouncer_is_spared_sessions(kept) -> None:
 def test_a_leak_is_a_finding(kept) -> None:
     """GK304 names the pool whose borrower ended without giving back."""
     assert kept["finding"] == [["GK304", True]]
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_a_refusal_is_understood_in_any_language(greenkit_postgres, driver: str) -> None:
+    """A wrong password is said at once, a full and a starting server are waited for; queries stay brief."""
+    run = run_clean([str(PROGRAMS / "pg_refused.py"), greenkit_postgres.dsn, driver])
+    assert run.returncode == 0, str(run)
+    seen = run.json
+    assert seen["query"].strip().endswith("division by zero")
+    assert (seen["28P01"]["asked"], seen["28P01"]["full_at"]) == (1, None)
+    assert seen["28P01"]["said"].endswith(
+        "FATAL:  28P01: Passwort-Authentifizierung für Benutzer »iam« fehlgeschlagen"
+    )
+    assert seen["53300"]["full_at"] == 0
+    assert "lets in no more than 0 of its 2" in seen["53300"]["said"]
+    assert (seen["57P03"]["said"], seen["57P03"]["asked"]) == ("", 2), "it was waited out"
