@@ -8,7 +8,7 @@ import secrets
 from functools import cache, partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from greenkit.errors import ConfigError
 from greenkit.limits._budget import Budget
@@ -17,6 +17,7 @@ from greenkit.limits._pace import Crowd
 from greenkit.limits._postgres import PostgresWire, check_driver
 from greenkit.limits._redis import RedisWire, client_for
 from greenkit.limits._shared import SharedStore
+from greenkit.limits._shown import shown
 from greenkit.limits._store import LocalStore
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
             """Return it; `record` is what it is called in a shared store."""
 
 
-__all__ = ["backend_of", "local_budget", "record_of"]
+__all__ = ["backend_of", "local_budget", "record_of", "refuse_adaptive"]
 
 # Two limiters of one name in one process have their own parts of its budget.
 _serials = count()
@@ -87,7 +88,7 @@ def backend_of(share: Any, *, on_error: str, processes: int = 1) -> MakeBudget:
     worker = partial(_worker, next(_serials))
     if hasattr(share, "evalsha"):
         return partial(_budget, worker, processes, id(share), partial(RedisWire, share, own=False), on_error)
-    scheme = urlsplit(share).scheme if isinstance(share, str) else ""
+    scheme = share.partition("://")[0].lower() if isinstance(share, str) and "://" in share else ""
     if scheme in _REDIS:
         url = share.replace("valkey", "redis", 1) if scheme.startswith("valkey") else share
         client_for(url)  # a wrong address shows now, not in the background
@@ -97,7 +98,7 @@ def backend_of(share: Any, *, on_error: str, processes: int = 1) -> MakeBudget:
         return partial(_budget, worker, processes, share, partial(PostgresWire, share), on_error)
     msg = (
         f"share must be the address of a server (redis://, rediss://, unix://, postgresql://) or a client of "
-        f"redis-py, not {share!r}"
+        f"redis-py, not {shown(share)!r}"
     )
     raise ConfigError(msg)
 
@@ -119,11 +120,23 @@ def _budget(
     name: str,
     record: str,
 ) -> SharedBudget:
+    whole = refuse_adaptive(slots)
+    store = SharedStore(rules, whole, worker=worker, on_error=on_error, processes=processes)
+    return SharedBudget(store, clock=clock, name=name, record=record, backend=backend, connect=connect)
+
+
+def refuse_adaptive(slots: int | Crowd | None) -> int | None:
+    """Return `slots`, but refuse those whose number each process would find alone.
+
+    Raises:
+        ConfigError: They are such.
+
+    Switches: never.
+    """
     if isinstance(slots, Crowd):
         msg = "adaptive concurrency is found by each process alone; with share= give concurrency a number"
         raise ConfigError(msg)
-    store = SharedStore(rules, slots, worker=worker, on_error=on_error, processes=processes)
-    return SharedBudget(store, clock=clock, name=name, record=record, backend=backend, connect=connect)
+    return slots
 
 
 def _worker(serial: int) -> str:

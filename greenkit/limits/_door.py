@@ -106,7 +106,7 @@ class Door:
             costs = terms.price(named(requests, tokens, others))
         elif tokens is None:
             costs = terms.free
-        elif 0 <= tokens <= terms.most_tokens:
+        elif type(tokens) is int and 0 <= tokens <= terms.most_tokens:
             costs = (1.0, tokens)
         else:
             costs = terms.price({"tokens": tokens})
@@ -146,7 +146,7 @@ class Door:
             costs = terms.price(named(requests, tokens, others))
         elif tokens is None:
             costs = terms.free
-        elif 0 <= tokens <= terms.most_tokens:
+        elif type(tokens) is int and 0 <= tokens <= terms.most_tokens:
             costs = (1.0, tokens)
         else:
             costs = terms.price({"tokens": tokens})
@@ -176,11 +176,13 @@ class Door:
             costs: By dimension: a number, or a function of `args`.
 
         Raises:
+            TypeError: `fn` is a generator or coroutine function, whose call does nothing yet.
             WouldWait: The permit would come later than that; `eta` says when. A Celery task
                 turns it into `retry(countdown=exc.eta)` and frees its slot meanwhile.
 
         Switches: may.
         """
+        refuse_deferred(fn, "call")
         permit = self.permit(timeout=max_wait, priority="normal", **_evaluated(costs, args, {}))
         try:
             permit.__enter__()
@@ -195,6 +197,9 @@ class Door:
             permit._end(error)
             raise
         permit._end(None)
+        if inspect.iscoroutine(result):  # of a lambda, say, which cannot be seen before
+            result.close()
+            raise _deferred(fn, "coroutine", "call")
         return result
 
     def attempts(
@@ -257,7 +262,7 @@ class Door:
         lane_of(priority)  # a typing mistake shows where it is, not at the first call
 
         def decorate(fn: Callable[P, T]) -> Callable[P, T]:
-            refuse_deferred(fn)
+            refuse_deferred(fn, "limited")
 
             @wraps(fn)
             def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -475,8 +480,8 @@ def check_seconds(name: str, seconds: float) -> None:
         raise ValueError(msg)
 
 
-def refuse_deferred(fn: Callable[..., Any]) -> None:
-    """Refuse a function whose call does nothing yet.
+def refuse_deferred(fn: Callable[..., Any], by: str) -> None:
+    """Refuse a function whose call does nothing yet; `by` is what was asked to run it.
 
     Switches: never.
     """
@@ -486,12 +491,15 @@ def refuse_deferred(fn: Callable[..., Any]) -> None:
         (inspect.isasyncgenfunction, "asynchronous generator"),
     ):
         if test(fn):
-            name = getattr(fn, "__qualname__", repr(fn))
-            msg = (
-                f"limited() cannot hold a permit for the {kind} function {name}(): its code runs after "
-                "the call has returned. Take `with limiter.permit():` inside it, around what is to be limited"
-            )
-            raise TypeError(msg)
+            raise _deferred(fn, kind, by)
+
+
+def _deferred(fn: Callable[..., Any], kind: str, by: str) -> TypeError:
+    name = getattr(fn, "__qualname__", repr(fn))
+    return TypeError(
+        f"{by}() cannot hold a permit for the {kind} function {name}(): its code runs after "
+        "the call has returned. Take `with limiter.permit():` inside it, around what is to be limited"
+    )
 
 
 def _evaluated(costs: Mapping[str, Cost], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from greenkit import facts
 from greenkit._clock import MONOTONIC, Clock
 from greenkit.limits._attempts import RetryBudget
-from greenkit.limits._backend import backend_of, local_budget, record_of
+from greenkit.limits._backend import backend_of, local_budget, record_of, refuse_adaptive
 from greenkit.limits._door import Door
 from greenkit.limits._estimate import Estimate
 from greenkit.limits._fast import fast_settle, fast_take
@@ -273,10 +273,9 @@ class Limiter(Door):
         whose cost can never pass any more get `CostTooHighError`.
 
         Raises:
-            ConfigError: A limit cannot be read.
+            ConfigError: A limit cannot be read, or a shared limiter is given adaptive concurrency.
             TypeError: A name is no dimension of this limiter, a dimension would have more windows or fewer,
-            or it
-                was made without concurrency.
+                or it was made without concurrency.
 
         Switches: never.
         """
@@ -297,6 +296,8 @@ class Limiter(Door):
             )
             raise TypeError(msg)
         slots = self._budget.store.slots if concurrency is None else _slots(concurrency)
+        if isinstance(self._budget, SharedBudget):
+            refuse_adaptive(slots)
         self._rates = merged
         if concurrency is not None:
             self._concurrency = concurrency

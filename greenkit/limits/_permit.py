@@ -203,8 +203,8 @@ class Permit:
 
         Raises:
             RuntimeError: The permit was not entered yet, so there is nothing to settle.
-            TypeError: A name is no dimension of this limiter.
-            ValueError: A cost is negative or not a number.
+            TypeError: A name is no dimension of this limiter, or a cost is no number.
+            ValueError: A cost is negative, NaN, or so large that the debt would take ten years to pay.
 
         Switches: never.
         """

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenkit.errors import ConfigError
 from greenkit.limits._protocol import EPOCH, MICRO, RecordError, checked, exchange, numbers_in
+from greenkit.limits._shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +63,7 @@ def check_driver(dsn: str) -> str:
     drivers = ("psycopg2", "psycopg")
     found = [name for name in drivers if name in sys.modules] or [name for name in drivers if find_spec(name)]
     if not found:
-        msg = f'share={dsn.partition("@")[2] or dsn!r} needs a driver: pip install "greenkit[postgres]"'
+        msg = f'share={shown(dsn)!r} needs a driver: pip install "greenkit[postgres]"'
         raise ConfigError(msg)
     return found[0]
 
@@ -106,7 +107,11 @@ class PostgresWire:
     def _connect(self) -> Any:
         driver = import_module(self._driver)
         # The last is for a host that is gone without a word; milliseconds.
-        conn = driver.connect(self._dsn, connect_timeout=2, options=_OPTIONS, tcp_user_timeout=1000)
+        try:
+            conn = driver.connect(self._dsn, connect_timeout=2, options=_OPTIONS, tcp_user_timeout=1000)
+        except driver.ProgrammingError:  # it quotes what it cannot read, which may be the password
+            msg = f"share={shown(self._dsn)!r} is no address of a PostgreSQL server that can be read"
+            raise ConfigError(msg) from None
         try:
             conn.autocommit = True  # BEGIN and COMMIT travel with the statements they belong to
             if self._driver == "psycopg":

@@ -33,6 +33,10 @@ JITTER_CREDIT = 0.010
 # pass, or it sleeps 1e-17 s for ever.
 ROUNDING = 1e-9
 
+# A debt that takes longer to pay than this is a mistake, such as bytes, a timestamp or a sum over all calls.
+_YEAR = 365.0 * 86_400
+_LONGEST_DEBT = 10 * _YEAR
+
 # Of a strict rule's amount, when nobody said: the rest comes evenly afterwards.
 _STRICT_BURST = 0.05
 
@@ -184,9 +188,9 @@ class Rules:
             if places is None:
                 raise self._no_dimension(name)
             for place in places:
-                # Written so that a NaN fails it too.
-                if not 0 <= cost <= self._largest[place]:
-                    raise _bad_cost(self.rules[place], cost)
+                check_cost(name, cost)
+                if cost > self._largest[place]:
+                    raise _too_high(self.rules[place], cost)
                 priced[place] = cost
         return tuple(priced)
 
@@ -257,7 +261,7 @@ class Rules:
 
         Raises:
             TypeError: A name is no dimension here.
-            ValueError: A cost is negative, infinite or not a number.
+            ValueError: A cost is negative, infinite, NaN, or would take ten years to pay.
 
         Switches: never.
         """
@@ -267,9 +271,10 @@ class Rules:
             if places is None:
                 raise self._no_dimension(name)
             for place in places:
-                if not 0 <= cost < math.inf:
-                    raise _bad_cost(self.rules[place], cost)
+                check_cost(name, cost)
                 units = cost - after[place]
+                if units * self._intervals[place] > _LONGEST_DEBT:
+                    raise _absurd(self.rules[place], cost, units)
                 if units > 0 and instants[place] < now:
                     instants[place] = now
                 instants[place] += units * self._intervals[place]
@@ -356,10 +361,29 @@ class Rules:
         )
 
 
-def _bad_cost(rule: Rule, cost: float) -> ValueError:
-    if not rule.largest < cost < math.inf:
-        return ValueError(f"{rule.dimension} must cost 0 or more, not {cost!r}")
-    return _too_high(rule, cost)
+def check_cost(name: str, cost: float) -> None:
+    """Refuse what is no cost.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is negative, infinite or NaN.
+
+    Switches: never.
+    """
+    if not isinstance(cost, int | float) or isinstance(cost, bool):
+        msg = f"{name} costs a number of units, not {cost!r}"
+        raise TypeError(msg)
+    if not 0 <= cost < math.inf:
+        msg = f"{name} must cost 0 or more, and end somewhere, not {cost!r}"
+        raise ValueError(msg)
+
+
+def _absurd(rule: Rule, cost: float, units: float) -> ValueError:
+    years = units * rule.interval / _YEAR
+    return ValueError(
+        f"{rule.dimension}={cost:g} would let nobody through for {years:.3g} years at {rule.rate}, so "
+        f"nothing was charged; settle() takes what this one call cost, in units of {rule.dimension}"
+    )
 
 
 def _too_high(rule: Rule, cost: float) -> CostTooHighError:

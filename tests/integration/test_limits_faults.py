@@ -362,3 +362,35 @@ def test_a_cluster_keeps_a_limit_in_one_place(name):
             assert grants(limit) == 5
             assert [grants(limit.key(user)) for user in range(4)] == [5] * 4
             assert limit.statistics().backend == "shared"
+
+
+NEVER_THERE = """
+    import sys, time
+    if sys.argv[1] == "green":
+        import greenkit.auto
+    from greenkit.limits import Limiter
+
+    limit = Limiter("never", requests="60/s burst 60", share=sys.argv[2], processes=3)
+    begun = time.monotonic()
+    granted = 0
+    while time.monotonic() - begun < 3.0:
+        granted += bool(limit.try_permit())
+        time.sleep(0.002)
+    print(granted, time.monotonic() - begun, limit.statistics().backend, flush=True)
+"""
+
+
+def test_three_processes_that_never_reached_the_backend_keep_to_a_third_each():
+    """It is down from the start: together no more than the rate, and nobody begins with the burst."""
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(NEVER_THERE), kind, "redis://127.0.0.1:1/0"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for kind in ("green", "plain", "green")
+    ]
+    told = [run.communicate(timeout=60)[0].split() for run in runs]
+    for granted, seconds, backend in told:
+        assert backend == "local"
+        assert 1 <= int(granted) <= 20 * (float(seconds) + 0.01) + 1, told

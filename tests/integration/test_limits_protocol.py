@@ -140,3 +140,17 @@ def test_a_worker_that_died_gives_its_slots_back(client):
         (again,) = wire.ask([("protocol-dead", request)])
         assert (again.offsets[0] >= 0, again.full) == (through, not through)
     assert not client.hexists(key, "h:a")
+
+
+def test_thousands_of_processes_that_end_at_once_are_forgotten(client):
+    """More names than one command takes; none of theirs is left, and the script goes on."""
+    wire = RedisWire(client, own=False)
+    nothing = (0.0,)
+    request = Request("a", ("requests",), (MICRO,), (50.0,), 0, nothing, nothing, (-1.0,), (-1.0,))
+    wire.ask([("protocol-gone", request)])
+    key = "greenkit:limit:{protocol-gone}"
+    gone = {f"{kind}:dead-{number}": 1.0 for number in range(4_100) for kind in "wh"}
+    client.hset(key, mapping=gone)
+    (reply,) = wire.ask([("protocol-gone", request)])
+    assert (reply.workers, reply.count) == (1, 2)
+    assert [name for name in client.hkeys(key) if b"dead" in name] == []
