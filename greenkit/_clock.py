@@ -12,7 +12,10 @@ __all__ = ["MONOTONIC", "Clock", "MonotonicClock"]
 
 
 class Clock(Protocol):
-    """Tell the time; `greenkit.testing.FakeClock` is the other one."""
+    """Tell the time; `greenkit.testing.FakeClock` is the other one.
+
+    One that has `wall()`, too, tells the seconds since 1970 by it; of others the machine is asked.
+    """
 
     def now(self) -> float:
         """Return seconds since an arbitrary origin; never runs backwards."""
@@ -24,6 +27,7 @@ class MonotonicClock:
     __slots__ = ()
     # The builtin itself, not a method around it: this is read on every permit.
     now = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
 
 
 MONOTONIC: Clock = MonotonicClock()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from greenkit import facts
 from greenkit.errors import LimitTimeout, WouldWait
 from greenkit.limits._attempts import Attempts
+from greenkit.limits._calendar import charged
 from greenkit.limits._estimate import Guess
 from greenkit.limits._feedback import LONGEST_PAUSE, Ending, too_busy
 from greenkit.limits._line import NORMAL, lane_of
@@ -158,6 +159,8 @@ class Door:
         permit._costs = costs
         permit._state = TAKEN
         permit._probe = self._budget.probe()
+        if terms.by_calendar:
+            permit._costs = charged(costs, terms.clock, waited=False)
         permit.waited = 0.0
         if wait:
             self._let_through(permit, wait)
@@ -400,7 +403,8 @@ class Door:
         self._terms.tally.waits.add(wait)
 
     def _teach(self, before: Amounts, costs: Mapping[str, float]) -> None:
-        for name, cost in self._terms.rules.by_dimension(before).items():
+        for name, charged_cost in self._terms.rules.by_dimension(before).items():
+            cost = getattr(charged_cost, "origin", charged_cost)
             if isinstance(cost, Guess) and name in costs:
                 cost.teach(costs[name])
 

@@ -42,7 +42,7 @@ def fast_take(budget: Budget, rules: Rules) -> Take:
     Switches: never.
     """
     makers = {1: _take_one, 2: _take_two}
-    if len(rules.rules) not in makers or not _one_thread_at_a_time():
+    if len(rules.rules) not in makers or rules.calendars or not _one_thread_at_a_time():
         return budget.take_nowait
     return makers[len(rules.rules)](budget, rules)
 

@@ -266,18 +266,16 @@ class Keys:
             for age in islice(self._ages, 1, None):
                 age.tats.pop(key, None)
                 age.weights.pop(key, None)
-        if weight != 1.0 and max(tats) > now:
+        idle = self.rules.idle(tats, now)
+        if weight != 1.0 and not idle:
             self._ages[0].weights[key] = weight
         elif self._ages[0].weights:
             self._ages[0].weights.pop(key, None)
-        if len(tats) == 1 and tats[0] > now:
-            young[key] = tats[0]
-            self._arm()
-        elif len(tats) > 1 and max(tats) > now:
-            young[key] = tats
-            self._arm()
-        else:
+        if idle:
             young.pop(key, None)
+        else:
+            young[key] = tats if len(tats) > 1 else tats[0]
+            self._arm()
 
     def _turn_page(self) -> None:
         now = self._now()
@@ -298,7 +296,7 @@ class Keys:
             key, state = oldest.tats.popitem()
             tats = state if type(state) is tuple else (state,)
             weight = oldest.weights.pop(key, 1.0)
-            if max(tats) > now:  # in debt, or of slower rules
+            if not self.rules.idle(tats, now):  # in debt, of slower rules, or of a day that is not over
                 tats = self._rules_of(weight).taken_over(tats, oldest.rules.times(weight), now)
                 self._ages[0].tats.setdefault(key, tats[0] if len(tats) == 1 else tats)
                 if weight != 1.0:

@@ -143,7 +143,7 @@ class Limiter(Door):
         self._make = (
             local_budget if share is None else backend_of(share, on_error=on_backend_error, processes=many)
         )
-        rules = rules_of(self._rates, strict=strict)
+        rules = rules_of(self._rates, strict=strict, clock=clock)
         made = self._make(rules, _slots(concurrency), clock=clock, name=name, record=record_of(name))
         self._stand_on(made, rules)
         facts.register("limiter", self)
@@ -288,8 +288,8 @@ class Limiter(Door):
             )
             raise TypeError(msg)
         merged = {**self._rates, **{one: windows(one, new) for one, new in rates.items()}}
-        rules = rules_of(merged, strict=self._strict)
-        if [one.dimension for one in rules.rules] != [one.dimension for one in self._terms.rules.rules]:
+        rules = rules_of(merged, strict=self._strict, clock=self.clock)
+        if _kinds(rules) != _kinds(self._terms.rules):
             msg = (
                 f"{self!r} cannot have more windows of a dimension, or fewer, than it was made with: permits "
                 "that are out were not counted in them; make a new Limiter"
@@ -318,6 +318,10 @@ class Limiter(Door):
         if self._terms.shadow:
             self._take_nowait = self._try_take  # never waits, so it must ask
         self._settle_tokens = fast_settle(budget, rules)
+
+
+def _kinds(rules: Rules) -> list[tuple[str, bool]]:
+    return [(one.dimension, one.window is not None) for one in rules.rules]
 
 
 def _processes(processes: int | None, *, shared: bool) -> int:

@@ -233,6 +233,7 @@ class Nested(Door):
             counts_slots=inner._terms.counts_slots or outer._terms.counts_slots,
         )
         terms.learns = True  # estimates may be of either
+        terms.by_calendar = inner._terms.by_calendar or outer._terms.by_calendar
         terms.tally = heard._terms.tally
         terms.rules = rules  # type: ignore[assignment] # as much of Rules as a limiter asks for
         terms.free, terms.price, terms.most_tokens = rules.price({}), rules.price, -1

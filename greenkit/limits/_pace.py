@@ -53,12 +53,12 @@ class Pace:
         """
         return self.factor < 1.0 or (bool(self._ceilings) and now - self._told_at < _CEILINGS_LAST)
 
-    def of(self, name: str) -> float:
-        """Return the share for one dimension: what 429s left of what the server says its limit is.
+    def of(self, name: str, *, by_calendar: bool = False) -> float:
+        """Return the share for one rule: what 429s left of what the server says its limit is.
 
         Switches: never.
         """
-        return self.factor * self._ceilings.get(name, 1.0)
+        return (1.0 if by_calendar else self.factor) * self._ceilings.get(name, 1.0)
 
     def ceil(self, shares: Mapping[str, float], now: float) -> bool:
         """Adopt the server's own limits as shares of ours, never above 1; tell whether that changed.

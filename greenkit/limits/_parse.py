@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from greenkit.errors import ConfigError
+from greenkit.limits._calendar import WEEKDAYS, Calendar
 
 __all__ = ["Rate", "default_burst", "parse_rate", "period_shown", "shown"]
 
@@ -32,6 +33,13 @@ _SCALE = re.compile(r"([kKMG])(?![^\W\d_])")
 _SCALES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 # As providers write them: RPM, TPM, RPD, QPS; the first letter says of what, the last of how long.
 _PER = re.compile(r"[a-z]p([smhd])", re.IGNORECASE)
+
+_FROM = re.compile(
+    r"""\s*(?:/|per\b)\s*(?P<count>\d+)?\s*(?P<unit>[^\W\d_]+)\s+from\b\s*
+    (?P<rest>(?:(?P<day>[^\W\d_]+)\s+)?(?:(?P<hour>\d{1,2}):(?P<minute>\d\d)(?:\s+(?P<zone>[\w+/-]+))?\s*$)?)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_UNITS = {"d": "day", "days": "day", "w": "week", "weeks": "week", "months": "month"}
 
 _MOST_PER_SECOND = 1e9
 # What may go at once when nobody said, a second's worth at the most where servers count by the second.
@@ -66,6 +74,7 @@ class Rate:
         said: The burst was given, so no single cost may exceed it.
         largest: Units a single permit may cost: the burst where it was given; else the amount, at least 1,
             and one that costs more than the burst goes when the budget is full.
+        calendar: When windows begin by the clock on the wall; all of the amount may go at once in each.
 
     Raises:
         ConfigError: A value is out of its range.
@@ -74,6 +83,7 @@ class Rate:
     amount: float
     period: float
     burst: float = math.nan
+    calendar: Calendar | None = None
     said: bool = field(init=False, repr=False, compare=False)
     largest: float = field(init=False, repr=False)
 
@@ -88,16 +98,23 @@ class Rate:
             msg = f"{self.amount:g} in {self.period:g} s is finer than a clock can tell; leave this limit out"
             raise ConfigError(msg)
         said = not math.isnan(self.burst)
-        if not said:
+        if self.calendar is not None:
+            if said or self.period != self.calendar.period:
+                msg = f"{self.calendar} lets all of it go whenever in its {self.calendar.unit}: no burst"
+                raise ConfigError(msg)
+            object.__setattr__(self, "burst", self.amount)
+        elif not said:
             object.__setattr__(self, "burst", default_burst(self.amount, self.period))
         if not 0 < self.burst < math.inf:
             msg = f"burst must be more than 0, not {self.burst:g}: nothing could ever pass"
             raise ConfigError(msg)
         object.__setattr__(self, "said", said)
-        object.__setattr__(self, "largest", self.burst if said else max(1.0, self.amount))
+        object.__setattr__(self, "largest", self.burst if said or self.calendar else max(1.0, self.amount))
 
     def __str__(self) -> str:
         """Return it as people write it, without the burst: `500/min`."""
+        if self.calendar is not None:
+            return f"{shown(self.amount)}/{self.calendar.unit} {self.calendar}"
         return f"{shown(self.amount)}/{period_shown(self.period)}"
 
 
@@ -121,11 +138,13 @@ def period_shown(seconds: float) -> str:
 
 
 def parse_rate(text: str) -> Rate:
-    """Return the rate `text` describes: AMOUNT/PERIOD, then perhaps `burst AMOUNT`.
+    """Return the rate `text` describes: AMOUNT/PERIOD, then perhaps `burst AMOUNT` or `from TIME ZONE`.
 
     An amount may hold underscores, commas between thousands, a decimal point, an exponent, and k, M or G
     after it. A period is s, min, h, day or week in any case, with a count before it if need be (`"100/10s"`);
     `"500 rpm"`, `"10k TPM"` and `"500 per minute"` are read, too, and a `$` before an amount of money.
+    Windows of a day, a week or a month begin by the clock with `from 00:00 America/Los_Angeles`, `from Monday
+    09:00 UTC`; without a zone it is UTC.
 
     Raises:
         ConfigError: The text is not a rate; the message shows the column.
@@ -145,6 +164,14 @@ class _Reader:
     def rate(self) -> Rate:
         start = self._skip()
         amount = self._number("an amount such as 500")
+        period_at = self.at
+        calendar = self._calendar()
+        if calendar is not None:
+            try:
+                return Rate(amount, calendar.period, calendar=calendar)
+            except ConfigError as error:
+                self._fail(start, str(error))
+        self.at = period_at
         period = self._period()
         burst = math.nan
         burst_at = self._skip()
@@ -154,7 +181,7 @@ class _Reader:
                     burst_at, 'a text holds one limit; give several as a list: ["500/min", "10_000/day"]'
                 )
             if self._take(_WORD).lower() != "burst":
-                self._fail(burst_at, 'expected "burst AMOUNT" or the end')
+                self._fail(burst_at, 'expected "burst AMOUNT", "from TIME ZONE" or the end')
             burst_at = self._skip()
             burst = self._number("a burst such as 25")
             if self._skip() < len(self.text):
@@ -165,6 +192,31 @@ class _Reader:
             return Rate(amount, period, burst)
         except ConfigError as error:
             self._fail(start, str(error))
+
+    def _calendar(self) -> Calendar | None:
+        """Return when windows begin, or None when the text says nothing of that."""
+        found = _FROM.match(self.text, self.at)
+        if found is None:
+            return None
+        count, unit, weekday, hour, minute, zone = found.group(
+            "count", "unit", "day", "hour", "minute", "zone"
+        )
+        unit = _UNITS.get(unit.lower(), unit)
+        if count not in {None, "1"} or unit not in {"day", "week", "month"}:
+            at = found.start("count" if count else "unit")
+            self._fail(at, "only a day, a week or a month begins by the clock; leave out what is after from")
+        if hour is None or int(hour) > 23 or int(minute) > 59:
+            self._fail(found.start("rest"), 'expected a time of day and a zone, such as "from 00:00 UTC"')
+        named = [
+            number for number, name in enumerate(WEEKDAYS) if weekday and name.startswith(weekday.lower())
+        ]
+        if weekday and (unit != "week" or len(named) != 1 or len(weekday) < 3):
+            why = f'"{weekday}" is no day of the week' if unit == "week" else f"a {unit} begins on no weekday"
+            self._fail(found.start("day"), why)
+        try:
+            return Calendar(unit, int(hour), int(minute), zone or "UTC", named[0] if named else 0)
+        except ConfigError as error:
+            self._fail(found.start("zone"), str(error))
 
     def _period(self) -> float:
         start = self._skip()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from greenkit import facts
+from greenkit.limits._calendar import charged
 from greenkit.limits._feedback import Ending, answered, ending_of
 from greenkit.limits._from_async import entered
 from greenkit.responses import read
@@ -110,6 +111,8 @@ class Permit:
         else:
             self._state = HELD
         self._probe = door._budget.probe()
+        if door._terms.by_calendar:
+            self._costs = charged(self._costs, door.clock, waited=self.waited > 0)
         if facts.listeners:
             facts.emit(facts.PermitGranted(door.name, self.waited))
         return self
@@ -126,6 +129,8 @@ class Permit:
         if not self._state and not self._door._take_nowait(self._costs):  # it answers with what is in the way
             self._state = HELD
             self._probe = self._door._budget.probe()
+            if self._door._terms.by_calendar:
+                self._costs = charged(self._costs, self._door.clock, waited=False)
             if facts.listeners:
                 facts.emit(facts.PermitGranted(self._door.name, self.waited))
             return self

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from greenkit.limits._calendar import EPOCH
 from greenkit.limits._half_open import PROBE_TIME
 from greenkit.limits._pace import CUT, ONE_NEWS, RECOVERY, SLOWEST
 
@@ -50,7 +51,6 @@ MICRO = 1e6
 _STEP = 0.5
 # No stamp or amount is larger; what is, is no number of ours.
 _LARGEST = 1e300
-EPOCH = 1_735_689_600  # 2025-01-01 UTC, seconds
 # A worker not heard of for so long (seconds) counts no more, and its slots are free again.
 WORKER_GONE = 10.0
 # How far ahead (seconds) slots are booked: far enough that each of the processes gets some at once, which is
@@ -63,6 +63,9 @@ _SMOOTH = 16
 _BACK = 5.0
 # How long somebody refused for want of a slot, or behind a probe, waits before asking again.
 _SLOT_RETRY = 0.1
+_NO_SPAN = (0.0, 0.0, 0.0, 0.0)
+# Of an amount by the calendar: fractions of units come out a little more than they are.
+_ROUNDING = 1e-9
 
 
 class RecordError(Exception):
@@ -108,6 +111,8 @@ class Request:
         held: Slots it has out now.
         size: Slots of all processes together; 0 when they are not counted.
         items: Who waits, in order.
+        spans: Per dimension, by the clock of the store, beginnings and end of three windows by the calendar:
+            the one before, the one of now, the next; zeros for a rate. Its interval is a step of its state.
     """
 
     worker: str
@@ -130,16 +135,28 @@ class Request:
     probe: int = 0
     passed: bool = False
     items: tuple[Item, ...] = ()
+    spans: tuple[Amounts, ...] = ()
 
     def lasts(self, record: Record, now: float) -> float:
         """Return for how long the record is worth remembering: idle for longer, the budget is full.
 
         Switches: never.
         """
-        full = [interval * burst for interval, burst in zip(self.intervals, self.bursts, strict=True)]
-        # Also of dimensions that only others limit.
+        full = [
+            interval * burst
+            for place, (interval, burst) in enumerate(zip(self.intervals, self.bursts, strict=True))
+            if not self.span(place)[-1]
+        ]
+        # Also of dimensions that only others limit, and until the end of the windows there are.
         ahead = [stamp - now for name, stamp in record.items() if name.startswith("t:")]
         return 2 * max([*full, *ahead, 0.0]) + 60 * MICRO
+
+    def span(self, place: int) -> Amounts:
+        """Return the boundaries of windows by the calendar, zeros for a rate.
+
+        Switches: never.
+        """
+        return self.spans[place] if self.spans else _NO_SPAN
 
     def arguments(self) -> list[str]:
         """Return everything as `exchange.lua` reads it.
@@ -151,7 +168,9 @@ class Request:
             self.asked, self.probe, self.passed,
         )  # fmt: skip
         columns = (self.intervals, self.bursts, self.floors, self.deltas, self.left, self.shares)
-        numbers = [*head, *(one for row in zip(*columns, strict=True) for one in row)]
+        numbers = [*head]
+        for place, row in enumerate(zip(*columns, strict=True)):
+            numbers += [*row, *self.span(place)]
         for item in self.items:
             numbers += [item.ahead, *item.costs]
         words = [str(FORMAT), self.worker, str(len(self.names)), *self.names]
@@ -248,6 +267,7 @@ def exchange(record: Record, request: Request, clock: float) -> Reply:
     factor = _paced(record, request, now, passed)
     intervals = _intervals(record, request, factor)
     tats = _settled(record, request, now, intervals, lost=lost)
+    windows = _windows(record, request, clock, tats, lost=lost)
     until = 0.0 if request.resume else record.get("pause", 0.0)
     record["pause"] = until = max(until, now + request.pause if request.pause else 0.0)
     _half_open(record, request, now)
@@ -256,13 +276,18 @@ def exchange(record: Record, request: Request, clock: float) -> Reply:
     if not request.size:  # a slot that is booked ahead is nobody's meanwhile
         horizon = min(_LONGEST * MICRO, max(horizon, _AT_ONCE * workers * max(0.0, record.get("s", 0.0))))
     offsets, held, full = _booked(
-        record, request, now, tats, intervals, until=until, horizon=horizon, others=others
+        record, request, now, tats, intervals, windows, until=until, horizon=horizon, others=others
     )
     record[f"w:{request.worker}"] = now
     record[f"h:{request.worker}"] = float(held)
     for place, name in enumerate(request.names):
-        record[f"t:{name}"] = tats[place]
-        record[f"i:{name}"] = intervals[place]
+        if place in windows:
+            window = windows[place]
+            record[f"t:{name}"] = window.end
+            record[f"u:{name}"] = (tats[place] - window.start) / request.intervals[place]
+        else:
+            record[f"t:{name}"] = tats[place]
+            record[f"i:{name}"] = intervals[place]
     return Reply(
         int(record["n"]), now, tuple(tats), max(0.0, until - now), factor, workers, horizon, offsets, full,
         int(record["half"]), bool(record["half"] and record["out"]),
@@ -298,6 +323,7 @@ def _booked(
     now: float,
     tats: list[float],
     intervals: Amounts,
+    windows: dict[int, _Window],
     *,
     until: float,
     horizon: float,
@@ -309,12 +335,19 @@ def _booked(
     full = False
     for item in request.items:
         at = max(now, until)
-        for tat, cost, interval, burst in zip(tats, item.costs, intervals, request.bursts, strict=True):
-            if cost:
-                at = max(at, tat - max(0.0, burst - cost) * interval)  # above the burst: when it is full
+        for place, (cost, burst) in enumerate(zip(item.costs, request.bursts, strict=True)):
+            if cost and place not in windows:  # above the burst: when it is full
+                at = max(at, tats[place] - max(0.0, burst - cost) * intervals[place])
+        closed = False
+        for place, window in windows.items():
+            cost = item.costs[place]
+            used = tats[place] + cost * request.intervals[place]
+            # Nothing is booked over the boundary: what the next window has is not known before.
+            if cost and (used > window.top or at - now >= window.left):
+                at, closed = max(at, now + window.left), True
         full = bool(request.size) and held + others >= request.size
-        missing = full or bool(record["half"] and record["out"])
-        if missing:
+        missing = closed or full or bool(record["half"] and record["out"])
+        if missing and not closed:
             at = max(at, now + _SLOT_RETRY * MICRO)
         # A nanosecond for rounding, or who comes back at the very instant is sent away.
         if not missing and at - now <= item.ahead * horizon + 0.001:
@@ -325,7 +358,9 @@ def _booked(
                 record["probe"] = record["probe"] or at + PROBE_TIME * MICRO
             takes = 0.0
             for place, cost in enumerate(item.costs):
-                if cost:
+                if cost and place in windows:
+                    tats[place] += cost * request.intervals[place]
+                elif cost:
                     tats[place] = max(tats[place], at) + cost * intervals[place]
                     takes = max(takes, cost * intervals[place])
             usual = max(0.0, record.get("s", takes))
@@ -335,6 +370,52 @@ def _booked(
         if item.ahead:
             break
     return tuple(offsets), held, full
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Hold a window by the calendar, by the clock of the store, and the highest state allowed in it."""
+
+    start: float
+    end: float
+    left: float
+    top: float
+
+
+def _windows(
+    record: Record, request: Request, clock: float, tats: list[float], *, lost: bool
+) -> dict[int, _Window]:
+    """Put the state of windows by the calendar into `tats`; return them by place."""
+    windows = {}
+    for place, name in enumerate(request.names):
+        before, start, end, after = span = request.span(place)
+        if not after:
+            continue
+        if clock < start:
+            start, end = before, start
+        elif clock >= end:
+            start, end = end, after
+        counted, used, step = (
+            record.get(f"t:{name}", 0.0),
+            record.get(f"u:{name}", 0.0),
+            request.intervals[place],
+        )
+        if counted > end and counted in span[1:]:
+            # The clock has stepped back over the boundary: what was used after it still is.
+            start, end = span[span.index(counted) - 1], counted
+        elif counted != end:
+            used = 0.0
+        tat = start + used * step
+        if lost and start <= request.floors[place] < end:
+            tat = max(tat, request.floors[place])
+        tat = max(start, tat + request.deltas[place] * step)
+        if request.left[place] >= 0:
+            tat = max(tat, start + (request.bursts[place] - request.left[place]) * step)
+        share = min(1.0, max(SLOWEST, record.get(f"c:{name}", 1.0)))
+        tats[place] = tat
+        top = start + request.bursts[place] * share * step * (1 + _ROUNDING)
+        windows[place] = _Window(start, end, max(end - clock, 1.0), top)
+    return windows
 
 
 def _paced(record: Record, request: Request, now: float, passed: float) -> float:

@@ -13,12 +13,15 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from greenkit._clock import MONOTONIC
 from greenkit.errors import ConfigError, CostTooHighError
+from greenkit.limits._calendar import Window, step_of
 from greenkit.limits._parse import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from greenkit._clock import Clock
     from greenkit.limits._parse import Rate
 
     Amounts = tuple[float, ...]
@@ -53,8 +56,10 @@ class Rule:
         name: The dimension, such as "tokens"; of its further windows with "@" and the window after it.
         rate: How much in how long.
         strict: Never more than `rate.amount` in any window of `rate.period`, idle before or not.
+        clock: Where time comes from; only windows by the calendar look at it.
 
     Attributes:
+        window: Tells the window of now, where windows begin by the calendar.
         dimension: What costs are given in; a dimension may have several windows, each with a rule.
         interval: Seconds one unit takes to come back.
         burst: Units that may go at once.
@@ -67,6 +72,8 @@ class Rule:
     name: str
     rate: Rate
     strict: bool = False
+    clock: Clock = field(default=MONOTONIC, compare=False, repr=False)
+    window: Window | None = field(init=False, compare=False, repr=False)
     dimension: str = field(init=False)
     interval: float = field(init=False)
     burst: float = field(init=False)
@@ -75,7 +82,11 @@ class Rule:
     def __post_init__(self) -> None:
         rate = self.rate
         interval, burst, largest = rate.period / rate.amount, float(rate.burst), float(rate.largest)
-        if self.strict:
+        calendar = rate.calendar
+        object.__setattr__(self, "window", None if calendar is None else Window(calendar, self.clock))
+        if calendar is not None:
+            interval = step_of(calendar, rate.amount)
+        elif self.strict:
             # No server that counts by the second is meant here, and no single cost may go beyond the burst.
             burst = largest = burst if rate.said else max(1.0, _STRICT_BURST * rate.amount)
             rest = rate.amount - burst
@@ -93,11 +104,14 @@ class Rule:
         object.__setattr__(self, "largest", largest)
 
     def paced(self, factor: float) -> Rule:
-        """Return this rule at `factor` times its rate; what may go at once stays.
+        """Return this rule at `factor` times its rate; what may go at once stays. By the calendar it is all.
 
         Switches: never.
         """
         rule = replace(self)
+        if self.window is not None:
+            object.__setattr__(rule, "burst", self.burst * factor)
+            return rule
         object.__setattr__(rule, "interval", self.interval / factor)
         return rule
 
@@ -118,11 +132,16 @@ class Rule:
 
         Switches: never.
         """
+        if self.window is not None:
+            used, start, _ = self.window.of(tat)
+            return self.burst - (used - start) / self.interval
         return self.burst - max(0.0, tat - now) / self.interval
 
 
 class Rules:
     """Decide over several dimensions at once: all of a cost goes, or none of it.
+
+    Of windows by the calendar `CalendarRules` knows.
 
     Args:
         rules: One per window of each dimension, in the order states and costs are given in.
@@ -133,6 +152,7 @@ class Rules:
         rules: As given.
     """
 
+    calendars = False  # whether windows by the calendar are among them
     __slots__ = (
         "_bursts",
         "_free",
@@ -163,7 +183,14 @@ class Rules:
 
         Switches: never.
         """
-        return self if weight == 1.0 else Rules([rule.times(weight) for rule in self.rules])
+        return self if weight == 1.0 else self.like([rule.times(weight) for rule in self.rules])
+
+    def like(self, rules: Sequence[Rule]) -> Rules:
+        """Return rules of the same kind.
+
+        Switches: never.
+        """
+        return type(self)(rules)
 
     def start(self) -> Amounts:
         """Return the state of full budgets.
@@ -343,16 +370,20 @@ class Rules:
                 earliest = max(earliest, instant)
         return earliest
 
-    def after(self, tats: Amounts, ahead: Amounts) -> Amounts:
-        """Return the state once the costs `ahead` have gone from it.
+    def idle(self, tats: Amounts, now: float) -> bool:
+        """Tell whether all budgets are full, so that nothing is to be remembered.
+
+        Switches: never.
+        """
+        return max(tats, default=now) <= now
+
+    def behind(self, tats: Amounts, ahead: Amounts, start: float) -> Amounts:
+        """Return the state once the costs `ahead` have gone from it, none of them before `start`.
 
         Switches: never.
         """
         return tuple(
-            [
-                tat + cost * self._intervals[place]
-                for place, (tat, cost) in enumerate(zip(tats, ahead, strict=False))
-            ]
+            [max(tat, start) + ahead[place] * self._intervals[place] for place, tat in enumerate(tats)]
         )
 
     def _no_dimension(self, name: str) -> TypeError:

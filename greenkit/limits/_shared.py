@@ -6,6 +6,7 @@ The budget has its lock around every call, and the agent carries the requests.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,7 @@ class SharedStore(LocalStore):
     """
 
     __slots__ = (
+        "_alone",
         "_back",
         "_floors",
         "_gather",
@@ -114,6 +116,7 @@ class SharedStore(LocalStore):
         self._workers, self._horizon, self._gather = processes, HORIZON, 0.0
         self._processes = processes
         self._back = self._void = False
+        self._alone = self.tats  # what was used when the store was given up
         self._last = -math.inf
         self._begin()
 
@@ -142,7 +145,7 @@ class SharedStore(LocalStore):
             return False
         if self.mode == "shared":  # where slots are counted the store has to hear that none is held
             return not (self._reported and self.slots is not None)
-        return max(self.tats, default=now) <= now and now >= self.paused_until
+        return self.rules.idle(self.tats, now) and now >= self.paused_until
 
     @property
     def size(self) -> int | None:
@@ -343,17 +346,34 @@ class SharedStore(LocalStore):
         return self._request(held, tuple(items), now)
 
     def _request(self, held: int, items: tuple[Item, ...], now: float) -> Request:
+        deltas = tuple(map(sum, zip(self._news.deltas, self._went_alone(), strict=True)))
         news, self._news = self._news, News.none(len(self.rules.rules))
         intervals = tuple([rule.interval * MICRO for rule in self._base.rules])
         bursts = tuple([rule.burst for rule in self._base.rules])
         return Request(
             self._worker(), self._base.names, intervals, bursts, self._seen, self._floors,
-            news.deltas, news.left, news.shares,
+            deltas, news.left, news.shares,
             expected=self._told_time + (now - self._told_at) * MICRO if self._seen else -1.0,
             pause=news.pause * MICRO, resume=news.resume, cut=news.cut,
             asked=news.asked, probe=news.probe, passed=news.passed,
-            back=self._back, held=held, size=super().size or 0, items=items,
+            back=self._back, held=held, size=super().size or 0, items=items, spans=self._spans(now),
         )  # fmt: skip
+
+    def _spans(self, now: float) -> tuple[Amounts, ...]:
+        """Return the windows by the calendar for the store, whose clock decides which of them it is in."""
+        if not self._base.calendars:
+            return ()
+        spans: list[Amounts] = []
+        for rule in self._base.rules:
+            if rule.window is None:
+                spans.append((0.0,) * 4)
+                continue
+            # By the store's clock where it is known: this machine's may be days away from it.
+            known = self._told_time / MICRO + now - self._told_at if self._seen else None
+            span = rule.window.span if known is None else rule.window.span_at(known)
+            bounds = (span.before, span.start, span.end, span.after)
+            spans.append(tuple([bound * MICRO for bound in bounds]))
+        return tuple(spans)
 
     def answered(self, reply: Reply, now: float) -> list[Try]:
         """Take the store's answer in; return the tries it answers.
@@ -373,7 +393,12 @@ class SharedStore(LocalStore):
         self._lacks_slots = reply.full
         self._pace.factor = reply.factor
         self._follow_pace(now)
-        self.tats = tuple([now + (tat - reply.now) / MICRO for tat in reply.tats])
+        self.tats = tuple(
+            [
+                now + (tat - reply.now) / MICRO if rule.window is None else tat / MICRO
+                for tat, rule in zip(reply.tats, self._base.rules, strict=True)
+            ]
+        )
         paused = self._follow_pauses(reply, now)
         asked, tries, held = self._sent
         self._sent = ([], [], 0)
@@ -439,17 +464,43 @@ class SharedStore(LocalStore):
         self.half_open.answered(
             self.half_open.number, passed=False
         )  # whose probe it was nobody says any more
-        self.rules = Rules([self._share_of(place, rule) for place, rule in enumerate(self._base.rules)])
-        self.tats = tuple([now + rule.burst * rule.interval for rule in self.rules.rules])
-
-    def _share_of(self, place: int, rule: Rule) -> Rule:
         workers = max(self._workers, self._processes)
-        amount, burst = rule.rate.amount / workers, rule.rate.burst / workers
-        if rule.strict:
-            burst = min(max(burst, 1.0), amount / 2)
-        else:  # whatever was asked for so far can still be asked for
-            burst = min(rule.rate.burst, max(burst, self._largest[place], 1.0))
-        return Rule(rule.name, Rate(amount, rule.rate.period, burst), rule.strict)
+        before, self.rules = (
+            self.rules,
+            self._base.like(
+                [self._share_of(place, rule, workers) for place, rule in enumerate(self._base.rules)]
+            ),
+        )
+        tats = []
+        for place, rule in enumerate(self.rules.rules):
+            was = before.rules[place]
+            if rule.window is None:
+                tats.append(now + rule.burst * rule.interval)
+                continue
+            # Of a day, its share of what the store said is left of it.
+            used, start, _ = rule.window.of(self.tats[place])
+            tats.append(start + (used - start) / was.interval / workers * rule.interval)
+        self.tats = self._alone = tuple(tats)
+
+    def _share_of(self, place: int, rule: Rule, workers: int) -> Rule:
+        rate = rule.rate
+        amount, burst = rate.amount / workers, rule.burst / workers
+        if rule.window is not None:
+            return replace(rule, rate=replace(rate, amount=amount, burst=math.nan))
+        # Whatever was asked for so far can still be asked for.
+        burst = max(burst, self._largest[place], 1.0)
+        burst = min(burst, amount / 2) if rule.strict else min(rate.burst, burst)
+        return Rule(rule.name, Rate(amount, rate.period, burst), rule.strict)
+
+    def _went_alone(self) -> Amounts:
+        """Return what went of each window by the calendar while the store was away, which it has to hear."""
+        units = [0.0] * len(self.rules.rules)
+        if self.mode == "local":
+            for place, rule in enumerate(self.rules.rules):
+                if rule.window is not None:
+                    used, start, _ = rule.window.of(self.tats[place])
+                    units[place] = (used - max(start, self._alone[place])) / rule.interval
+        return tuple(units)
 
     def _give_back(self, now: float) -> None:
         """Refund what is in hand."""

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 from greenkit.limits._half_open import HalfOpen
 from greenkit.limits._pace import Crowd, Pace
-from greenkit.limits._rules import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from greenkit.limits._rules import Amounts
+    from greenkit.limits._rules import Amounts, Rules
 
 __all__ = ["LocalStore"]
 
 # The shortest answer to "how long", so that a refusal is never taken for a grant.
 _AT_ONCE = 1e-9
+# How often one who waits for a window by the calendar looks at the clock.
+_LOOK_AGAIN = 60.0
 
 
 class LocalStore:
@@ -148,6 +149,9 @@ class LocalStore:
         """
         if self.full:
             return math.inf
+        # The clock on the wall may be set while it waits for the next day: it looks again now and then.
+        if self.rules.calendars and not self.half_open.out:
+            return min(self.instant(costs), self.rules.rules[0].clock.now() + _LOOK_AGAIN)
         return max(self.instant(costs), self.half_open.until if self.half_open.out else -math.inf)
 
     def pause(self, seconds: float, now: float, *, asked: bool) -> None:
@@ -199,8 +203,7 @@ class LocalStore:
         Switches: never.
         """
         start = max(now, self.paused_until)
-        tats = tuple([max(tat, start) for tat in self.tats])
-        return max(start, self.rules.earliest(self.rules.after(tats, ahead), costs)) - now
+        return max(start, self.rules.earliest(self.rules.behind(self.tats, ahead, start), costs)) - now
 
     def wait(self, costs: Amounts, now: float) -> float:
         """Return the seconds the head still has to wait at the least, as far as is known.
@@ -296,6 +299,8 @@ class LocalStore:
         """Make the rules those of the pace; the state keeps its units."""
         rules = self._base
         if self._pace.slower:
-            rules = Rules([one.paced(self._pace.of(one.name)) for one in rules.rules])
+            # A pace is for rates; what is left of a day is not less because the server was busy.
+            shares = [self._pace.of(one.name, by_calendar=one.window is not None) for one in rules.rules]
+            rules = rules.like([one.paced(share) for one, share in zip(rules.rules, shares, strict=True)])
         self.tats = rules.taken_over(self.tats, self.rules, now)
         self.rules = rules

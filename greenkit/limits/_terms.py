@@ -34,6 +34,7 @@ class Terms:
         counts_slots: A permit takes a slot, and gives it back.
 
     Attributes:
+        by_calendar: Windows by the calendar are among the limits.
         learns: An estimate was made, which `settle()` teaches.
         tally: What happened.
         rules: As configured.
@@ -43,6 +44,7 @@ class Terms:
     """
 
     __slots__ = (
+        "by_calendar",
         "clock",
         "counts_slots",
         "free",
@@ -78,7 +80,7 @@ class Terms:
         self.retries = retries
         self.shadow = shadow
         self.counts_slots = counts_slots
-        self.learns = False
+        self.learns = self.by_calendar = False
         self.tally = Tally()
 
     def under(self, rules: Rules) -> Terms:
@@ -96,6 +98,7 @@ class Terms:
         Switches: never.
         """
         self.rules = rules
+        self.by_calendar = rules.calendars
         self.free = rules.price({})
         self.price = _softly(rules.price) if self.shadow else rules.price
         # An int, as costs in tokens are: comparing one with a float takes three times as long.

@@ -8,10 +8,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
+from greenkit._clock import MONOTONIC
 from greenkit.errors import ConfigError
+from greenkit.limits._calendar_rules import CalendarRules
 from greenkit.limits._parse import Rate, parse_rate
 from greenkit.limits._rules import Rule, Rules
+
+if TYPE_CHECKING:
+    from greenkit._clock import Clock
 
 __all__ = ["Windows", "rules_of", "windows"]
 
@@ -73,15 +79,15 @@ def windows(name: str, given: Windows) -> tuple[Rate, ...]:
     if not rates:
         msg = f'{name}=[] limits nothing; give at least one window, such as ["500/min", "10_000/day"]'
         raise ConfigError(msg)
-    rates.sort(key=lambda rate: rate.period)
+    rates.sort(key=lambda rate: (rate.period, rate.calendar is not None))
     for one, other in pairwise(rates):
-        if one.period == other.period:
+        if (one.period, one.calendar) == (other.period, other.calendar):
             msg = f"{name} has two windows of the same period, {one} and {other}; keep the one that is meant"
             raise ConfigError(msg)
     return tuple(rates)
 
 
-def rules_of(rates: Mapping[str, Sequence[Rate]], *, strict: bool) -> Rules:
+def rules_of(rates: Mapping[str, Sequence[Rate]], *, strict: bool, clock: Clock = MONOTONIC) -> Rules:
     """Return the rules for the windows of all dimensions.
 
     The shortest window has the name of its dimension, so that in a shared record a release with one window
@@ -94,9 +100,16 @@ def rules_of(rates: Mapping[str, Sequence[Rate]], *, strict: bool) -> Rules:
     """
     rules = []
     for name, several in rates.items():
-        for place, rate in enumerate(several):
-            rules.append(_rule(name if not place else f"{name}@{rate.period:g}", rate, strict=strict))
-    return Rules(rules)
+        plain = next((rate for rate in several if rate.calendar is None), None)
+        for rate in several:
+            window = f"{rate.calendar.unit} {rate.calendar}" if rate.calendar else f"{rate.period:g}"
+            rule = Rule(name if rate is plain else f"{name}@{window}", rate, strict, clock)
+            if name == "requests" and rule.largest < 1:
+                msg = f"requests {rate} has a burst of {rule.burst:g}, and each request costs 1: never"
+                raise ConfigError(msg)
+            rules.append(rule)
+    by_calendar = any(rule.window is not None for rule in rules)
+    return CalendarRules(rules) if by_calendar else Rules(rules)
 
 
 def _rate(name: str, given: object) -> Rate:
@@ -106,11 +119,3 @@ def _rate(name: str, given: object) -> Rate:
         return parse_rate(given)
     msg = f'{name} must be a limit such as "500/min", or a list of them, not {given!r}'
     raise TypeError(msg)
-
-
-def _rule(name: str, rate: Rate, *, strict: bool) -> Rule:
-    rule = Rule(name, rate, strict)
-    if rule.dimension == "requests" and rule.largest < 1:
-        msg = f"requests has a burst of {rule.burst:g}, and each request costs 1: none could ever pass"
-        raise ConfigError(msg)
-    return rule

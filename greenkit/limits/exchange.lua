@@ -51,21 +51,44 @@ local empty = back == 1 and now - (record['back'] or 0) > BACK * MICRO
 if back == 1 then write('back', now) end
 
 local tats, intervals, bursts, longest = {}, {}, {}, 0
+local starts, ends, tops = {}, {}, {} -- of windows by the calendar, by the clock as it is
 for dim = 1, dims do
-  local base, name = 11 + (dim - 1) * 6, ARGV[3 + dim]
+  local base, name = 11 + (dim - 1) * 10, ARGV[3 + dim]
   local interval, burst, floor = arg(base + 1), arg(base + 2), arg(base + 3)
   local delta, left, share = arg(base + 4), arg(base + 5), arg(base + 6)
   if share >= 0 then write('c:' .. name, share) end
-  interval = interval / (factor * math.min(1, math.max(SLOWEST, record['c:' .. name] or 1)))
-  local tat, was = record['t:' .. name] or now, record['i:' .. name] or interval
-  if tat > now and was > 0 then tat = now + (tat - now) * interval / was end
-  if lost then tat = math.max(tat, floor) end
-  if empty then tat = math.max(tat, now + burst * interval) end
-  if delta > 0 then tat = math.max(tat, now) end
-  if delta ~= 0 then tat = tat + delta * interval end
-  if left >= 0 then tat = math.max(tat, now + (burst - left) * interval) end
-  tats[dim], intervals[dim], bursts[dim] = tat, interval, burst
-  longest = math.max(longest, burst * arg(base + 1))
+  share = math.min(1, math.max(SLOWEST, record['c:' .. name] or 1))
+  if arg(base + 10) ~= 0 then
+    local bounds = { arg(base + 7), arg(base + 8), arg(base + 9), arg(base + 10) }
+    local now_in = clock < bounds[2] and 1 or (clock >= bounds[3] and 3 or 2)
+    local counted, used = record['t:' .. name] or 0, record['u:' .. name] or 0
+    local same = counted == bounds[now_in + 1]
+    if counted > bounds[now_in + 1] then
+      for later = now_in + 1, 3 do
+        if counted == bounds[later + 1] then now_in, same = later, true end
+      end
+    end
+    if not same then used = 0 end
+    local start, ending = bounds[now_in], bounds[now_in + 1]
+    local tat = start + used * interval
+    if lost and start <= floor and floor < ending then tat = math.max(tat, floor) end
+    tat = math.max(start, tat + delta * interval)
+    if left >= 0 then tat = math.max(tat, start + (burst - left) * interval) end
+    tats[dim], intervals[dim], bursts[dim] = tat, interval, burst
+    starts[dim], ends[dim] = start, ending
+    tops[dim] = start + burst * share * interval * (1 + 1e-9)
+  else
+    interval = interval / (factor * share)
+    local tat, was = record['t:' .. name] or now, record['i:' .. name] or interval
+    if tat > now and was > 0 then tat = now + (tat - now) * interval / was end
+    if lost then tat = math.max(tat, floor) end
+    if empty then tat = math.max(tat, now + burst * interval) end
+    if delta > 0 then tat = math.max(tat, now) end
+    if delta ~= 0 then tat = tat + delta * interval end
+    if left >= 0 then tat = math.max(tat, now + (burst - left) * interval) end
+    tats[dim], intervals[dim], bursts[dim] = tat, interval, burst
+    longest = math.max(longest, burst * arg(base + 1))
+  end
 end
 
 local paused = record['pause'] or 0
@@ -106,16 +129,25 @@ local horizon, usual = HORIZON * MICRO, record['s']
 if size == 0 then horizon = math.min(LONGEST * MICRO, math.max(horizon, AT_ONCE * workers * math.max(0, usual or 0))) end
 
 local offsets, full = {}, false
-local place, last = 11 + dims * 6, #ARGV - 3 - dims
+local place, last = 11 + dims * 10, #ARGV - 3 - dims
 while place + dims < last do
-  local ahead, at = arg(place + 1), math.max(now, paused)
+  local ahead, at, closed = arg(place + 1), math.max(now, paused), false
   for dim = 1, dims do
     local cost = arg(place + 1 + dim)
-    if cost ~= 0 then at = math.max(at, tats[dim] - math.max(0, bursts[dim] - cost) * intervals[dim]) end
+    if cost ~= 0 and not ends[dim] then at = math.max(at, tats[dim] - math.max(0, bursts[dim] - cost) * intervals[dim]) end
+  end
+  for dim = 1, dims do
+    local cost = arg(place + 1 + dim)
+    if ends[dim] and cost ~= 0 then
+      local rest = math.max(ends[dim] - clock, 1)
+      if tats[dim] + cost * intervals[dim] > tops[dim] or at - now >= rest then
+        at, closed = math.max(at, now + rest), true
+      end
+    end
   end
   full = size > 0 and held + others >= size
-  local missing = full or (half ~= 0 and out ~= 0)
-  if missing then at = math.max(at, now + SLOT_RETRY * MICRO) end
+  local missing = closed or full or (half ~= 0 and out ~= 0)
+  if missing and not closed then at = math.max(at, now + SLOT_RETRY * MICRO) end
   if not missing and at - now <= ahead * horizon + 0.001 then
     offsets[#offsets + 1] = text(at - now)
     held = held + 1
@@ -126,7 +158,9 @@ while place + dims < last do
     local takes = 0
     for dim = 1, dims do
       local cost = arg(place + 1 + dim)
-      if cost ~= 0 then
+      if cost ~= 0 and ends[dim] then
+        tats[dim] = tats[dim] + cost * intervals[dim]
+      elseif cost ~= 0 then
         tats[dim] = math.max(tats[dim], at) + cost * intervals[dim]
         takes = math.max(takes, cost * intervals[dim])
       end
@@ -148,8 +182,13 @@ write('probe', until_)
 write('out', out)
 local reply = { text(record['n']), text(now), text(math.max(0, paused - now)), text(factor), tostring(workers), text(horizon), full and '1' or '0', text(half), half ~= 0 and out ~= 0 and '1' or '0' }
 for dim = 1, dims do
-  write('t:' .. ARGV[3 + dim], tats[dim])
-  write('i:' .. ARGV[3 + dim], intervals[dim])
+  if ends[dim] then
+    write('t:' .. ARGV[3 + dim], ends[dim])
+    write('u:' .. ARGV[3 + dim], (tats[dim] - starts[dim]) / intervals[dim])
+  else
+    write('t:' .. ARGV[3 + dim], tats[dim])
+    write('i:' .. ARGV[3 + dim], intervals[dim])
+  end
   reply[#reply + 1] = text(tats[dim])
 end
 for name, number in pairs(record) do

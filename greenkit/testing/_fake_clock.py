@@ -15,12 +15,14 @@ class FakeClock:
 
     Args:
         start: First reading, in seconds. Not zero: code that takes 0.0 for "never" should be found out.
+        wall: What a clock on the wall shows then, in seconds since 1970; it goes along, and `step()` sets it.
     """
 
-    __slots__ = ("_now",)
+    __slots__ = ("_ahead", "_now")
 
-    def __init__(self, start: float = 1_000.0) -> None:
+    def __init__(self, start: float = 1_000.0, *, wall: float = 1_767_225_600.0) -> None:
         self._now = float(start)
+        self._ahead = wall - self._now
 
     def __repr__(self) -> str:
         return f"<FakeClock {self._now:g}>"
@@ -31,6 +33,20 @@ class FakeClock:
         Switches: never
         """
         return self._now
+
+    def wall(self) -> float:
+        """Return the reading of the clock on the wall, in seconds since 1970.
+
+        Switches: never
+        """
+        return self._now + self._ahead
+
+    def step(self, seconds: float) -> None:
+        """Set the clock on the wall forward or, when negative, back; no time passes.
+
+        Switches: never
+        """
+        self._ahead += seconds
 
     def advance(self, seconds: float) -> float:
         """Move forward and return the new reading.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 import redis
 
+from greenkit.limits._calendar import EPOCH
 from greenkit.limits._protocol import Item, Request, exchange
 from greenkit.limits._redis import RedisWire
 
@@ -19,7 +21,18 @@ def client(greenkit_valkey):
         yield client
 
 
-def draw(rng, dims, seen, floors, half_open):
+# Windows by the calendar that end while the test runs: microseconds.
+_WINDOW = 30_000.0
+
+
+def spans(by_calendar):
+    """Return the windows around now, of which an asker's clock may be one off."""
+    end = (time.time() - EPOCH) * MICRO // _WINDOW * _WINDOW + _WINDOW
+    around = tuple(end + _WINDOW * number for number in (-2, -1, 0, 1))
+    return tuple(around if one else (0.0,) * 4 for one in by_calendar)
+
+
+def draw(rng, dims, seen, floors, half_open, by_calendar=()):
     """Return a request of any kind."""
     bursts = tuple(rng.choice([1.0, 5.0, 100.0]) for _ in range(dims))
 
@@ -53,17 +66,18 @@ def draw(rng, dims, seen, floors, half_open):
         held=rng.randrange(4),
         size=rng.choice([0, 3, 8]),
         items=items,
+        spans=spans(by_calendar),
     )
 
 
-def compare(client, record, *, seed, dims, arithmetic=exchange):
+def compare(client, record, *, seed, dims, arithmetic=exchange, by_calendar=()):
     """Send 60 requests; return how often each kind of answer was seen."""
     rng = random.Random(seed)
     wire = RedisWire(client, own=False)
     mirror, seen, floors, half_open = {}, 0, (0.0,) * dims, 0
     kinds = {"booked": 0, "ahead": 0, "refused": 0, "full": 0, "slower": 0, "half open": 0, "blocked": 0}
     for _ in range(60):
-        request = draw(rng, dims, seen, floors, half_open)
+        request = draw(rng, dims, seen, floors, half_open, by_calendar)
         if rng.random() < 0.05:
             client.script_flush()
         (reply,) = wire.ask([(record, request)])
@@ -94,6 +108,33 @@ def test_the_script_says_what_the_arithmetic_says(client):
         kinds = compare(client, f"protocol-{seed}", seed=seed, dims=1 + seed % 3)
         total = {kind: total.get(kind, 0) + many for kind, many in kinds.items()}
     assert min(total.values()) > 20, total
+
+
+def test_the_script_says_the_same_of_windows_by_the_calendar(client):
+    """Alone and beside rates: used up, there again at the boundary, forgotten, settled, limited."""
+    total = {}
+    for seed in range(25):
+        kinds = compare(
+            client,
+            f"protocol-calendar-{seed}",
+            seed=seed,
+            dims=3,
+            by_calendar=(seed % 2, True, seed % 3 == 0),
+        )
+        total = {kind: total.get(kind, 0) + many for kind, many in kinds.items()}
+    assert min(total.values()) > 10, total
+
+
+def test_a_record_of_a_day_lives_until_it_is_over(client):
+    """However little of it was used, and however long nobody asks."""
+    wire = RedisWire(client, own=False)
+    nothing, now = (0.0,), (time.time() - EPOCH) * MICRO
+    day = tuple(now + hours * 3600 * MICRO for hours in (-30, -6, 18, 42))
+    request = Request(
+        "a", ("requests@day",), (MICRO,), (50.0,), 0, nothing, nothing, (-1.0,), (-1.0,), spans=(day,)
+    )
+    wire.ask([("protocol-day", request)])
+    assert client.pttl("greenkit:limit:{protocol-day}") > 18 * 3600 * 1000
 
 
 def test_the_comparison_sees_a_difference(client):

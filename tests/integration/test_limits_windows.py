@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+import textwrap
+from datetime import datetime, timedelta, timezone
 
 import gevent
 import pytest
@@ -122,3 +126,82 @@ def test_a_release_with_one_window_shares_it_with_one_with_several(limiter):
     assert granted(old, 9) == 4
     assert not new.try_permit()
     assert not old.try_permit()
+
+
+# -- windows by the calendar -----------------------------------------------------------------------------
+
+
+def tomorrow(amount):
+    """Return a limit whose window ends in some twelve hours, wherever the test runs."""
+    half_a_day_ago = datetime.now(timezone.utc) - timedelta(hours=12)
+    return f"{amount}/day from {half_a_day_ago:%H:%M} UTC"
+
+
+def test_all_of_a_day_goes_at_once_and_never_more(limiter):
+    """The refusal says until when."""
+    limit = limiter(requests=tomorrow(30))
+    assert granted(limit, 50) == 30
+    refusal = limit.try_permit()
+    assert refusal.window.startswith("requests 30/day from")
+    assert refusal.retry_after == pytest.approx(43_200, abs=120)
+    with pytest.raises(LimitTimeout, match="requests 30/day from"):
+        limit.permit(timeout=1.0).__enter__()
+
+
+def test_a_crowd_waits_for_no_more_than_the_day_has(limiter):
+    """Sixty in line, of whom thirty go, beside a rate; the others are told how long it is."""
+    limit = limiter(requests=["1000/s burst 100", tomorrow(30)])
+    passed, late = [], []
+
+    def one():
+        try:
+            with limit.permit(timeout=2.0):
+                passed.append(1)
+        except LimitTimeout as error:
+            late.append(error.retry_after)
+
+    gevent.joinall([gevent.spawn(one) for _ in range(60)], raise_error=True)
+    assert (len(passed), len(late)) == (30, 30)
+    assert min(late) > 40_000
+
+
+def test_what_a_day_has_is_settled_and_refunded(limiter):
+    """A debt and a refund within it, for keys as well."""
+    limit = limiter(tokens=tomorrow(1000))
+    for one in (limit, limit.key("x")):
+        with one.permit(tokens=600) as permit:
+            permit.settle(tokens=850)
+        with one.permit(tokens=100) as permit:
+            permit.settle(tokens=50)
+        with gevent.Timeout(10):
+            while not one.try_permit(tokens=100):
+                gevent.sleep(0.02)
+        assert not one.try_permit(tokens=1)
+
+
+@pytest.mark.parametrize("share", ["valkey", "postgres"], indirect=True)
+def test_processes_share_a_day(limiter, share):
+    """Five at once, each with its own connection: together they get what there is."""
+    name = f"windows-day-{next(_numbers)}"
+    program = textwrap.dedent(
+        """
+        import sys
+        from greenkit.limits import Limiter
+        limit = Limiter(sys.argv[1], requests=["1000/s burst 1000", sys.argv[3]], share=sys.argv[2])
+        print(sum(bool(limit.try_permit()) for _ in range(200)))
+        """
+    )
+    command = [sys.executable, "-c", program, name, share, tomorrow(300)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(5)]
+    assert sum(int(process.communicate(timeout=60)[0]) for process in running) == 300
+
+
+@pytest.mark.parametrize("share", ["valkey", "postgres"], indirect=True)
+def test_a_release_without_the_day_shares_the_rate(limiter):
+    """A rolling deploy adds a day: the old one goes on, and does not charge it."""
+    name = f"windows-day-rolling-{next(_numbers)}"
+    old = limiter(name, requests="1/h burst 50")
+    new = limiter(name, requests=["1/h burst 50", tomorrow(10)])
+    assert granted(old, 20) == 20
+    assert granted(new, 20) == 10
+    assert granted(old, 50) == 20
