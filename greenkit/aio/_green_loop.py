@@ -12,6 +12,7 @@ import os
 import selectors
 import subprocess
 import time
+from collections import deque
 from threading import get_native_id
 from typing import TYPE_CHECKING, Any, cast
 
@@ -56,6 +57,7 @@ class GreenSelector(selectors._BaseSelectorImpl):
         self._woken_from_afar = False
         self._far: Any = None
         self._yielded = _monotonic()
+        self.loop: Any = None  # the GreenLoop that waits here
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         """Register as `selectors.BaseSelector` does. Switches: never."""
@@ -111,16 +113,21 @@ class GreenSelector(selectors._BaseSelectorImpl):
     def close(self) -> None:
         """Give the watchers back; descriptors stay open. Switches: never."""
         self._unbind()
+        self.loop = None
         super().close()
 
     def _wait(self, timeout: float | None) -> None:
         # Only while it waits: a started watcher keeps the hub's loop alive, also for a loop nobody runs.
         self._far.start(self._ready.set)
+        loop = self.loop
+        plain, loop._ready = loop._ready, _WakingQueue(self)
         try:
             if not self._woken_from_afar:
                 self._ready.wait(timeout)
         finally:
             self._far.stop()
+            plain.extend(loop._ready)
+            loop._ready = plain
         # Timers of many loops may end in one pass of the hub. Those behind the first go to the end of the
         # queue, so that other greenlets run between them.
         if abs(time.time() - self._hub.loop.now()) > _BUSY_HUB:
@@ -174,6 +181,22 @@ class GreenSelector(selectors._BaseSelectorImpl):
         self._far = self._hub = None
 
 
+class _WakingQueue(deque[Any]):
+    """A loop's queue of callbacks while the loop waits: what is put in ends the wait.
+
+    Other greenlets of the thread may set a future or put into a queue of this loop, as Channels' in-memory
+    layer does: asyncio calls `call_soon()` then, which takes the loop to be awake because its thread is.
+    """
+
+    def __init__(self, selector: GreenSelector) -> None:
+        super().__init__()
+        self._selector = selector
+
+    def append(self, handle: Any) -> None:
+        super().append(handle)
+        self._selector.wake()
+
+
 class GreenLoop(asyncio.SelectorEventLoop):
     """Run asyncio in a greenlet: other greenlets, and other loops in them, go on while it waits."""
 
@@ -181,7 +204,9 @@ class GreenLoop(asyncio.SelectorEventLoop):
     _csock: Any = None
 
     def __init__(self) -> None:
-        super().__init__(cast("selectors.BaseSelector", GreenSelector()))
+        selector = GreenSelector()
+        super().__init__(cast("selectors.BaseSelector", selector))
+        selector.loop = self
 
     def close(self) -> None:
         """Close the loop, after the functions in `at_close` had their look at it."""

@@ -174,18 +174,15 @@ async def close(layer):
     await (layer.close_pools() if isinstance(layer, RedisChannelLayer) else layer.flush())
 
 
-def with_layer(name, layer, bridges=True):
+def with_layer(name, layer):
     numbers = iter(range(1000))
 
     def message():
         return {"type": "said", "n": next(numbers)}
 
     taker = listening(layer, 90)
-    if bridges:
-        all_of(40, lambda: async_to_sync(layer.group_send)("crowd", message()))
-        all_of(20, lambda: asyncio.run(layer.group_send("crowd", message())))
-    else:
-        all_of(60, lambda: aio.run(layer.group_send("crowd", message())))
+    all_of(40, lambda: async_to_sync(layer.group_send)("crowd", message()))
+    all_of(20, lambda: asyncio.run(layer.group_send("crowd", message())))
     aio.gather(*(layer.group_send("crowd", message()) for _ in range(30)))
     seen[f"{name}, group_send"] = taker.get() == list(range(90))
     landed = kill_at_random(60, lambda: async_to_sync(layer.group_send)("other", message()), 0.02)
@@ -198,7 +195,7 @@ def with_layer(name, layer, bridges=True):
 
 with_aiohttp()
 with_asyncpg()
-with_layer("in memory", InMemoryChannelLayer(capacity=1000), bridges=False)
+with_layer("in memory", InMemoryChannelLayer(capacity=1000))
 with_layer("redis", RedisChannelLayer(hosts=[REDIS], capacity=1000))
 with_layer("redis pubsub", RedisPubSubChannelLayer(hosts=[REDIS]))
 with redis.Redis.from_url(REDIS) as client:  # what each send opened went with its loop

@@ -111,13 +111,14 @@ async def mixed(request):
     return JsonResponse(await work("mixed"))
 
 
-async def streamed(request):
-    async def numbers():
-        for number in range(5):
-            await asyncio.sleep(0.01)
-            yield f"{number}\n"
+async def numbers():
+    for number in range(5):
+        await asyncio.sleep(0.01)
+        yield f"{number}\n"
 
-    return StreamingHttpResponse([part async for part in numbers()])
+
+def streamed(request):
+    return StreamingHttpResponse(aio.iterate(numbers()))
 
 
 def through_the_client(request):

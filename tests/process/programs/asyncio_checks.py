@@ -332,6 +332,33 @@ def loops_are_woken_from_greenlets_and_native_threads():
 
 
 @check
+def a_future_set_by_another_greenlet_wakes_its_loop():
+    """Channels' in-memory layer puts into the queue of a loop that waits; so does a plain set_result()."""
+
+    async def wait_for(made):
+        made.append(asyncio.get_running_loop().create_future())
+        return await made[0]
+
+    async def take(queue):
+        return await queue.get()
+
+    async def put(queue):
+        queue.put_nowait("from another loop")
+
+    for run in (asyncio.run, aio.run):
+        made = []
+        job = gevent.spawn(run, wait_for(made))
+        gevent.sleep(0.01)
+        made[0].set_result("set")
+        assert job.get(timeout=5) == "set"
+        queue = asyncio.Queue()
+        job = gevent.spawn(run, take(queue))
+        gevent.sleep(0.01)
+        asyncio.run(put(queue))
+        assert job.get(timeout=5) == "from another loop"
+
+
+@check
 def a_native_thread_has_a_loop_of_its_own():
     def native():
         loop = asyncio.new_event_loop()
