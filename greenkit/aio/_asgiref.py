@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import gevent
+from gevent.event import Event
 
 from greenkit.aio._green_loop import GreenLoop, at_close
-from greenkit.aio._work_items import GreenWorker
+from greenkit.aio._work_items import GreenWorker, interrupted_after
 from greenkit.wait import hub_here
 
 if TYPE_CHECKING:
@@ -99,8 +100,10 @@ def _main_wrap(bridge: Any) -> Any:
         for place in (call_result, executor):
             if place is not None:
                 place.greenkit_task = task
-                if getattr(place, "greenkit_killed", False) and task is not None:
-                    task.cancel()  # the caller was killed before its coroutine began
+                if getattr(place, "greenkit_killed", False):
+                    rest[-1].close()  # the caller was killed before its coroutine began: it never does
+                    call_result.cancel()
+                    raise asyncio.CancelledError
         await plain(self, call_result, *rest)
 
     return main_wrap
@@ -125,15 +128,29 @@ def _run_until_future(executor_class: Any) -> Any:
 def _cancel_and_join(executor: Any, future: Any, plain: Any) -> None:
     executor.greenkit_killed = future.greenkit_killed = True
     task = getattr(future, "greenkit_task", None) or getattr(executor, "greenkit_task", None)
-    if task is not None:
-        task.get_loop().call_soon_threadsafe(task.cancel)
-    executor._broken = False  # the coroutine's `finally` may still need sync code run here
-    with gevent.Timeout(GRACE, False):
+    with interrupted_after(GRACE):
+        if task is not None:
+            _cancel(task, executor)
+        executor._broken = False  # the coroutine's `finally` may still need sync code run here
         plain(executor, future)
     if not future.done():
         _log.warning(
             "a coroutine under async_to_sync did not end within %g s of being cancelled: %r", GRACE, task
         )
+
+
+def _cancel(task: asyncio.Task[Any], executor: Any) -> None:
+    """Cancel `task` in its loop, and what it sent to `executor` before: it must not begin now."""
+    delivered = Event()
+
+    def cancel() -> None:
+        task.cancel()
+        for item in list(getattr(executor, "_work_items", ())):
+            item.future.cancel()
+        delivered.set()
+
+    task.get_loop().call_soon_threadsafe(cancel)
+    delivered.wait()
 
 
 def _one_worker(stock: Any) -> Any:

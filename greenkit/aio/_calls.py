@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from greenkit.aio._portal import LoopStatistics, portal, portal_if_started
@@ -77,7 +78,10 @@ def gather(
     if limit is not None and limit < 1:
         _close_all(awaitables)
         raise ValueError(f"limit is {limit}; it must be 1 or more, or None for all at once")
-    return run(_gather(awaitables, limit, return_exceptions=return_exceptions), timeout=timeout)
+    try:
+        return run(_gather(awaitables, limit, return_exceptions=return_exceptions), timeout=timeout)
+    finally:
+        _close_all(awaitables)  # also when `_gather()` itself never began
 
 
 async def _gather(
@@ -98,15 +102,12 @@ async def _gather(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
-    finally:
-        _close_all(awaitables)
 
 
 def _close_all(awaitables: tuple[Awaitable[Any], ...]) -> None:
     for awaitable in awaitables:
-        close = getattr(awaitable, "close", None)
-        if close is not None and asyncio.iscoroutine(awaitable):
-            close()  # those that never began would warn; closing one that ended does nothing
+        if inspect.iscoroutine(awaitable) and inspect.getcoroutinestate(awaitable) == inspect.CORO_CREATED:
+            awaitable.close()  # or Python warns that it was never awaited
 
 
 def iterate(source: AsyncIterator[T], *, timeout: float | None = None, grace: float = GRACE) -> Iterator[T]:

@@ -27,7 +27,7 @@ from gevent.monkey import is_module_patched
 from greenkit import facts
 from greenkit.aio._green_loop import GreenLoop
 from greenkit.aio._watchers import task_watchers
-from greenkit.aio._work_items import run_item
+from greenkit.aio._work_items import interrupted_after, run_item
 from greenkit.boot import isolate_loops
 from greenkit.errors import GreenkitError, WaitTimeout
 from greenkit.wait import Deadline, Mailbox, hub_here
@@ -63,13 +63,16 @@ class LoopStatistics:
 class _Caller(Executor):
     """The greenlet or thread that waits; meanwhile it runs what asgiref sends back to it."""
 
-    __slots__ = ("_hub", "_items", "_signal", "done", "sensitive")
+    __slots__ = ("_hub", "_items", "_signal", "done", "held", "sensitive")
 
     def __init__(self) -> None:
         self._hub = get_hub() if is_module_patched("threading") else hub_here()
         self._items: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._signal: Any = Event() if self._hub is not None else threading.Event()
         self.done = False
+        self.held = (
+            False  # nothing is run: what was sent belongs to a coroutine that is about to be cancelled
+        )
         self.sensitive: Any = None
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -84,6 +87,13 @@ class _Caller(Executor):
 
     def finish(self) -> None:
         self.done = True
+        self.notify()
+
+    def forget(self) -> None:
+        """Cancel what was sent here and has not begun, and run again what comes after."""
+        while self._items:
+            self._items.popleft()[0].cancel()
+        self.held = False
         self.notify()
 
     def notify(self) -> None:
@@ -109,12 +119,19 @@ class _Caller(Executor):
     def _wait(self, deadline: Deadline) -> bool:
         while True:
             self._signal.clear()
-            while self._items:
-                run_item(*self._items.popleft())
+            while self._items and not self.held:
+                self._run(*self._items.popleft(), deadline)
             if self.done:
                 return True
             if not self._signal.wait(deadline.timeout()) and not self.done and deadline.expired:
                 return False
+
+    def _run(self, future: Future[Any], call: Callable[[], Any], deadline: Deadline) -> None:
+        with interrupted_after(deadline.timeout() if self._hub is not None else None):
+            run_item(future, call)
+        killed = None if future.cancelled() else future.exception()
+        if isinstance(killed, gevent.GreenletExit):
+            raise killed  # it was meant for this greenlet, not for the coroutine alone
 
 
 class Portal:
@@ -212,8 +229,15 @@ class Portal:
     def _cancel(self, task: list[asyncio.Task[T]], caller: _Caller, grace: float) -> None:
         """Cancel a coroutine whose caller leaves, and wait for its end: its `finally` may await."""
         self._cancelled += 1
+
+        def cancel() -> None:
+            task[0].cancel()
+            caller.forget()
+
         if task:
-            self.loop.call_soon_threadsafe(task[0].cancel)
+            # Sync code that it sent before its end was known must not begin now: it could wait for ever.
+            caller.held = True
+            self.loop.call_soon_threadsafe(cancel)
         if not caller.wait(Deadline.after(grace)):
             self._abandoned += 1
             _log.warning(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event
+from gevent.hub import get_hub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["GreenWorker", "run_item"]
+__all__ = ["GreenWorker", "interrupted_after", "run_item"]
 
 
 class GreenWorker(Executor):
@@ -67,3 +69,26 @@ def run_item(future: Future[Any], call: Callable[[], Any]) -> None:
         future.set_exception(error)
     else:
         future.set_result(result)
+
+
+@contextmanager
+def interrupted_after(seconds: float | None) -> Iterator[None]:
+    """Interrupt what this greenlet does in the block after `seconds`, and again each second; None never does.
+
+    A plain `gevent.Timeout` strikes once, and a work item keeps it as its outcome: the next would wait on.
+
+    Switches: never; what runs in the block may.
+    """
+    if seconds is None:
+        yield
+        return
+    mine = gevent.Timeout()  # a bare exception: never started
+    timer = get_hub().loop.timer(max(seconds, 0.0), 1.0)
+    timer.start(gevent.getcurrent().throw, mine)
+    try:
+        yield
+    except gevent.Timeout as timeout:
+        if timeout is not mine:
+            raise
+    finally:
+        timer.close()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from greenkit.testing import run_clean
+
 PROGRAM = Path(__file__).parent / "programs" / "asyncio_checks.py"
 CHECKS = [
     node.name
@@ -45,3 +47,14 @@ def test_asyncio_holds_when_it_was_imported_before_the_patch(name):
     """A library that imported asyncio and ssl first takes nothing away."""
     done = run("early", name)
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr[-4000:]
+
+
+def test_a_thousand_kills_and_timeouts_leave_nothing_behind():
+    """Of sync and async calls ended at random points: no task, socket, thread, greenlet or descriptor."""
+    done = run_clean([str(PROGRAM.with_name("aio_kills.py"))], timeout=100)
+    assert done.returncode == 0, str(done)
+    ended, left = done.json["ended"], done.json["left"]
+    assert sum(ended.values()) > 1000, ended
+    assert min(ended.values()) > 20, ended
+    assert left == dict.fromkeys(left, 0) | {"greenlets": 1}, left  # the loop's own
+    assert done.stderr == "", done.stderr

@@ -19,7 +19,6 @@ import contextvars
 import gc
 import os
 import signal
-import socket
 import threading
 import time
 import traceback
@@ -523,57 +522,6 @@ def a_coroutine_out_of_time_is_cancelled_and_said():
     else:
         raise AssertionError("no timeout")
     assert aio.statistics().tasks == 0
-
-
-@check
-def a_thousand_kills_leave_nothing_behind():
-    import random
-
-    rng = random.Random(7)
-    server = socket.create_server(("127.0.0.1", 0))
-    address = server.getsockname()
-
-    def accept():
-        while True:
-            gevent.spawn(serve, server.accept()[0])
-
-    def serve(connection):
-        with connection:
-            while connection.recv(100):
-                pass
-
-    accepting = gevent.spawn(accept)
-
-    async def talk():
-        reader, writer = await asyncio.open_connection(*address)
-        try:
-            writer.write(b"x")
-            await asyncio.gather(asyncio.sleep(0.02), reader.read(1))
-        finally:
-            writer.close()
-
-    ways = (lambda: asyncio.run(talk()), lambda: aio.run(talk()), lambda: async_to_sync(talk)())
-    aio.run(nap())
-    descriptors, landed = descriptors_open(), 0
-    for _ in range(10):
-        jobs = [gevent.spawn(ways[n % 3]) for n in range(100)]
-        for job in jobs:
-            gevent.spawn_later(rng.uniform(0, 0.04), job.kill, block=False)
-        gevent.joinall(jobs, timeout=20)
-        assert all(job.ready() for job in jobs)
-        landed += sum(isinstance(job.value, gevent.GreenletExit) for job in jobs)
-    del jobs, job  # their exceptions hold frames
-    gc.collect()
-    gevent.sleep(0.1)
-    accepting.kill()
-    server.close()
-    gc.collect()
-    assert landed > 500, landed
-    assert aio.statistics().tasks == 0
-    assert aio.statistics().abandoned == 0
-    left = descriptors_open() - descriptors
-    assert left <= 0, left
-    assert threading.active_count() <= 2, threading.enumerate()
 
 
 @check
