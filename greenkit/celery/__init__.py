@@ -16,6 +16,7 @@ from greenkit.celery._resources import on_worker_start, on_worker_stop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from greenkit.celery._doctor import check
     from greenkit.celery._job import current_permit, current_task_id
     from greenkit.celery._publish import PublishError, publish_group, publish_many
     from greenkit.celery.gevent import PoolStatistics, TaskPool
@@ -25,6 +26,7 @@ __all__ = [
     "PoolStatistics",
     "PublishError",
     "TaskPool",
+    "check",
     "current_permit",
     "current_task_id",
     "install",
@@ -39,6 +41,7 @@ _FILES = {
     "PoolStatistics": "gevent",
     "PublishError": "_publish",
     "TaskPool": "gevent",
+    "check": "_doctor",
     "current_permit": "_job",
     "current_task_id": "_job",
     "publish_group": "_publish",

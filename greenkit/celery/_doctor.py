@@ -7,10 +7,12 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from celery._state import _get_active_apps
+
 from greenkit import doctor
 from greenkit.celery._asking import ask
-from greenkit.celery._install import installed
-from greenkit.celery._options import Options
+from greenkit.celery._install import TOO_LATE, came_too_late, installed
+from greenkit.celery._options import Options, unknown_keys
 from greenkit.errors import ConfigError
 from greenkit.findings import Finding, Severity
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-__all__ = ["answer", "diagnose", "replies"]
+__all__ = ["answer", "check", "diagnose", "replies"]
 
 _GREEN = ("gevent", "greenkit.celery:TaskPool")
 
@@ -70,7 +72,9 @@ def replies(app: Celery, *, timeout: float) -> doctor.Diagnosis:
 
 def answer(state: Any, **_: Any) -> dict[str, Any]:
     """Say what the doctor sees in this worker."""
-    told: dict[str, Any] = json.loads(doctor.to_json(doctor.collect(str(state.hostname))))
+    seen = doctor.collect(str(state.hostname))
+    seen = replace(seen, findings=(*seen.findings, *check(state.app)))
+    told: dict[str, Any] = json.loads(doctor.to_json(seen))
     return told
 
 
@@ -99,16 +103,54 @@ def _of_app(app: Celery, pool: str, source: str) -> Iterator[Finding]:
             holder=str(app.main or ""),
             attribute="conf.worker_pool",
         )
-    if not installed(app):
+    yield from check(app)
+
+
+def check(*apps: Celery) -> list[Finding]:
+    """Return what is wrong with how Celery apps use greenkit: GK501 to GK504.
+
+    Args:
+        apps: Which ones; without any, all that this process has imported.
+
+    Switches: never.
+    """
+    mains = apps or [app for app in _get_active_apps() if app.main != "default"]
+    return [found for app in mains for found in _find_in_app(app)]
+
+
+def _find_in_app(app: Celery) -> Iterator[Finding]:
+    holder = str(app.main or "")
+    if came_too_late(app):
+        yield Finding(
+            "GK504",
+            Severity.ERROR,
+            TOO_LATE,
+            hint="Move greenkit.celery.install(app) to the module of the app.",
+            rule="installed-too-late",
+            effect="degrades",
+            holder=holder,
+        )
+    elif not installed(app):
         yield Finding(
             "GK501",
             Severity.INFO,
-            "greenkit.celery.install(app) was not called: workers keep Celery's own pool and shutdown",
+            "greenkit.celery.install(app) was not called: workers keep Celery's own pool and shutdown, also"
+            " when a receiver of a worker's signal calls it, which is too late",
             hint="Add greenkit.celery.install(app) to the module of the app.",
             rule="not-installed",
-            holder=str(app.main or ""),
+            holder=holder,
         )
         return
+    for sentence in unknown_keys(app):
+        yield Finding(
+            "GK503",
+            Severity.WARNING,
+            sentence,
+            hint="Mend the key in the app's configuration.",
+            rule="unknown-key",
+            holder=holder,
+            attribute=sentence.partition(" ")[0],
+        )
     try:
         Options.read(app.conf, {})
     except ConfigError as error:

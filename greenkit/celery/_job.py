@@ -18,6 +18,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
 from celery.utils.log import get_logger
 
 from greenkit.celery._children import Children, here_runs, job_here, job_of
+from greenkit.celery._options import LONGEST_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -322,16 +323,33 @@ class Job:
             _logger.exception("Celery could not note the end (%s) of a task", hook)
 
     def _arm(self) -> None:
-        if self._soft_limit:
-            self._timer(self._soft_limit, self._on_soft_limit)
-        if self._limit:
-            self._deadline = monotonic() + self._limit
-            self._timer(self._limit, self._on_limit)
+        """Start the timers of the limits; one that is none is the task's failure, not its greenlet's."""
+        try:
+            soft, hard = _limit(self._soft_limit, "soft_time_limit"), _limit(self._limit, "time_limit")
+        except (TypeError, ValueError) as exc:
+            self.refusal = self.refusal or exc
+            return
+        if soft:
+            self._timer(soft, self._on_soft_limit)
+        if hard:
+            self._deadline = monotonic() + hard
+            self._timer(hard, self._on_limit)
 
     def _timer(self, seconds: float, action: Callable[[], None]) -> None:
         timer = gevent.get_hub().loop.timer(seconds)
         timer.start(action)
         self._timers.append(timer)
+
+
+def _limit(value: Any, name: str) -> float:
+    """Return seconds, 0 for no limit: from a declaration, a message, a command, which nobody else checks."""
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is {value!r}; it must be a number of seconds")
+    if not value >= 0:  # NaN is not either
+        raise ValueError(f"{name} is {value!r}; it must be seconds, at least 0")
+    return 0.0 if value > LONGEST_LIMIT else float(value)
 
 
 def _lost(exc: BaseException) -> ExceptionInfo:

@@ -8,6 +8,7 @@ earlier would finalise an app whose settings come later in the same module.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["UNSET", "Options", "Unset"]
+    from celery import Celery
+
+__all__ = ["LONGEST_LIMIT", "UNSET", "Options", "Unset", "unknown_keys"]
 
 
+LONGEST_LIMIT = 366 * 86_400.0
+"""Seconds; a longer time limit of a task is a mistake, or stands for none."""
 _WORDS = {
     "children": ("report", "kill", "join", "ignore"),
     "recycle": ("exec", "exit"),
@@ -106,6 +111,29 @@ class Options:
             if value is not UNSET:
                 found[one.name] = value
         return replace(cls(), **found)
+
+
+def unknown_keys(app: Celery) -> list[str]:
+    """Return one sentence for each key of the configuration that looks like an option and is none.
+
+    It names the nearest one, as it is spelled in the app's namespace (`CELERY_GREENKIT_…`).
+    """
+    names = [f"greenkit_{option.name}" for option in fields(Options)]
+    prefix = f"{app.namespace}_" if app.namespace else ""
+    # Celery takes the case of the prefix for the whole key (celery/utils/collections.py 5.7, `match_case`).
+    spelled = {name: (prefix + name).upper() if prefix.isupper() else prefix + name for name in names}
+    known = {*names, *spelled.values()}
+    found = []
+    for key in sorted({str(key) for key in app.conf}):
+        name = key.lower().removeprefix(prefix.lower())
+        if key in known or not name.startswith("green"):
+            continue
+        near = get_close_matches(name, names, n=1, cutoff=0.7)
+        if near:
+            found.append(f"{key} is not read; did you mean {spelled[near[0]]}?")
+        elif name.startswith("greenkit_"):
+            found.append(f"{key} is not read; there are {', '.join(spelled.values())}")
+    return found
 
 
 def _check_seconds(name: str, value: object, *, none_is: str, least: float) -> None:

@@ -22,7 +22,7 @@ from greenkit import watchdog
 from greenkit.boot import patched
 from greenkit.celery import _body, _children, _recycle, _remote, _resources, _upstream
 from greenkit.celery._loop import GreenHub
-from greenkit.celery._options import Options
+from greenkit.celery._options import Options, unknown_keys
 from greenkit.celery._start import look_at_the_process, refuse
 from greenkit.celery._steps import OneWriter
 from greenkit.celery.gevent import TaskPool
@@ -60,6 +60,8 @@ def prepare(worker: Any, given: Mapping[str, Any], undo: ExitStack) -> None:
 
 def _fit(worker: Any, options: Options, undo: ExitStack) -> None:
     _remote.register()
+    for sentence in unknown_keys(worker.app):
+        _say(worker, undo, sentence)
     green = _is_green(worker)
     _check(worker, options, undo, green=green)
     if green:

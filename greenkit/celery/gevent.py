@@ -35,6 +35,7 @@ __all__ = ["PoolStatistics", "TaskPool"]
 
 _logger = get_logger(__name__)
 _BREATH = 0.01
+_MOST_SLOTS = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +195,19 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         return job
 
     def grow(self, n: int = 1) -> None:
-        """Add `n` slots; what waits starts at once."""
+        """Add `n` slots; what waits starts at once.
+
+        Raises:
+            TypeError: `n` is no whole number.
+            ValueError: The pool would have more than 65,535 slots, the largest prefetch window.
+        """
+        _check_whole(n)
         if n < 0:
             self.shrink(-n)
+        if self.limit + n > _MOST_SLOTS:
+            raise ValueError(
+                f"the pool has {self.limit} slots and cannot grow by {n}: {_MOST_SLOTS} are the most"
+            )
         self.limit += max(n, 0)
         self._dispatch()
 
@@ -204,8 +215,10 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         """Take `n` slots away; running tasks end in peace.
 
         Raises:
+            TypeError: `n` is no whole number.
             ValueError: Fewer than one slot would remain.
         """
+        _check_whole(n)
         if self.limit - n < 1:
             raise ValueError(
                 f"the pool has {self.limit} slots and cannot shrink by {n}: with none left this "
@@ -411,3 +424,9 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
             "waiting-tasks": len(self._queue),
             "limited-tasks": len(self._quotas),
         }
+
+
+def _check_whole(n: Any) -> None:
+    # From a remote control command, which Celery passes on as it came.
+    if not isinstance(n, int) or isinstance(n, bool):
+        raise TypeError(f"{n!r} is no whole number of slots")

@@ -25,7 +25,7 @@ from greenkit.findings import Finding, Severity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["check_databases", "check_room", "check_settings"]
+__all__ = ["check_celery", "check_databases", "check_room", "check_settings"]
 
 _OURS = ("greenkit.django.postgresql", "greenkit.django.postgis")
 _STOCK = ("django.db.backends.postgresql", "django.contrib.gis.db.backends.postgis")
@@ -57,6 +57,12 @@ def check_databases(**_options: Any) -> list[checks.CheckMessage]:
 def check_room(*, databases: Iterable[str] | None = None, **_options: Any) -> list[checks.CheckMessage]:
     """Check with the server that it has room for the pools (GK605); runs with `--database` only."""
     return _as_messages(find_room(databases or ()))
+
+
+def check_celery(**_options: Any) -> list[checks.CheckMessage]:
+    """Check the Celery apps this process has imported (GK501 to GK504), if it uses `greenkit.celery`."""
+    room = sys.modules.get("greenkit.celery")  # a project without Celery must not need it
+    return [] if room is None else _as_messages(room.check())
 
 
 def find_in_database(alias: str, database: dict[str, Any], *, patched: bool) -> Iterator[Finding]:

@@ -21,4 +21,5 @@ class GreenkitConfig(AppConfig):  # type: ignore[misc]
 
         checks.register(_checks.check_settings)
         checks.register(_checks.check_databases)
+        checks.register(_checks.check_celery)
         checks.register(_checks.check_room, checks.Tags.database)

@@ -229,3 +229,29 @@ def test_events_tell_the_truth_about_a_terminated_task(worker: Worker) -> None:
                     draining.drain_events(timeout=0.5)
         assert {uuid for kind, uuid in seen if kind == "task-succeeded"} == {one.id for one in many}
         assert [kind for kind, uuid in seen if uuid == doomed.id][-1] == "task-revoked"
+
+
+LATE_INSTALL = """
+import os
+from celery import Celery, signals
+import greenkit.celery
+app = Celery("late", broker=os.environ["TEST_BROKER"])
+@signals.celeryd_after_setup.connect
+def late(**_):
+    greenkit.celery.install(app)
+"""
+
+
+def test_what_is_configured_in_vain_is_named(worker: Worker, tmp_path: Path) -> None:
+    """A misspelt key in the log and by the doctor; an install() that came too late by `inspect` too."""
+    with worker.running(TEST_CONF="{'greenkit_drain_timout': 3}"):
+        worker.wait(lambda: "did you mean greenkit_drain_timeout?" in worker.text())
+        assert "GK503" in str(ask(worker, "greenkit_doctor"))
+        assert worker.end() == 0
+    (tmp_path / "late.py").write_text(LATE_INSTALL)
+    with worker.running("-P", "gevent", "-c", "2", app="late", PYTHONPATH=str(tmp_path)):
+        worker.wait(lambda: "install(app) came when the worker had begun" in worker.text())
+        assert "GK504" in str(ask(worker, "greenkit_doctor"))
+        told = worker.app.control.broadcast("greenkit", reply=True, timeout=5, limit=1)
+        assert "install(app) came when" in str(told)
+        assert worker.end() == 0

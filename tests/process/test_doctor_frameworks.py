@@ -11,6 +11,14 @@ from greenkit.testing import run_clean
 APP = "from celery import Celery\napp = Celery('shop', broker='memory://')\n"
 INSTALL = "import greenkit.celery\ngreenkit.celery.install(app)\n"
 
+LATE = """
+from celery import signals
+@signals.celeryd_after_setup.connect
+def late(**_):
+    import greenkit.celery
+    greenkit.celery.install(app)
+"""
+
 
 @pytest.fixture
 def celery(tmp_path):
@@ -37,6 +45,8 @@ def test_a_celery_app_is_told_about(celery):
         (APP, {}, ["GK501"], 0),
         (APP + "app.conf.worker_pool = 'gevent'\n" + INSTALL, {}, ["GK119"], 1),
         (APP + INSTALL + "app.conf.greenkit_kill_grace = -1\n", {}, ["GK502"], 1),
+        (APP + INSTALL + "app.conf.greenkit_drain_timout = 3\n", {}, ["GK503"], 1),
+        (APP + LATE, {}, ["GK501"], 0),
         (APP + INSTALL, {"CELERY_WORKER_POOL": "gevent"}, [], 0),
     ],
 )
@@ -94,3 +104,33 @@ def test_a_django_process_can_be_probed():
     run = run_clean(MANAGE.format(first="import greenkit.auto", options={}, words=["--probe"]))
     assert "others stood still" in run.stdout
     assert "selectors.DefaultSelector.select" in run.stdout
+
+
+CHECK = """
+import sys, django
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["greenkit.django"])
+{app}
+from django.core.management import execute_from_command_line
+execute_from_command_line(["manage.py", "check"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (APP + INSTALL, []),
+        (APP, []),
+        (APP + "import greenkit.celery\n" + LATE, ["GK501"]),
+        (APP + INSTALL + "app.conf.greenkit_drain_timout = 3\n", ["GK503", "greenkit_drain_timeout?"]),
+        (APP + INSTALL + "app.conf.greenkit_kill_grace = -1\n", ["GK502", "kill_grace is -1"]),
+    ],
+    ids=["right", "not used", "late", "misspelt", "out of range"],
+)
+def test_manage_check_tells_about_the_celery_app(text, said):
+    """What the doctor of the app says, where the project uses greenkit.celery."""
+    run = run_clean(CHECK.format(app=text))
+    assert run.returncode == ("GK502" in said), run
+    told = run.stdout + run.stderr
+    assert all(word in told for word in said), told
+    assert ("GK50" in told) == bool(said), told
