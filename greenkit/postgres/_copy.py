@@ -98,6 +98,7 @@ class Copy:
         self._conn = cursor.connection
         self._libpq = _libpq.quick(_LIBRARY)
         self._until = current()
+        self._query_timeout: float | None = getattr(self._conn, "gk_query_timeout", None)
         self.count = -1
         self.state: int | None = None
         if command is not None and not self._begin(cursor, command):
@@ -248,8 +249,17 @@ class Copy:
             raise psycopg2.OperationalError(self._words())
 
     def _wait(self, wait: Any) -> None:
+        limit = self._until.timeout()
         try:
-            wait(self._until.timeout())
+            # How long a whole COPY takes depends on its data; a dead network shows in a single wait.
+            wait(self._query_timeout if limit is None else limit)
         except WaitTimeout:
-            raise _Timeout("the COPY passed its deadline; it was cancelled") from None
+            if limit is None:
+                msg = (
+                    f"the COPY stood still for the pool's query_timeout ({self._query_timeout:g} s); it was "
+                    "cancelled. Give it more time with greenkit.postgres.deadline(seconds)."
+                )
+            else:
+                msg = "the COPY passed its deadline; it was cancelled"
+            raise _Timeout(msg) from None
         self._turn.renew()

@@ -78,3 +78,19 @@ def test_connections_are_given_back_between_queries(seen) -> None:
     assert (after_query, inside, in_hook, after) == (0, 1, 0, 0)
     assert (iterating, rest, exhausted) == (1, 19, 0)
     assert (listed, at_last) == (20, 0)
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_forty_tasks_call_an_api_at_once_over_four_connections(greenkit_database, driver) -> None:
+    """With `release_between_queries` nobody waits for a connection in another's call; without it 36 do."""
+    most = {}
+    for way in ((), ("release",)):
+        run = run_clean(
+            [str(PROGRAM.with_name("dj_api.py")), greenkit_database, driver, "green", *way], timeout=90
+        )
+        assert run.returncode == 0, str(run)
+        seen = run.json
+        assert (seen["done"], seen["in_use"]) == (True, 0)
+        assert 0 < seen["peak"] <= seen["size"] == 4
+        most[way] = seen["most"]
+    assert most == {(): 4, ("release",): 40}

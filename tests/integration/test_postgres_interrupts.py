@@ -48,3 +48,17 @@ def test_a_stopped_server_ends_at_the_deadline_and_hits_nobody_later(greenkit_po
         "hung": 0,
         "orphans": 0,
     }
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_a_black_hole_ends_at_the_pools_query_timeout(greenkit_postgres, driver: str) -> None:
+    """Queries, commits, named cursors and COPY end without anybody's `deadline()`, and the pool is whole."""
+    run = run_clean([str(PROGRAMS / "pg_black_hole.py"), greenkit_postgres.dsn, driver], timeout=60)
+    assert run.returncode == 0, str(run)
+    seen = run.json
+    assert sorted(seen["said"]) == sorted(seen["kinds"])
+    assert all(
+        "QueryTimeout: " in words and "query_timeout (0.5 s)" in words for words in seen["said"].values()
+    ), seen
+    assert (seen["hung"], seen["in_use"], seen["served"]) == (0, 0, 20)
+    assert 0 < seen["peak"] <= seen["size"]
