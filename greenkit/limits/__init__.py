@@ -10,6 +10,7 @@ from greenkit.limits._estimate import Estimate, Guess
 from greenkit.limits._limiter import Limiter
 from greenkit.limits._parse import Rate, parse_rate
 from greenkit.limits._permit import Permit, Refusal
+from greenkit.limits._prices import Price, Prices
 from greenkit.limits._quota import Quota
 from greenkit.limits._statistics import LimiterStatistics
 
@@ -19,6 +20,8 @@ __all__ = [
     "Limiter",
     "LimiterStatistics",
     "Permit",
+    "Price",
+    "Prices",
     "Quota",
     "Rate",
     "Refusal",

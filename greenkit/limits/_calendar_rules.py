@@ -89,12 +89,12 @@ class CalendarRules(Rules):
             if window is None:
                 continue
             units, charged = after[place] - before[place], before[place]
-            used, start, _ = window.of(tats[place])
+            used, start, end = window.of(tats[place])
             if isinstance(charged, Charge):
                 costs_now[place] = Charge(after[place], charged.at)
                 if units < 0 and charged.at < start:
                     costs_now[place], units = charged, 0.0
-            settled[place] = max(start, used + units * self._intervals[place])
+            settled[place] = _within(start, used + units * self._intervals[place], end)
         return tuple(settled), tuple(costs_now)
 
     def taken_over(self, tats: Amounts, old: Rules, now: float) -> Amounts:
@@ -106,8 +106,10 @@ class CalendarRules(Rules):
                 if was.window is not None:
                     instants[place] = -math.inf
             elif was.name == self.rules[place].name:
-                used, start, _ = window.of(tats[place])
-                instants[place] = start + (used - start) / was.interval * self._intervals[place]
+                used, start, end = window.of(tats[place])
+                instants[place] = _within(
+                    start, start + (used - start) / was.interval * self._intervals[place], end
+                )
             else:
                 instants[place] = -math.inf
         return tuple(instants)
@@ -136,5 +138,11 @@ class CalendarRules(Rules):
         instants = list(super().behind(tats, ahead, start))
         for place, window in enumerate(self._windows):
             if window is not None:
-                instants[place] = window.of(tats[place])[0] + ahead[place] * self._intervals[place]
+                used, start, end = window.of(tats[place])
+                instants[place] = _within(start, used + ahead[place] * self._intervals[place], end)
         return tuple(instants)
+
+
+def _within(start: float, state: float, end: float) -> float:
+    """Return the state, or the one next to it that is of this window: however large, a debt ends with it."""
+    return max(start, min(state, end - 0.001))

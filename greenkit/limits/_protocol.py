@@ -412,7 +412,7 @@ def _windows(
         if request.left[place] >= 0:
             tat = max(tat, start + (request.bursts[place] - request.left[place]) * step)
         share = min(1.0, max(SLOWEST, record.get(f"c:{name}", 1.0)))
-        tats[place] = tat
+        tats[place] = tat = min(tat, end - 1_000.0)  # however large, a debt ends with its window
         top = start + request.bursts[place] * share * step * (1 + _ROUNDING)
         windows[place] = _Window(start, end, max(end - clock, 1.0), top)
     return windows

@@ -74,6 +74,7 @@ for dim = 1, dims do
     if lost and start <= floor and floor < ending then tat = math.max(tat, floor) end
     tat = math.max(start, tat + delta * interval)
     if left >= 0 then tat = math.max(tat, start + (burst - left) * interval) end
+    tat = math.min(tat, ending - 1000) -- however large, a debt ends with its window
     tats[dim], intervals[dim], bursts[dim] = tat, interval, burst
     starts[dim], ends[dim] = start, ending
     tops[dim] = start + burst * share * interval * (1 + 1e-9)

@@ -12,7 +12,7 @@ import gevent
 import pytest
 
 from greenkit.errors import LimitTimeout
-from greenkit.limits import Limiter
+from greenkit.limits import Limiter, Price, Prices
 
 _numbers = itertools.count()
 
@@ -185,15 +185,26 @@ def test_processes_share_a_day(limiter, share):
     name = f"windows-day-{next(_numbers)}"
     program = textwrap.dedent(
         """
-        import sys
+        import sys, time
         from greenkit.limits import Limiter
-        limit = Limiter(sys.argv[1], requests=["1000/s burst 1000", sys.argv[3]], share=sys.argv[2])
-        print(sum(bool(limit.try_permit()) for _ in range(200)))
+        windows = ["1000/s burst 1000", sys.argv[3]]
+        # Closed: on a busy machine a store may be away for a moment, and what then goes is another promise.
+        limit = Limiter(sys.argv[1], requests=windows, share=sys.argv[2], on_backend_error="closed")
+        passed, over = 0, False
+        while not over:
+            permit = limit.try_permit()
+            passed += bool(permit)
+            over = not permit and permit.retry_after > 1_000
+            if not permit and not over:
+                time.sleep(0.02)
+        print(passed)
         """
     )
     command = [sys.executable, "-c", program, name, share, tomorrow(300)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(5)]
-    assert sum(int(process.communicate(timeout=60)[0]) for process in running) == 300
+    passed = sum(int(process.communicate(timeout=60)[0]) for process in running)
+    # What a store granted and said too late is nobody's: never more, and on a busy machine a few less.
+    assert 270 <= passed <= 300
 
 
 @pytest.mark.parametrize("share", ["valkey", "postgres"], indirect=True)
@@ -205,3 +216,33 @@ def test_a_release_without_the_day_shares_the_rate(limiter):
     assert granted(old, 20) == 20
     assert granted(new, 20) == 10
     assert granted(old, 50) == 20
+
+
+# -- money -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "cost", [tomorrow("$0.10"), "$0.10/day burst 0.10", ["$9/min burst 9", tomorrow("0.10")]]
+)
+def test_a_thousand_hundredths_of_a_cent_are_ten_cents(limiter, cost):
+    """Fractions add up in every store: a thousand calls go, and not one more."""
+    limit = limiter(cost=cost)
+    assert granted(limit, 1_100, cost=0.0001) == 1_000
+
+
+def test_money_that_was_not_spent_is_there_for_the_next(limiter):
+    """Estimated high and settled low, in every store."""
+    limit = limiter(requests="1000/s burst 100", cost=tomorrow("$1"))
+    prices = Prices({"gpt-x": Price(input=2.50, output=10.00)})
+    for _ in range(30):
+        with limit.permit(cost=prices.estimate("gpt-x", input=1_000, output=20_000), timeout=5.0) as permit:
+            permit.settle(
+                cost=prices.of("gpt-x-2026-01-31", {"prompt_tokens": 1_000, "completion_tokens": 3})
+            )
+        gevent.sleep(0.002)
+    [window] = [name for name in limit.statistics().windows if name.startswith("cost")]
+    heard = pytest.approx(1 - 30 * (0.0025 + 0.00003), abs=1e-6)
+    with gevent.Timeout(10):
+        while limit.statistics().windows[window] != heard:
+            limit.try_permit(requests=0)
+            gevent.sleep(0.01)

@@ -203,6 +203,18 @@ def test_a_waiter_that_runs_late_gives_nothing_back_over_midnight(clock):
         assert rules.rules[0].available(settled[0], clock.now()) == pytest.approx(left)
 
 
+@pytest.mark.parametrize("owed", [1_500, 30_000, 1e7])
+def test_a_debt_ends_with_its_window_however_large(clock, owed):
+    """No later window is taken for the one it was made in, and none pays for it."""
+    limiter = Limiter("a", tokens="1000/day from 00:00 America/Los_Angeles", clock=clock)
+    with limiter.permit(tokens=900) as permit:
+        permit.settle(tokens=owed)
+    assert not limiter.try_permit(tokens=1)
+    assert limiter.try_permit(tokens=1).retry_after == pytest.approx(4 * 3600)
+    clock.advance(4 * 3600 + 1)
+    assert granted(limiter, 5, tokens=500) == 2
+
+
 @pytest.mark.parametrize("step", [-90.0, -3600.0])
 def test_a_clock_that_steps_back_over_midnight_makes_no_second_day(clock, step):
     """What was used after midnight stays used, and the next one is at the hour."""
