@@ -10,14 +10,15 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from greenkit.aio._asgiref import install_asgiref, uninstall_asgiref
-    from greenkit.aio._calls import close, end_tasks, gather, iterate, loop, run, statistics
+    from greenkit.aio._calls import end_tasks, gather, iterate, loop, run, statistics
+    from greenkit.aio._close import close
     from greenkit.aio._install import install_loop, replace_uvloop, uninstall_loop
     from greenkit.aio._portal import LoopStatistics
     from greenkit.aio._watchers import watch_tasks
 
 _FILES = {
     "LoopStatistics": "_portal",
-    "close": "_calls",
+    "close": "_close",
     "end_tasks": "_calls",
     "gather": "_calls",
     "install_asgiref": "_asgiref",

@@ -12,7 +12,7 @@ from greenkit.wait import Deadline
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Iterator
 
-__all__ = ["close", "end_tasks", "gather", "iterate", "loop", "run", "statistics"]
+__all__ = ["end_tasks", "gather", "iterate", "loop", "run", "statistics"]
 
 T = TypeVar("T")
 GRACE = 5.0
@@ -248,19 +248,6 @@ def statistics() -> LoopStatistics:
     """
     here = portal_if_started()
     return here.statistics() if here is not None else LoopStatistics(0, 0, 0, 0, 0)
-
-
-def close(*, grace: float = GRACE) -> None:
-    """Cancel what runs on the loop, finish its async generators, and end it; a later call starts a new one.
-
-    Args:
-        grace: Seconds the tasks have to end.
-
-    Switches: may.
-    """
-    here = portal_if_started()
-    if here is not None:
-        here.close(grace=grace)
 
 
 def _seconds(name: str, value: float | None) -> float | None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from celery import signals
 from celery.utils.log import get_logger
 
+from greenkit import aio
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -57,12 +59,13 @@ def open_resources(modules: Iterable[str]) -> None:
 
 
 def close_resources() -> None:
-    """Run the closers, the last first.
+    """Run the closers, the last first, then end the loop of `greenkit.aio`, if there is one.
 
     Switches: may.
     """
     for function in reversed(_closers):
         _close(function)
+    _close(aio.close)  # after the closers: theirs may be `aio.run(client.close())`
 
 
 def _close(function: Callable[[], Any]) -> None:

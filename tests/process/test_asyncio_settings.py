@@ -154,3 +154,21 @@ def test_the_long_lived_loop_works_in_every_process(patch):
     )
     assert done.stdout == "1\nTrue True\n3 0\n", str(done)
     assert done.stderr == "", done.stderr
+
+
+@pytest.mark.parametrize("patch", ["", "import greenkit.auto\n"])
+def test_a_process_that_ends_cancels_what_runs_on_the_loop(patch):
+    """At exit the coroutines on the loop run their `finally`, and nothing is complained about."""
+    done = run_clean(
+        patch + "import asyncio\n"
+        "from greenkit import aio\n"
+        "kept = []\n"
+        "async def listen():\n"
+        "    try: await asyncio.sleep(30)\n"
+        "    finally:\n"
+        "        await asyncio.sleep(0.001)\n"
+        "        print('closed')\n"
+        "async def start(): kept.append(asyncio.create_task(listen())); await asyncio.sleep(0)\n"
+        "aio.run(start())\n"
+    )
+    assert (done.stdout, done.stderr) == ("closed\n", ""), str(done)

@@ -11,7 +11,7 @@ from asgiref.sync import async_to_sync
 from gevent.event import AsyncResult
 
 from greenkit import aio
-from greenkit.celery import Options, TaskPool, current_task_id
+from greenkit.celery import Options, TaskPool, current_task_id, on_worker_stop
 from greenkit.celery._body import _edged
 
 CHECKS = {}
@@ -155,6 +155,34 @@ def what_a_client_keeps_on_the_loop_is_no_child():
     run(lambda: aio.run(client.connect()), "kill")
     run(lambda: aio.run(client.connect()), "join")
     assert not client.listening.done()
+
+
+@check
+def a_pool_that_stops_ends_the_loop():
+    """After the closers, which may use it; what runs on it is cancelled and joined."""
+    fate, said = Fate(), []
+
+    async def close_client():
+        await asyncio.sleep(0.001)
+        said.append("client closed")
+
+    on_worker_stop(lambda: aio.run(close_client()))
+    pool = TaskPool(2)
+    pool.settings = Options(children="ignore")
+    pool.start()
+    aio.run(fate.leave(30))
+    loop = aio.loop()
+    pool.stop()
+    assert (said, fate.said) == (["client closed"], ["cancelled"])
+    assert loop.is_closed()
+
+
+@check
+def a_pool_that_used_no_loop_makes_none():
+    pool = TaskPool(2)
+    pool.start()
+    pool.stop()
+    assert "greenkit.aio._portal" not in sys.modules
 
 
 @check
