@@ -63,7 +63,9 @@ def render(answers: Mapping[str, Mapping[str, Any]]) -> str:
         lines += [f"  pool {name:14} {_pool(pool)}" for name, pool in facts.get("pool", {}).items()]
         lines += [f"  limit {name:13} {_limit(limit)}" for name, limit in facts.get("limiter", {}).items()]
         lines += [f"  hub  {name:14} {_hub(hub)}" for name, hub in facts.get("watchdog", {}).items()]
-        lines += [_task(one) for one in facts["tasks"]]
+        lines += [f"  offload {name:11} {_offload(pool)}" for name, pool in facts.get("offload", {}).items()]
+        lines += [f"  aio  {name:14} {_loop(loop)}" for name, loop in facts.get("aio", {}).items()]
+        lines += [_task(task) for task in facts["tasks"]]
     return "\n".join(lines)
 
 
@@ -83,6 +85,19 @@ def _limit(limit: Mapping[str, Any]) -> str:
     pause = f", paused for {limit['paused_for']:.1f} s" if limit.get("paused_for") else ""
     waits = f"{limit.get('waiting', 0)} waiting, {limit.get('granted', 0)} granted"
     return f"{waits}, wait p95 {limit.get('wait_p95') or 0.0:.2f} s{pause}"
+
+
+def _offload(pool: Mapping[str, Any]) -> str:
+    abandoned = f", {pool['abandoned']} abandoned" if pool.get("abandoned") else ""
+    return (
+        f"{pool.get('running', 0)}/{pool.get('size', 0)} native threads, {pool.get('waiting', 0)} waiting,"
+        f" {pool.get('finished', 0)} ended{abandoned}"
+    )
+
+
+def _loop(loop: Mapping[str, Any]) -> str:
+    abandoned = f", {loop['abandoned']} abandoned" if loop.get("abandoned") else ""
+    return f"{loop.get('running', 0)} coroutines waited for, {loop.get('tasks', 0)} asyncio tasks{abandoned}"
 
 
 def _hub(hub: Mapping[str, Any]) -> str:

@@ -525,6 +525,22 @@ def a_coroutine_out_of_time_is_cancelled_and_said():
 
 
 @check
+def a_coroutine_that_computes_has_its_ways():
+    from greenkit import offload
+
+    async def compute():
+        await asyncio.sleep(0)
+        return threading.get_native_id()
+
+    async def part():
+        return await asyncio.get_running_loop().run_in_executor(None, offload, threading.get_native_id)
+
+    mine = threading.get_native_id()
+    assert offload(lambda: asyncio.run(compute())) != mine
+    assert mine not in set(all_of(5, lambda: aio.run(part())))
+
+
+@check
 def a_signal_handler_on_a_loop_is_called():
     async def wait():
         got = asyncio.Event()
