@@ -69,7 +69,8 @@ class Outage:
     def bear(self, error: Exception, *, open_now: int) -> bool:
         """Note a refused attempt; tell whether it is worth another.
 
-        A server that was never reached is more likely a wrong setting than an outage.
+        A server that was never reached is more likely a wrong setting than an outage. One that is full was
+        reached: of a cold pool's first attempts some are refused before others are let in.
 
         Args:
             error: The driver's.
@@ -78,9 +79,8 @@ class Outage:
         self.errors += 1
         self.last = error
         full = is_full(error)
-        if is_hopeless(error) or not (self._was_there or (full and open_now)):
-            if not full:
-                self._since = self.full_at = None  # it answers: it is not away
+        if is_hopeless(error) or not (self._was_there or full):
+            self._since = self.full_at = None  # it answers: it is not away
             return False
         now = self._clock.now()
         if self._since is None or (self.full_at is not None) != full:

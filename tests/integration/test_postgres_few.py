@@ -48,6 +48,15 @@ def test_the_pool_grows_when_the_server_allows_more(limited) -> None:
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_a_cold_pools_first_callers_wait_for_those_who_are_let_in(greenkit_postgres, driver) -> None:
+    """Six connects are refused before the first two succeed; nobody is told, and the two serve everybody."""
+    run = run_clean([str(PROGRAMS / "pg_few.py"), greenkit_postgres.dsn, driver, "cold"], timeout=90)
+    assert run.returncode == 0, str(run)
+    assert run.json["waves"] == [[40, ["NoneType"]]] * 3
+    assert (run.json["full_at"], run.json["away"]) == (2, 0.0)
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
 def test_connects_that_hang_cost_only_themselves(greenkit_postgres, driver) -> None:
     """Six connects hang for ever; the two connections that were made serve everybody."""
     run = run_clean([str(PROGRAMS / "pg_few.py"), greenkit_postgres.dsn, driver, "stuck"], timeout=90)

@@ -1,6 +1,7 @@
 """Ask a pool for more connections than the server lets in, or than can be made; then let it have them.
 
-`MORE`: "limited" for a role with two connections, "stuck" for connects that hang after the second.
+`MORE`: "limited" for a role with two connections, "stuck" for connects that hang after the second, "cold" for
+a server that refuses the third and later before it lets in the first.
 """
 
 from pg_world import DSN, MORE, answer, connect, driver, gevent, postgres
@@ -14,6 +15,15 @@ def stuck():
     made.append(True)
     if len(made) > 2:
         gevent.sleep(3600)
+    return connect()
+
+
+def cold():
+    """Be let in twice, slowly, and refused at once otherwise."""
+    made.append(True)
+    if len(made) > 2:
+        raise driver.OperationalError('FATAL:  53300: too many connections for role "x"')
+    gevent.sleep(0.1)
     return connect()
 
 
@@ -42,9 +52,10 @@ if "limited" in MORE:
     boss.close()
     pool = postgres.ConnectionPool(lambda: connect(user="greenkit_few"), max_size=SIZE, timeout=5.0)
 else:
-    pool = postgres.ConnectionPool(stuck, max_size=SIZE, timeout=5.0)
-with pool.connection():
-    pass
+    pool = postgres.ConnectionPool(cold if "cold" in MORE else stuck, max_size=SIZE, timeout=5.0)
+if "cold" not in MORE:
+    with pool.connection():
+        pass
 waves = [use(pool, hold=0.02) for _ in range(3)]
 full = pool.statistics()
 seen = {"waves": waves, "peak": full.peak, "full_at": full.full_at, "away": full.away, "repr": repr(pool)}
