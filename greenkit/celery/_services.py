@@ -23,6 +23,8 @@ __all__ = ["coroutine_serves_the_process", "serves_the_process"]
 
 # Wrappers of tracers stand between a library and the thread it starts.
 _FRAMES = 8
+# What these start, they start for whoever calls them: a group of greenlets, a timer's thread.
+_FOR_THEIR_CALLER = frozenset({"gevent", "threading"})
 _INSTALLED = ("site-packages", "dist-packages")
 _STDLIB = sysconfig.get_path("stdlib")
 
@@ -39,10 +41,13 @@ def serves_the_process(greenlet: Any, home: str) -> bool:
     run = getattr(greenlet, "_run", None)
     owner = getattr(run, "__self__", None)
     if isinstance(owner, threading.Thread):
-        if owner.daemon:  # it says so itself
+        # It says so itself, or inherits it from the task's greenlet. A timer is a call of whoever made it.
+        if owner.daemon and not isinstance(owner, threading.Timer):
             return True
         # What start() was given; tracers exchange `run` of the object, not of its class.
-        run = vars(owner).get("_target") or type(owner).run
+        run = (
+            vars(owner).get("_target") or vars(owner).get("function") or type(owner).run
+        )  # threading.Timer's
     elif owner is greenlet:  # a subclass, such as gevent.pool's IMap, which works for its caller
         return False
     function = _function(run)
@@ -52,7 +57,8 @@ def serves_the_process(greenlet: Any, home: str) -> bool:
         return _is_ours(function)
     if any(_is_projects_function(value, home) for value in getattr(greenlet, "args", ())):
         return False  # work of the project that a library runs, as gevent.pool's map_async()
-    return _started_by_its_own(_root(function.__module__), sys._getframe(2), home)
+    library = _root(function.__module__)
+    return library not in _FOR_THEIR_CALLER and _started_by_its_own(library, sys._getframe(2), home)
 
 
 def coroutine_serves_the_process(coroutine: Any, home: str) -> bool:
