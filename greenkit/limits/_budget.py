@@ -41,11 +41,9 @@ class Budget(Turns):
         Switches: never.
         """
         with self.lock:
-            self.shut = True
             now = self.now()
             store = self.store
             if not self.line.waiting and not store.admit(costs, now, credit=0.0):
-                self.shut = store.must_look(now)
                 return 0.0
             eta = store.eta(costs, self.line.ahead(NORMAL), now)
             return max(eta, SLOT_RETRY if store.full or store.half_open.out else 1e-9)
@@ -64,7 +62,6 @@ class Budget(Turns):
         Switches: may.
         """
         with self.lock:
-            self.shut = True
             now = self.now()
             line, store = self.line, self.store
             # It may have come back since the caller looked, and nobody would look again.
@@ -104,7 +101,6 @@ class Budget(Turns):
         Switches: never.
         """
         with self.lock:
-            self.shut = True
             after = self.store.settle(before, costs, self.now())
             if self.line.waiting:
                 self._retime()
@@ -117,7 +113,6 @@ class Budget(Turns):
         Switches: never.
         """
         with self.lock:
-            self.shut = True
             self.store.take_back(costs, self.now())
             self._changed()
 
@@ -151,7 +146,6 @@ class Budget(Turns):
         Switches: never.
         """
         with self.lock:
-            self.shut = True
             self.store.pause(seconds, self.now(), asked=asked)
             self._changed()
 
@@ -186,7 +180,6 @@ class Budget(Turns):
         Switches: never.
         """
         with self.lock:
-            self.shut = True
             self.store.slow_down(self.now())
             self.pause(pause, asked=True)
 
@@ -196,7 +189,6 @@ class Budget(Turns):
         Switches: never.
         """
         with self.lock:
-            self.shut = True
             now = self.now()
             # Most answers of a server tell nothing new, and those cost no look at the line.
             if self.store.ceil(shares, now) | self.store.limit_to(available, now):
@@ -208,7 +200,6 @@ class Budget(Turns):
         Switches: never.
         """
         with self.lock:
-            self.shut = True
             self.store.configure(rules, slots, self.now())
             for waiter in list(self.line):
                 waiter.error = self.store.too_high(waiter.costs)

@@ -439,6 +439,3 @@ class KeyDoor(Door):
         if self._keys.plain:
             return self._keys.take_nowait(self._key, self._weight, costs)
         return self._budget.try_take(costs)
-
-    def _settle_tokens(self, before: Amounts, tokens: float) -> Amounts:
-        return self._keys.settle(self._key, self._weight, before, {"tokens": tokens})

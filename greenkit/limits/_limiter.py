@@ -15,7 +15,6 @@ from greenkit.limits._attempts import RetryBudget
 from greenkit.limits._backend import backend_of, local_budget, record_of, refuse_adaptive
 from greenkit.limits._door import Door
 from greenkit.limits._estimate import Estimate
-from greenkit.limits._fast import fast_settle, fast_take
 from greenkit.limits._fleet import SharedBudget
 from greenkit.limits._keys import KeyDoor, Keys
 from greenkit.limits._pace import Crowd
@@ -93,7 +92,6 @@ class Limiter(Door):
         "_keys",
         "_make",
         "_rates",
-        "_settle_tokens",
         "_strict",
         "_take_nowait",
         "_try_take",
@@ -103,7 +101,6 @@ class Limiter(Door):
     _budget: Budget
     _take_nowait: Callable[[Amounts], float]
     _try_take: Callable[[Amounts], float]
-    _settle_tokens: Callable[[Amounts, float], Amounts]
 
     def __init__(
         self,
@@ -312,12 +309,9 @@ class Limiter(Door):
         for weight, terms in self._weights.items():
             terms.follow(rules.times(weight))
         self._budget = budget
-        only_rules = self._concurrency is None and not isinstance(budget, SharedBudget)
-        self._take_nowait = fast_take(budget, rules) if only_rules else budget.take_nowait
-        self._try_take = budget.try_take if isinstance(budget, SharedBudget) else self._take_nowait
-        if self._terms.shadow:
-            self._take_nowait = self._try_take  # never waits, so it must ask
-        self._settle_tokens = fast_settle(budget, rules)
+        self._try_take = budget.try_take if isinstance(budget, SharedBudget) else budget.take_nowait
+        # A shadow never waits, so it must ask.
+        self._take_nowait = self._try_take if self._terms.shadow else budget.take_nowait
 
 
 def _kinds(rules: Rules) -> list[tuple[str, bool]]:

@@ -252,9 +252,6 @@ class Nested(Door):
         inner, outer = self._budget._inner, self._budget._outer
         return inner.door._in_the_way(inner.of(costs)) or outer.door._in_the_way(outer.of(costs))
 
-    def _settle_tokens(self, before: Amounts, tokens: float) -> Amounts:
-        return self._budget.settle(before, {"tokens": tokens})
-
 
 def _check(inner: Door, outer: Door, feedback: str) -> None:
     if not hasattr(outer, "_terms"):

@@ -224,10 +224,6 @@ class Permit:
             raise RuntimeError(msg)
         if self._probe and state != ENDED:  # there is an answer to count
             self._answered(passed=True)
-        if tokens is not None and requests is None and not others and not door._terms.learns:
-            if state not in _SHADOWS:
-                self._costs = door._settle_tokens(self._costs, tokens)
-            return
         costs = named(requests, tokens, others)
         if door._terms.learns:
             door._teach(self._costs, costs)

@@ -134,10 +134,6 @@ class SharedStore(LocalStore):
 
     # -- as LocalStore -------------------------------------------------------------------------------
 
-    def must_look(self, now: float) -> bool:
-        """Tell that granting always takes more than arithmetic. Switches: never."""
-        return True
-
     def quiet(self, now: float) -> bool:
         """Tell whether the store knows all there is to know. Switches: never."""
         told = self._news.due == math.inf and not self._hand.permits and self.asked_at == math.inf

@@ -81,18 +81,6 @@ class LocalStore:
         """Return which share of the configured rate is used now."""
         return self._pace.factor
 
-    def must_look(self, now: float) -> bool:
-        """Tell whether granting takes more than the arithmetic of rules.
-
-        Switches: never.
-        """
-        return (
-            self.slots is not None
-            or self._pace.slower
-            or now < self.paused_until
-            or self.half_open.number != 0
-        )
-
     def quiet(self, now: float) -> bool:
         """Tell whether the state of the rules is all there is to remember.
 

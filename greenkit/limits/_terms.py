@@ -6,7 +6,6 @@ from copy import copy
 from typing import TYPE_CHECKING
 
 from greenkit.errors import CostTooHighError
-from greenkit.limits._fast import PAIR
 from greenkit.limits._statistics import Tally
 
 if TYPE_CHECKING:
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
     Price = Callable[[Mapping[str, float]], Amounts]
 
 __all__ = ["Terms"]
+
+# The dimensions of nearly every limiter of an LLM.
+_PAIR = ("requests", "tokens")
 
 
 class Terms:
@@ -102,7 +104,7 @@ class Terms:
         self.free = rules.price({})
         self.price = _softly(rules.price) if self.shadow else rules.price
         # An int, as costs in tokens are: comparing one with a float takes three times as long.
-        self.most_tokens = int(rules.rules[1].largest) if rules.names == PAIR else -1
+        self.most_tokens = int(rules.rules[1].largest) if rules.names == _PAIR else -1
 
 
 def _softly(price: Price) -> Price:

@@ -50,9 +50,6 @@ class Turns:
         line: Who waits.
         lock: Around all of it; native, never held across a switch.
         now: The clock's.
-        shut: Granting takes the lock, and more than arithmetic: somebody waits, slots, a pause, a slower
-            pace. Whoever is about to change what is left shuts it first, or who takes without the lock
-            (`_fast`) might do so in between; the next grant opens it again where it may.
     """
 
     __slots__ = (
@@ -65,7 +62,6 @@ class Turns:
         "lock",
         "name",
         "now",
-        "shut",
         "store",
     )
 
@@ -81,7 +77,6 @@ class Turns:
         # Of who waits: their hub (None: threads without one), and whether there are several.
         self._hub: Any = None
         self._mixed = False
-        self.shut = store.must_look(self.now())
         after_fork(self)
 
     def _sleep(self, waiter: Waiter) -> None:
@@ -103,7 +98,6 @@ class Turns:
     def _quit(self, waiter: Waiter) -> None:
         """Leave the line with empty hands: killed, or timed out by somebody else's timer."""
         with self.lock:
-            self.shut = True
             first = waiter.granted or self.line.head() is waiter
             if waiter.granted:
                 self.store.take_back(waiter.costs, self.now())
@@ -153,7 +147,6 @@ class Turns:
         head = line.head()
         if head is None:
             self._alarm.cancel()
-            self.shut = store.must_look(now)
             return None
         wait = store.admit(head.costs, now, credit=JITTER_CREDIT)
         if not wait:

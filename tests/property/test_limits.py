@@ -7,9 +7,8 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenkit.limits import Limiter, Rate
+from greenkit.limits import Rate
 from greenkit.limits._rules import JITTER_CREDIT, Rule, Rules
-from greenkit.testing import FakeClock
 
 rates = st.builds(
     Rate,
@@ -178,31 +177,3 @@ def test_the_window_count_sees_a_rule_that_is_not_strict():
     granted = play(Rule("requests", Rate(10, 1.0, 5)), [(0.0, 0.2, 0.0)] * 40)
     start = granted[0][0]
     assert sum(cost for instant, cost in granted if instant - start <= 1.0) > 10
-
-
-@given(
-    st.lists(rates, min_size=1, max_size=2),
-    st.lists(st.tuples(gaps, costs, st.floats(0, 1.5)), min_size=1, max_size=30),
-)
-@settings(max_examples=150, deadline=None)
-def test_the_case_written_out_agrees_with_the_general_one(given_rates, steps):
-    """The same permits and settlements through the fast way and the slow way leave the same."""
-    names = ["images", "tokens"][: len(given_rates)]
-    clocks = FakeClock(1e5), FakeClock(1e5)
-    fast, slow = (Limiter("a", **dict(zip(names, given_rates, strict=True)), clock=clock) for clock in clocks)
-    slow._budget.shut = True
-    for gap, share, factor in steps:
-        answers = []
-        for limiter, clock in zip((fast, slow), clocks, strict=True):
-            clock.advance(gap)
-            limiter._budget.shut = limiter is slow
-            asked = {rule.name: share * rule.burst for rule in limiter._terms.rules.rules}
-            permit = limiter.try_permit(**asked)
-            limiter._budget.shut = limiter is slow
-            if permit:
-                last = names[-1]
-                permit.settle(**{last: asked[last] * factor})
-            answers.append((bool(permit), limiter.statistics().available))
-        assert answers[0][0] == answers[1][0]
-        for name in names:
-            assert math.isclose(answers[0][1][name], answers[1][1][name], rel_tol=1e-9, abs_tol=1e-6)

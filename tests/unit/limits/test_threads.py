@@ -125,8 +125,8 @@ def overtake(steps, *, rounds=300):
     return wrong
 
 
-def test_threads_without_the_lock_overtake_nobody():
-    """What the last `if` looks at and writes is one step: exactly the budget goes, whoever runs when."""
+def test_threads_overtake_nobody():
+    """The look and the write are one step: exactly the budget goes, whoever runs when."""
     assert overtake(lambda limiter: lambda: bool(limiter.try_permit(tokens=1)), rounds=60) == 0
 
 
