@@ -12,6 +12,7 @@ import math
 import os
 import weakref
 from _thread import RLock
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
@@ -34,6 +35,10 @@ __all__ = ["Agent", "Wire", "agent_of"]
 ANSWER_TIME = 0.25
 
 
+# What took so much longer was not the backend: this process was kept from its sockets.
+_LATE = 0.1
+# In a thread of its own, where no time-out strikes in the middle of an answer that never ends.
+_LONGEST_ANSWER = 1.0
 # With nothing to do for so long it gives its connection up, and ends.
 _IDLE = 10.0
 
@@ -47,6 +52,8 @@ _UNUSABLE = (
     "decides. End the processes of the other release, remove the record, or give the limit another name"
 )
 log = logging.getLogger("greenkit.limits")
+allocate_lock = monkey.get_original("_thread", "allocate_lock")
+start_new_thread = monkey.get_original("_thread", "start_new_thread")
 
 
 class Wire(Protocol):
@@ -61,6 +68,9 @@ class Wire(Protocol):
 
     def close(self) -> None:
         """Give the connection up. Switches: may."""
+
+    def abort(self) -> None:
+        """Have `ask()`, which another native thread is in, fail. Switches: never."""
 
 
 class Agent:
@@ -129,7 +139,6 @@ class Agent:
         if hub is not None:
             self._greenlet = gevent.spawn(self._run)
             return
-        start_new_thread = monkey.get_original("_thread", "start_new_thread")
         start_new_thread(self._run, ())
 
     def _run(self) -> None:
@@ -162,8 +171,7 @@ class Agent:
     def _ask(self, wire: Wire, due: list[SharedBudget]) -> None:
         asked = [(budget.record, budget.compose()) for budget in due]
         try:
-            with gevent.Timeout(ANSWER_TIME if hub_here() is not None else None, TimeoutError("no answer")):
-                replies = wire.ask(asked)
+            replies = self._answers(wire, asked)
         except BaseException as error:
             for budget in due:
                 budget.lost(error)
@@ -189,6 +197,19 @@ class Agent:
             self.away = False
             log.info("the backend of shared limits is back")
 
+    def _answers(self, wire: Wire, asked: Sequence[tuple[str, Request]]) -> list[Reply | RecordError]:
+        if not monkey.is_module_patched("socket"):
+            return _ended_in_time(wire, asked)
+        begun = monotonic()
+        try:
+            return _in_time(wire, asked)
+        except Exception:
+            if monotonic() - begun < ANSWER_TIME + _LATE:
+                raise
+        # The hub was busy for so long that the time-out came first; the answer may have been there.
+        wire.close()
+        return _in_time(wire, asked)
+
     def _may_go(self) -> bool:
         with self._lock:
             if self._served:
@@ -211,6 +232,30 @@ class Agent:
                 due.append(budget)
             wait = min(wait, left)
         return due, wait
+
+
+def _in_time(wire: Wire, asked: Sequence[tuple[str, Request]]) -> list[Reply | RecordError]:
+    with gevent.Timeout(ANSWER_TIME if hub_here() is not None else None, TimeoutError("no answer")):
+        return wire.ask(asked)
+
+
+def _ended_in_time(wire: Wire, asked: Sequence[tuple[str, Request]]) -> list[Reply | RecordError]:
+    """Ask, and have another thread cut the connection of an answer that does not end.
+
+    The client's own time-out is for each piece of it.
+    """
+    answered = allocate_lock()
+    answered.acquire()
+
+    def watch() -> None:
+        while not answered.acquire(timeout=_LONGEST_ANSWER):
+            wire.abort()  # again, if the client has asked anew
+
+    start_new_thread(watch, ())
+    try:
+        return wire.ask(asked)
+    finally:
+        answered.release()
 
 
 def agent_of(key: object, connect: Callable[[], Wire]) -> Agent:

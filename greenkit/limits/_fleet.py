@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedBudget"]
 
-# A backend that is silent for so long is away, whatever its client is still waiting for.
-_SILENCE = 0.3
+# A backend that is silent for so long is away, whatever its client is still waiting for; and for so much
+# longer after that was first seen: a process that was kept busy sees the time before it sees the answer.
+_SILENCE, _SECOND_LOOK = 0.25, 0.05
 # While somebody waits the agent is seen to be alive.
 _LOOK = 0.5
 
@@ -41,7 +42,7 @@ class SharedBudget(Budget):
         connect: Makes the wire to it.
     """
 
-    __slots__ = ("_backend", "_connect", "_looked_at", "record")
+    __slots__ = ("_backend", "_connect", "_looked_at", "_silent", "record")
 
     store: SharedStore
 
@@ -57,6 +58,7 @@ class SharedBudget(Budget):
     ) -> None:
         super().__init__(store, clock=clock, name=name)
         self._looked_at = -math.inf
+        self._silent = (math.inf, 0.0)  # of which request it was first seen that it has no answer, and when
         self.record = record
         self._backend = backend
         self._connect = connect
@@ -100,7 +102,7 @@ class SharedBudget(Budget):
             self._tell()
         try:
             while one.answer is None:
-                bell.wait(_SILENCE)
+                bell.wait(max(_SECOND_LOOK, min(_SILENCE, self._verdict_at() - self.now())))
                 if one.answer is None:
                     self._look_at_silence()
         except BaseException:
@@ -162,13 +164,27 @@ class SharedBudget(Budget):
 
     def _look_at_silence(self) -> None:
         with self.lock:
-            if self.now() - self.store.asked_at >= _SILENCE:
+            if self._is_silent(self.now()):
                 self.lost(TimeoutError())
             else:
                 self._tell()
 
+    def _is_silent(self, now: float) -> bool:
+        """Tell whether the backend does not answer, though this process has looked twice."""
+        asked_at = self.store.asked_at
+        if now - asked_at < _SILENCE:
+            return False
+        if self._silent[0] != asked_at:
+            self._silent = (asked_at, now)
+        return now - self._silent[1] >= _SECOND_LOOK
+
+    def _verdict_at(self) -> float:
+        """Return when to look whether the backend has answered."""
+        asked_at, seen_at = self.store.asked_at, self._silent[1]
+        return seen_at + _SECOND_LOOK if self._silent[0] == asked_at else asked_at + _SILENCE
+
     def _next(self, now: float) -> Waiter | None:
-        if now - self.store.asked_at >= _SILENCE:
+        if self._is_silent(now):
             self.lost(TimeoutError())
         elif now - self._looked_at >= _LOOK:
             self._looked_at = now
@@ -176,5 +192,4 @@ class SharedBudget(Budget):
         return super()._next(now)
 
     def _set_alarm(self, head: Waiter, due: float, now: float) -> None:
-        silent = self.store.asked_at + _SILENCE
-        self._time(head, min(due, self.line.next_expiry(), silent, now + _LOOK), now)
+        self._time(head, min(due, self.line.next_expiry(), self._verdict_at(), now + _LOOK), now)

@@ -7,6 +7,8 @@ trips. Whoever stops in between is thrown out by the server after a second.
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -103,6 +105,14 @@ class PostgresWire:
         conn, self._conn = self._conn, None
         if conn is not None:
             conn.close()
+
+    def abort(self) -> None:
+        """Have `ask()`, which another native thread is in, fail. Switches: never."""
+        conn = self._conn
+        if conn is not None:
+            # A copy of the descriptor: the connection is the other thread's, and is closed there.
+            with socket.socket(fileno=os.dup(conn.fileno())) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
 
     def _connect(self) -> Any:
         driver = import_module(self._driver)

@@ -95,6 +95,14 @@ class RedisWire:
         if pool is not None:
             pool.disconnect(inuse_connections=self._own)
 
+    def abort(self) -> None:
+        """Have `ask()`, which another native thread is in, fail; a client that was given is its owner's.
+
+        Switches: never.
+        """
+        if self._own:
+            self._client.connection_pool.disconnect(inuse_connections=True)
+
     def _one(self, call: tuple[Any, ...]) -> Any:
         try:
             try:

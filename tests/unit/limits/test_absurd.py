@@ -24,6 +24,9 @@ def limiter():
         (float("nan"), ValueError, "nan"),
         (float("inf"), ValueError, "end somewhere"),
         (1.7e12, ValueError, r"35\.\d years at 90000/min"),
+        ("900", TypeError, "'900'"),
+        (True, TypeError, "True"),
+        ([900], TypeError, "number"),
     ],
 )
 def test_a_cost_that_cannot_be_is_refused(limiter, cost, error, why):
