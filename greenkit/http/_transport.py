@@ -20,6 +20,7 @@ from gevent import monkey
 from greenkit.http._abandoned import Reaper
 from greenkit.http._breath import breathe
 from greenkit.http._contexts import Trust, bundle_of_environment, shared_context
+from greenkit.http._drain import Draining
 from greenkit.http._observer import report, says_more
 from greenkit.http._patience import ASKED, Patience
 from greenkit.responses import read_answer
@@ -97,6 +98,7 @@ class _Fitting:
         response = super().send(request, **options)  # type: ignore[misc]  # the client mixed into
         if options.get("stream"):
             self.greenkit_streams.add(response)
+            _drain_at_close(response, request)
         if self.greenkit_observer is not None:
             try:
                 status = response.status_code
@@ -139,6 +141,12 @@ class Streams:
 
     def _count(self) -> int:
         return sum(not response.is_closed for response in list(self._open))
+
+
+def _drain_at_close(response: Any, request: Any) -> None:
+    bound = response.stream
+    if hasattr(bound, "_stream") and not response.is_closed:
+        bound._stream = Draining(bound._stream, request.extensions.get("timeout", {}))
 
 
 def _close_soon(inner: Any) -> None:

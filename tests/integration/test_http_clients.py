@@ -280,3 +280,77 @@ with mock(latency=1.0, reply_tokens=40) as server:
     raises(sdk.APITimeoutError, ask, plain)
 """,
     )
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_a_stream_read_to_its_end_keeps_its_connection(run, sdk):
+    """The SDK closes before the last chunk: what is left is read, and the next call shakes no hands."""
+    run(
+        sdk,
+        """
+with mock(latency=0.05, reply_tokens=20) as server:
+    client = open_client(server, 10)
+    def read():
+        return sum(1 for _ in ask(client, stream=True))
+    for wave in range(4):
+        jobs = [gevent.spawn(read) for _ in range(10)]
+        gevent.joinall(jobs, raise_error=True)
+        assert min(job.value for job in jobs) > 10
+    try:
+        raise KeyError
+    except KeyError:  # what was handled before the call does not count
+        read()
+    page = server.stats()
+    assert page["connections"] <= 10 + 1, page  # and the one that asks for the counters
+""",
+    )
+
+
+def test_the_end_of_a_stream_is_waited_for_a_moment_only(run):
+    """A server that never ends one costs a twentieth of a second; a kill, a break and an error cost none."""
+    run(
+        "openai",
+        """
+from gevent.server import StreamServer
+HEAD = b"HTTP/1.1 200 OK\\r\\ncontent-type: text/event-stream\\r\\ntransfer-encoding: chunked\\r\\n\\r\\n"
+LINE = b'data: {"id":"1","object":"chat.completion.chunk","created":1,"model":"m","choices":[]}\\n\\n'
+opened = []
+def serve(sock, _):
+    opened.append(sock)
+    while sock.recv(65536):
+        sock.sendall(HEAD + b"%x\\r\\n%s\\r\\n" % (len(LINE), LINE))
+        end = b"data: [DONE]\\n\\n"
+        sock.sendall(b"%x\\r\\n%s\\r\\n" % (len(end), end))  # and no last chunk
+class Here: url = ""
+with_server = StreamServer(("127.0.0.1", 0), serve)
+with_server.start()
+Here.url = f"http://127.0.0.1:{with_server.server_port}"
+client = open_client(Here, 2)
+
+def timed(way):
+    begin = time.monotonic()
+    stream = ask(client, stream=True)
+    for piece in stream:
+        if way == "break":
+            break
+        if way == "error":
+            try:
+                stream._iterator.throw(ValueError)
+            except ValueError:
+                break
+        if way == "kill":
+            try:
+                stream._iterator.throw(gevent.GreenletExit)
+            except gevent.GreenletExit:
+                break
+    stream = piece = None
+    return time.monotonic() - begin
+took = {way: min(timed(way) for _ in range(5)) for way in ("end", "break", "error", "kill")}
+assert took.pop("end") >= 0.05, took
+assert max(took.values()) < 0.05, took
+assert len(opened) == 20, len(opened)  # none could be used again
+for _ in range(3):
+    assert timed("end") < 5  # and each gave its place back
+with_server.stop()
+""",
+    )
