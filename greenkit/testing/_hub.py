@@ -6,6 +6,7 @@ watches is `_hub_guard.py`, imported with the first test that is guarded.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
 
     from greenkit.testing._hub_guard import HubGuard
 
-__all__ = ["HubRules", "greenkit_hub", "pytest_addoption", "pytest_configure", "pytest_runtest_call"]
+__all__ = [
+    "HubRules",
+    "greenkit_hub",
+    "pytest_addoption",
+    "pytest_configure",
+    "pytest_runtest_call",
+    "pytest_unconfigure",
+]
 
 _MARK = "greenkit_hub"
 _GUARD: pytest.StashKey[HubGuard] = pytest.StashKey()
@@ -83,6 +91,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     if complaint := guard.complaint():
         pytest.fail(complaint, pytrace=False)
     return result
+
+
+def pytest_unconfigure() -> None:
+    """End the native thread and the hooks that guarded tests shared."""
+    guard = sys.modules.get("greenkit.testing._hub_guard")
+    if guard is not None:
+        guard.release()
 
 
 @pytest.fixture

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import weakref
+from typing import TYPE_CHECKING, Any
 
 import gevent
 
-from greenkit.watchdog import LivingGreenlet, Watchdog, forbid, living_greenlets
+from greenkit.watchdog import LivingGreenlet, Newcomers, Watchdog, forbid, keep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from greenkit.facts import HubBlocked
     from greenkit.testing._hub import HubRules
 
-__all__ = ["HubGuard"]
+__all__ = ["HubGuard", "release"]
 
 _GRACE = 0.1
 """Seconds in which a greenlet that is about to end may do so."""
@@ -36,24 +37,27 @@ class HubGuard:
         self.blocks: list[HubBlocked] = []
         self.leaked: list[LivingGreenlet] = []
         self._rules = rules
-        block = rules.max_block
-        self._dog = Watchdog(block, report=self._note, name="test") if block is not None else None
+        self._dog: Watchdog | None = None
         self._forbidden = forbid(allow=rules.allow) if rules.forbid else None
         self._stack = contextlib.ExitStack()
-        self._before: set[int] = set()
-        self._known: list[LivingGreenlet] = []
 
     def __enter__(self) -> HubGuard:
+        # First in, last out: whatever the others wake up has begun before it is counted.
         if self._rules.max_leaked is not None:
-            self._known = living_greenlets()  # kept, so that no id is used again
-        if self._dog is not None:
-            self._dog.start()
-            self._stack.callback(gevent.sleep, 0)  # the last block's report
-            self._stack.callback(self._dog.stop)
-            gevent.sleep(0)  # from here on the hub is watched
+            _newcomers.mark()
+        if self._rules.max_block is not None:
+            self._dog = _watching(self._rules.max_block, self._note)
+            self._stack.callback(self._rest, self._dog)
         if self._forbidden is not None:
+            keep(True)
             self._stack.enter_context(self._forbidden)
         return self
+
+    def _rest(self, dog: Watchdog) -> None:
+        dog.settle()
+        gevent.sleep(0)  # the last block's report
+        _resting[dog] = dog.expected()
+        _resting[dog].__enter__()
 
     def __exit__(self, *exc: object) -> None:
         with contextlib.suppress(Exception):
@@ -104,11 +108,55 @@ class HubGuard:
             yield from (f"  {one}" for one in self.leaked)
 
     def _outlived(self) -> list[LivingGreenlet]:
-        known = {id(one.greenlet) for one in self._known}
-        fresh = [one for one in living_greenlets() if id(one.greenlet) not in known]
+        fresh = _newcomers.living()
         if fresh:
             gevent.joinall(
                 [one.greenlet for one in fresh if isinstance(one.greenlet, gevent.Greenlet)], _GRACE
             )
-        self._known = []
         return [one for one in fresh if not one.greenlet.dead]
+
+
+_newcomers = Newcomers()
+# One watchdog for all tests of a hub with one limit, excused between them: to start and end a native thread
+# for every test takes longer than most tests.
+_dogs: weakref.WeakKeyDictionary[Any, dict[float, tuple[Watchdog, _Report]]] = weakref.WeakKeyDictionary()
+_resting: dict[Watchdog, contextlib.AbstractContextManager[None]] = {}
+
+
+class _Report:
+    """Hand the blocks to the test that runs."""
+
+    def __init__(self) -> None:
+        self.note: Callable[[HubBlocked], None] = _nobody
+
+    def __call__(self, fact: HubBlocked) -> None:
+        self.note(fact)
+
+
+def _nobody(_: HubBlocked) -> None:
+    """Take a block between two tests."""
+
+
+def _watching(limit: float, note: Callable[[HubBlocked], None]) -> Watchdog:
+    dogs = _dogs.setdefault(gevent.get_hub(), {})
+    if limit not in dogs:
+        report = _Report()
+        dogs[limit] = Watchdog(limit, report=report, name="test"), report
+        dogs[limit][0].start()
+        gevent.sleep(0)  # from here on the hub is watched
+    dog, report = dogs[limit]
+    report.note = note
+    if dog in _resting:
+        _resting.pop(dog).__exit__(None, None, None)
+    return dog
+
+
+def release() -> None:
+    """End what is kept from one guarded test to the next."""
+    for dogs in list(_dogs.values()):
+        for dog, _ in dogs.values():
+            dog.stop()
+    _dogs.clear()
+    _resting.clear()
+    _newcomers.close()
+    keep(False)

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from greenkit.errors import ServerNotFoundError
-from greenkit.testing._hub import greenkit_hub, pytest_addoption, pytest_configure, pytest_runtest_call
+from greenkit.testing._hub import (
+    greenkit_hub,
+    pytest_addoption,
+    pytest_configure,
+    pytest_runtest_call,
+    pytest_unconfigure,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +37,7 @@ __all__ = [
     "pytest_addoption",
     "pytest_configure",
     "pytest_runtest_call",
+    "pytest_unconfigure",
 ]
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from greenlet import greenlet
+from greenlet import gettrace, greenlet, settrace
 
-from greenkit.watchdog._frames import greenlets_of
+from greenkit.watchdog._frames import greenlets_of, is_of
 from greenkit.watchdog._look import Spot, label, spawned
 
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["LivingGreenlet", "living_greenlets", "whereabouts"]
+__all__ = ["LivingGreenlet", "Newcomers", "living_greenlets", "whereabouts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,71 @@ def living_greenlets() -> list[LivingGreenlet]:
 
     Switches: never.
     """
-    hub = gevent.get_hub()
-    return [
-        LivingGreenlet(one, label(one), str(spawned(one) or ""), whereabouts(one))
-        for one in greenlets_of(hub)
-    ]
+    return [_described(found) for found in greenlets_of(gevent.get_hub())]
+
+
+class Newcomers:
+    """Name the greenlets of this thread that began since `mark()`, without a walk over all objects.
+
+    Hears of every switch (`greenlet.settrace`); only what has been switched to has begun. The first mark
+    walks, to know who is old, and so does each after somebody else took the tracer.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, weakref.ref[Any]] = {}
+        self._fresh: list[weakref.ref[Any]] = []
+        self._hook: Any = None
+        self._before: Any = None
+
+    def mark(self) -> None:
+        """Begin anew: whoever has begun by now is old.
+
+        Switches: never.
+        """
+        if not self._hears():
+            self._hook = self._switched  # one object: each look at a method makes another
+            self._before = settrace(self._hook)
+            self._known = {id(found): weakref.ref(found) for found in greenlets_of(gevent.get_hub())}
+        self._fresh.clear()
+
+    def living(self) -> list[LivingGreenlet]:
+        """Return those that began since the mark and have not ended.
+
+        Switches: never.
+        """
+        hub = gevent.get_hub()
+        if not self._hears():
+            begun = [found for found in greenlets_of(hub) if not self._knows(found)]
+        else:
+            begun = [found for found in (reference() for reference in self._fresh) if is_of(found, hub)]
+        return [_described(found) for found in begun]
+
+    def close(self) -> None:
+        """Hear no more.
+
+        Switches: never.
+        """
+        if self._hears():
+            settrace(self._before)
+        self._hook = None
+
+    def _hears(self) -> bool:
+        return self._hook is not None and gettrace() is self._hook
+
+    def _knows(self, found: Any) -> bool:
+        reference = self._known.get(id(found))
+        return reference is not None and reference() is found
+
+    def _switched(self, event: str, pair: tuple[Any, Any]) -> None:
+        if not self._knows(pair[1]):
+            self._known[id(pair[1])] = reference = weakref.ref(pair[1])
+            self._fresh.append(reference)
+        if self._before is not None:
+            self._before(event, pair)
+
+
+def _described(found: Any) -> LivingGreenlet:
+    return LivingGreenlet(found, label(found), str(spawned(found) or ""), whereabouts(found))
 
 
 def whereabouts(one: Any) -> str:

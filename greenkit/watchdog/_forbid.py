@@ -17,7 +17,7 @@ from greenlet import getcurrent
 from greenkit import errors
 from greenkit.errors import BlockingCallError
 from greenkit.watchdog._calls import listen, silence
-from greenkit.watchdog._judge import Judge
+from greenkit.watchdog._judge import judge
 from greenkit.watchdog._look import Spot, spawned
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Forbidding(contextlib.ContextDecorator):
         self.caught: list[BlockingCallError] = []
         self._elsewhere: list[BlockingCallError] = []
         self._allow = tuple(allow)
-        self._judge = Judge(also)
+        self._judge = judge(tuple(also))
         self._home: Any = None
 
     def __enter__(self) -> Forbidding:
@@ -85,6 +85,11 @@ class Forbidding(contextlib.ContextDecorator):
             raise self._elsewhere[0]
 
     # -- what the interpreter asks --------------------------------------------
+
+    @property
+    def suspects(self) -> frozenset[int]:
+        """Return the ids of what it refuses."""
+        return self._judge.ids
 
     def knows(self, callee: Any) -> bool:
         """Tell whether it is a suspect."""

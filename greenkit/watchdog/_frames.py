@@ -20,7 +20,7 @@ from greenlet import greenlet
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
-__all__ = ["greenlets_of", "running_greenlet", "take"]
+__all__ = ["greenlets_of", "is_of", "running_greenlet", "take"]
 
 _once: tuple[tuple[()], ...] = ((),)  # starmap(f, _once) calls f() once, when it is asked for
 _facts = attrgetter("f_code", "f_lineno", "f_lasti")
@@ -59,7 +59,15 @@ def greenlets_of(hub: Any) -> list[Any]:
 
     Switches: never.
     """
-    return [one for one in _greenlets() if greenlet.__bool__(one) and one is not hub and _under(one, hub)]
+    return [one for one in _greenlets() if is_of(one, hub)]
+
+
+def is_of(found: Any, hub: Any) -> bool:
+    """Tell whether a greenlet has begun, has not ended, and is `hub`'s; the hub is none of its own.
+
+    Switches: never.
+    """
+    return found is not None and found is not hub and greenlet.__bool__(found) and _under(found, hub)
 
 
 def _greenlets() -> list[Any]:

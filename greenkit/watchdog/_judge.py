@@ -5,6 +5,7 @@ Looks at identity only: the callee may be anything, and its own code must not ru
 
 from __future__ import annotations
 
+import functools
 import inspect
 from importlib import import_module
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import FrameType
 
-__all__ = ["Judge"]
+__all__ = ["Judge", "judge"]
 
 # Types that go by no name of their own in every version.
 _FACTORIES = {"_thread.lock": "allocate_lock", "select.poll": "poll"}
@@ -36,7 +37,7 @@ class Judge:
         ValueError: One of them does not exist.
     """
 
-    __slots__ = ("_suspects", "names")
+    __slots__ = ("_suspects", "ids", "names")
 
     def __init__(self, also: Iterable[str] = ()) -> None:
         # By id, and kept alive: `callee in suspects` would run the callee's own __hash__ and __eq__.
@@ -50,6 +51,8 @@ class Judge:
                 )
         self.names = frozenset(one.call.rpartition(".")[2] for _, one in self._suspects.values())
         """What suspects are called by."""
+        self.ids = frozenset(self._suspects)
+        """What tells them, as long as this lives."""
 
     def _add(self, one: Suspect) -> bool:
         original = _original(one.call)
@@ -84,6 +87,16 @@ class Judge:
         if one.harmless is Harmless.LOCK:
             return not _is_free(owner)
         return bool(owner.empty()) if one.harmless is Harmless.QUEUE else True
+
+
+@functools.cache
+def judge(also: tuple[str, ...]) -> Judge:
+    """Return the judge of these; to look up some fifty names for every test would be slow.
+
+    Raises:
+        ValueError: As `Judge` does.
+    """
+    return Judge(also)
 
 
 def _is_free(lock: Any) -> bool:

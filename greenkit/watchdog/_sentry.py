@@ -49,6 +49,7 @@ class Block:
         base: What the thread had used when it began.
         startups: What each look found that a program does once.
         told: 0 for nothing, 1 when recognised, 2 when stuck.
+        kept: `Pulse.kept` when it began.
     """
 
     beat: float
@@ -62,6 +63,7 @@ class Block:
     base: Usage = NOTHING
     startups: list[str] = field(default_factory=list)
     told: int = 0
+    kept: float = 0.0
 
     def left_for(self, one: Look) -> bool:
         """Tell whether `one` shows something else at work, in this greenlet or another."""
@@ -84,9 +86,15 @@ class Block:
         """Tell whether what was seen is more than what happened to run at one moment."""
         return self.looks > 1 or (self.looks == 1 and not self.moved)
 
-    def starved_until(self, now: Usage, absent: float = 0.0) -> float:
-        """Return for how long the thread got no processor; for `absent` seconds nobody here did."""
-        return max(self.starved, absent, now.since(self.base).waited)
+    def starved_until(self, now: Usage, absent: float = 0.0, kept: float = 0.0) -> float:
+        """Return for how long the thread got no processor.
+
+        Args:
+            now: What it has used.
+            absent: Seconds in which no thread of the process got one.
+            kept: Seconds in which the thread that watches got none and had the interpreter.
+        """
+        return max(self.starved, absent, now.since(self.base).waited) + kept
 
     @property
     def startup(self) -> str:
@@ -136,6 +144,7 @@ class Pulse:
         woke: When the thread last looked, on the monotonic clock.
         turns: How often it has looked.
         absent: Seconds for which it was not let run, and no other thread of the process was.
+        kept: Seconds for which it kept the interpreter from others and got no processor.
     """
 
     last: float = 0.0
@@ -146,6 +155,12 @@ class Pulse:
     woke: float = 0.0
     turns: int = 0
     absent: float = 0.0
+    kept: float = 0.0
+
+    @property
+    def lost(self) -> tuple[float, float]:
+        """Return (`absent`, `kept`)."""
+        return self.absent, self.kept
 
 
 @dataclass(slots=True)
@@ -224,7 +239,7 @@ class Sentry:
 
     def _run(self) -> None:
         self._own = _get_ident()
-        pulse = self._pulse
+        pulse, own = self._pulse, Meter()
         (began, worked), parked = self._began, _parked()
         try:
             while True:
@@ -232,6 +247,7 @@ class Sentry:
                 now, before = monotonic(), (began, worked, parked)
                 # Measured from wake-up to wake-up: the process may be stopped anywhere between.
                 began, worked, parked = now, self._meter.read().computed, _parked()
+                waited = own.read().waited
                 passed, work = now - before[0], worked - before[1]
                 queued = self._queued(passed, parked - before[2])
                 pulse.absent += 0.0 if queued else max(0.0, passed - self._interval - work)
@@ -240,6 +256,8 @@ class Sentry:
                     return
                 if self._turn(now, passed, work, queued=queued):
                     began = monotonic()  # what observers take is no time in which nobody ran
+                # We held the interpreter and got no processor: so did the hub, and it shows as asleep.
+                pulse.kept += own.read().waited - waited
         finally:
             self._gone.release()
 
@@ -278,11 +296,12 @@ class Sentry:
             return False
         block = self._pulse.block
         if block is None or block.beat != last:
-            block = self._pulse.block = Block(last, last + self._interval, base=self._pulse.used)
+            block = Block(last, last + self._interval, base=self._pulse.used, kept=self._pulse.kept)
+            self._pulse.block = block
         block.starved += self._starved(passed, worked, queued=queued)
         block = self._look(block, now)
         late, used = now - block.since, self._meter.read()
-        alone = late - block.starved_until(used)
+        alone = late - block.starved_until(used, kept=self._pulse.kept - block.kept)
         stage = 2 if alone > STUCK * self._threshold else 1
         if block.told >= stage or block.looks < 2 or alone < self._threshold:
             return False
@@ -313,7 +332,7 @@ class Sentry:
         if block.told and block.left_for(seen):
             used, begun = self._meter.read(), self._pulse.begun
             past = (*block.past, block.fact(now - block.since, used, over=True, begun=begun))
-            block = self._pulse.block = Block(block.beat, now, past, base=used)
+            block = self._pulse.block = Block(block.beat, now, past, base=used, kept=self._pulse.kept)
         block.add(seen)
         return block
 

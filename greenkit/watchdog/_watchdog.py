@@ -60,7 +60,7 @@ class _Doubt:
         worst: It is the longest so far.
         begun: The hub had turned before it.
         turns: How often the native thread had looked by its end; -1 when it had just done so.
-        absent: For how long nobody had been let run when it began.
+        lost: `Pulse.lost` when it began.
     """
 
     block: Block
@@ -69,7 +69,7 @@ class _Doubt:
     worst: bool
     begun: bool
     turns: int
-    absent: float
+    lost: tuple[float, float]
 
 
 class Watchdog:
@@ -117,7 +117,7 @@ class Watchdog:
         self._timer: Any = None
         self._expects: list[Callable[[], None]] = []
         self._doubts: list[_Doubt] = []
-        self._absent = 0.0
+        self._lost = (0.0, 0.0)
         self._meter: Meter | None = None
         self._sentry: Sentry | None = None
         facts.register("watchdog", self)
@@ -198,6 +198,17 @@ class Watchdog:
             if pulse.last and not pulse.expected:
                 pulse.last += monotonic() - max(began, pulse.last)
 
+    def settle(self) -> None:
+        """Judge what has blocked until now, without waiting for the next beat.
+
+        Switches: may, until the native thread has looked.
+        """
+        if self._on and self._pulse.last:
+            self._beat()
+        while self._doubts:
+            gevent.sleep(self.interval)
+            self._judge()
+
     # -- in the hub -----------------------------------------------------------
 
     def _attach(self, hub: Any) -> None:
@@ -252,7 +263,7 @@ class Watchdog:
         now, pulse = monotonic(), self._pulse
         last, pulse.last = pulse.last, now
         before, pulse.used = pulse.used, self._read()
-        absent, self._absent = self._absent, pulse.absent
+        lost, self._lost = self._lost, pulse.lost
         if self._sentry is None:
             self._listen(gevent.get_hub())  # after fork: threads do not survive it
         if self._doubts:
@@ -265,17 +276,17 @@ class Watchdog:
         worst = lag > self._worst
         self._worst = max(self._worst, lag)
         if lag >= self.threshold:
-            self._ended(lag, last, before, absent, worst=worst, begun=began)
+            self._ended(lag, last, before, lost, worst=worst, begun=began)
 
     def _ended(
-        self, lag: float, last: float, before: Usage, absent: float, *, worst: bool, begun: bool
+        self, lag: float, last: float, before: Usage, lost: tuple[float, float], *, worst: bool, begun: bool
     ) -> None:
         since, used, block = last + self.interval, self._pulse.used, self._pulse.block
         if block is None or block.beat != last:
             block = Block(last, since, base=before)
         pulse = self._pulse
         seconds, looked = since + lag - block.since, pulse.woke > since + lag - 2 * self.interval
-        self._doubts.append(_Doubt(block, seconds, used, worst, begun, -1 if looked else pulse.turns, absent))
+        self._doubts.append(_Doubt(block, seconds, used, worst, begun, -1 if looked else pulse.turns, lost))
         self._judge()
 
     def _judge(self) -> None:
@@ -289,15 +300,18 @@ class Watchdog:
             if self._sentry is not None and self._pulse.turns == doubt.turns:
                 self._doubts.append(doubt)
             else:
-                self._told(doubt, self._pulse.absent - doubt.absent)
+                self._told(doubt)
 
-    def _told(self, doubt: _Doubt, absent: float) -> None:
+    def _told(self, doubt: _Doubt) -> None:
         block, used = doubt.block, doubt.used
         # What the thread got no processor for is no greenlet's fault.
-        alone = doubt.seconds - block.starved_until(used, absent)
-        blamed = block.certain and alone >= self.threshold / 2
+        absent, kept = (now - before for now, before in zip(self._pulse.lost, doubt.lost, strict=True))
+        alone = doubt.seconds - block.starved_until(used, absent, kept)
+        # Observers were told of it while it lasted, so it was one; they hear of its end, too.
+        known = block.told > 0
+        blamed = block.certain and (known or alone >= self.threshold / 2)
         ended = list(block.past)
-        if (not ended or blamed) and alone >= self.threshold:
+        if (not ended or blamed) and (known or alone >= self.threshold):
             told = block if blamed else Block(block.beat, block.since, base=block.base)
             ended.append(told.fact(doubt.seconds, used, over=True, begun=doubt.begun))
         if not ended:

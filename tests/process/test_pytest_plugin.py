@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,63 @@ def test_strict_guards_every_test(tmp_path: Path) -> None:
     assert counts(suite(tmp_path, unmarked, ini=off)) == {"passed": 2}
     allowed = "greenkit_strict = true\ngreenkit_max_block = 5\ngreenkit_allow =\n    test_shop.py:hold\n"
     assert counts(suite(tmp_path, unmarked, ini=allowed)) == {"passed": 2}
+
+
+COUNTED = """
+from greenkit.watchdog import _calls, _frames, _sentry
+seen = {"walks": 0, "threads": 0, "installed": 0}
+
+def counted(module, name, what):
+    function = getattr(module, name)
+    def call(*arguments):
+        seen[what] += 1
+        return function(*arguments)
+    setattr(module, name, call)
+
+counted(_frames, "_greenlets", "walks")
+counted(_sentry, "_start_thread", "threads")
+counted(_calls, "_install", "installed")
+
+def pytest_unconfigure():
+    with open("seen", "w") as file:
+        print(*seen.values(), file=file)
+"""
+
+
+def test_what_guards_a_test_stays_for_the_next(tmp_path: Path) -> None:
+    """One walk over all objects, one native thread and one listener serve a suite, whatever it spawns."""
+    (tmp_path / "conftest.py").write_text(COUNTED)
+    tests = "".join(f"def test_{number}(): pass\n" for number in range(5))
+    tests += "def test_spawns(): gevent.spawn(gevent.sleep, 0.01).join()\n"
+    tests += "def test_leaks():\n    gevent.spawn(gevent.sleep, 60)\n    gevent.sleep(0)\n"
+    tests += "def test_leaks_raw():\n    gevent.spawn_raw(gevent.sleep, 60)\n    gevent.sleep(0)\n"
+    tests += "def test_is_not_blamed_for_them(): gevent.sleep(0.01)\n"
+    run = suite(tmp_path, tests, *EARLY, "--greenkit-strict")
+    assert counts(run) == {"passed": 7, "failed": 2}, run
+    walks, threads, installed = (tmp_path / "seen").read_text().split()
+    assert (walks, threads) == ("1", "1")
+    # Before 3.12 it is a profile function, which costs nothing to set.
+    assert installed == "1" or sys.version_info < (3, 12)
+
+
+def test_a_tracer_that_is_taken_away_is_made_good(tmp_path: Path) -> None:
+    """A test that sets one of its own is looked at as before, by a walk."""
+    tests = """
+import greenlet
+
+def test_takes_it_and_leaks():
+    greenlet.settrace(lambda *_: None)
+    gevent.spawn(gevent.sleep, 60)
+    gevent.sleep(0)
+
+def test_is_heard_again():
+    gevent.spawn(gevent.sleep, 60)
+    gevent.sleep(0)
+
+def test_is_right(): gevent.sleep(0)
+"""
+    run = suite(tmp_path, tests, *EARLY, "--greenkit-strict")
+    assert counts(run) == {"passed": 1, "failed": 2}, run
 
 
 def test_a_test_that_fails_anyway_keeps_its_own_error(tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ dog._sentry = type("Silent", (), {"stop": lambda self: None})()
 seen = []
 for absent in 0.49, 0.0:
     dog._pulse.woke = 99.0
-    dog._ended(0.5, 100.0, Usage(), dog._pulse.absent, worst=True, begun=True)
+    dog._ended(0.5, 100.0, Usage(), dog._pulse.lost, worst=True, begun=True)
     dog._judge()
     seen.append(len(dog._doubts))
     dog._pulse.absent += absent
@@ -375,9 +375,9 @@ def test_a_neighbour_that_takes_the_processor_is_no_block() -> None:
 from greenkit.watchdog import _watchdog
 from greenkit.watchdog._usage import Usage
 dog = watchdog.Watchdog(0.05, report=ended.append)
-dog._ended(0.5, 100.0, Usage(), 0.0, worst=True, begun=True)  # a thread that slept, for half a second
+dog._ended(0.5, 100.0, Usage(), (0.0, 0.0), worst=True, begun=True)  # a thread that slept, for half a second
 dog._pulse.used = Usage(computed=0.03, waited=0.47)
-dog._ended(0.5, 100.0, Usage(), 0.0, worst=True, begun=True)  # and one that others kept from running
+dog._ended(0.5, 100.0, Usage(), (0.0, 0.0), worst=True, begun=True)  # and one that others kept from running
 gevent.sleep(0.01)
 print(json.dumps([len(ended), dog.statistics().blocks]))
 """
