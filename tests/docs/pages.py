@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 ROOT = Path(__file__).parents[2]
 _FENCE = re.compile(
-    r"^(?:<!-- (?P<mark>.*?) -->\n)?```(?P<language>[^\s`]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^(?: *<!-- (?P<mark>.*?) -->\n)?(?P<indent> *)```(?P<language>[^\s`]*)\n(?P<text>.*?)^(?P=indent)```$",
+    re.MULTILINE | re.DOTALL,
 )
 _PLACE = re.compile(r"# (?P<path>[\w./]+\.(?:py|toml|ini))(?P<end>, at the end)?(?:,.*)?\n")
 
@@ -63,6 +65,12 @@ def blocks(page: str) -> list[Block]:
     """Return the fenced blocks of a page in order."""
     text = (ROOT / page).read_text(encoding="utf-8")
     return [
-        Block(page, text.count("\n", 0, m.start("language")) + 1, m["language"], m["text"], m["mark"] or "")
+        Block(
+            page,
+            text.count("\n", 0, m.start("language")) + 1,
+            m["language"],
+            dedent(m["text"]),
+            m["mark"] or "",
+        )
         for m in _FENCE.finditer(text)
     ]

@@ -29,11 +29,12 @@ def _python(page: str) -> list[Block]:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("page", [page for page in pages() if _python(page) and page not in ELSEWHERE])
-def test_the_code_of_a_page_runs(page, tmp_path, greenkit_postgres):
+def test_the_code_of_a_page_runs(page, tmp_path, greenkit_postgres, greenkit_valkey):
     """Block after block, in a patched process and an empty directory, with the names the page speaks of."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("GREENKIT", "DJANGO", "OPENAI"))}
     environment = kept | {
         "GREENKIT_POSTGRES": greenkit_postgres.dsn,
+        "GREENKIT_REDIS": greenkit_valkey.url,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)]),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
     }

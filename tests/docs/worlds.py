@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -273,6 +274,144 @@ def _responses(stage: Stage) -> None:
     names = stage.run(error=VendorError(), status=429, headers={}, body=None)
     stage.run(VendorError=VendorError)
     assert names["read"](VendorError()).retry_after == 1.5
+
+
+@world("howto/share-one-quota")
+def _share_one_quota(stage: Stage) -> None:
+    import math
+
+    import celery
+    import gevent
+
+    from greenkit import WouldWait
+
+    _configure(REDIS_URL=os.environ["GREENKIT_REDIS"])
+    names = stage.run()
+    app = celery.Celery("shop")
+    stage.run(app=app, WouldWait=WouldWait, client_ask=str.upper, estimate=10)
+    assert names["ask"]("why?") == "WHY?"
+    block = stage.take().text
+    view = "def view(llm, Response, math):\n" + textwrap.indent(block, "    ")
+    exec(compile(view, "view", "exec"), names)
+    # A shared budget begins empty and fills at its rate.
+    while (refusal := names["view"](names["llm"], dict, math)) is not None:
+        assert refusal["status"] == 429
+        gevent.sleep(0.1)
+    assert names["llm"].statistics().backend == "shared"
+
+
+@world("howto/time-limits-on-gevent")
+def _time_limits(stage: Stage) -> None:
+    names = stage.run(ask=str.upper)
+    assert names["answer"]("why?") == "WHY?"
+    assert (names["answer"].soft_time_limit, names["answer"].time_limit) == (30, 40)
+
+
+@world("howto/answer-429")
+def _answer_429(stage: Stage) -> None:
+    import celery
+
+    names = stage.run()
+    stage.run(client=stand_ins.Client())
+    assert names["answer"]("why?") == "why?"
+    stage.run(app=celery.Celery("shop"), answer_once=names["answer"])
+    assert names["answer_later"]("why?") == "why?"
+
+
+@world("howto/acks-late-twice")
+def _acks_late(stage: Stage) -> None:
+    paid: list[str] = []
+    order = SimpleNamespace(charged=False, pk=7)
+    rows = SimpleNamespace(update=lambda **values: vars(order).update(values))
+    table = SimpleNamespace(get=lambda pk: order, filter=lambda pk: rows)
+    names = stage.run(
+        Order=SimpleNamespace(objects=table), pay=lambda order, idempotency_key: paid.append(idempotency_key)
+    )
+    names["charge"](7)
+    names["charge"](7)
+    assert paid == ["order-7"]
+
+
+@world("howto/redis-visibility-timeout")
+def _visibility_timeout(stage: Stage) -> None:
+    import celery
+
+    app = celery.Celery("shop")
+    stage.run(app=app)
+    assert app.conf.broker_transport_options["visibility_timeout"] == 1800
+
+
+@world("howto/liveness-probes")
+def _liveness(stage: Stage) -> None:
+    import gevent
+
+    names = stage.run()
+    names["ALIVE"] = Path("alive")
+    names["begin"]()
+    gevent.sleep(0.1)
+    assert Path("alive").exists()
+
+
+@world("howto/channels")
+def _channels(stage: Stage) -> None:
+    _configure(CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}})
+    stage.run()["tell"]("room", "hello")
+
+
+@world("migrate/from-plain-gevent")
+def _from_plain_gevent(stage: Stage) -> None:
+    stage.take().write(Path.cwd())
+    stage.take().write(Path.cwd())
+    sys.path.insert(0, str(Path.cwd()))
+    import shop
+
+    assert shop.celery_app.main == "shop"
+
+
+@world("migrate/from-psycogreen")
+def _from_psycogreen(stage: Stage) -> None:
+    import psycopg2.extensions
+
+    stage.run()
+    assert psycopg2.extensions.get_wait_callback() is not None
+
+
+@world("migrate/from-django-db-geventpool")
+def _from_geventpool(stage: Stage) -> None:
+    stand_ins.check_engine(stage.run(DATABASES=stand_ins.databases())["DATABASES"])
+
+
+@world("migrate/from-rate-limit")
+def _from_rate_limit(stage: Stage) -> None:
+    import celery
+
+    names = stage.run(app=celery.Celery("shop"), answer=str.upper)
+    assert names["ask"].limits is names["llm"]
+
+
+@world("migrate/from-tenacity-and-limiters")
+def _from_tenacity(stage: Stage) -> None:
+    assert stage.run(call=str.upper)["ask"]("why?") == "WHY?"
+
+
+@world("migrate/from-threads")
+def _from_threads(stage: Stage) -> None:
+    assert stage.run(ask=str.upper, prompts=["a", "b"])["answers"] == ["A", "B"]
+
+
+@world("reference/events")
+def _events(stage: Stage) -> None:
+    from greenkit import facts
+
+    stage.run()
+    stage.names["listen"](facts.ServerSaidSlowDown(limiter="llm", pause=1.0))
+    assert not facts.listening()
+
+
+def _configure(**values: Any) -> None:
+    from django.conf import settings
+
+    settings.configure(**values)
 
 
 class _Things:
