@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from greenkit.errors import ConcurrentUseError
 from greenkit.postgres._checks import check
+from greenkit.postgres._copy_iter import copy_in, copy_out
 from greenkit.postgres._deadline import deadline
 from greenkit.postgres._engine import for_sqlalchemy
 from greenkit.postgres._errors import PoolTimeout, QueryTimeout, TooManyRequests
@@ -16,7 +17,6 @@ from greenkit.postgres._install import install, installed, uninstall
 from greenkit.postgres._listen import Notification, listen
 from greenkit.postgres._pool import ConnectionPool
 from greenkit.postgres._statistics import ConnectionPoolStatistics
-from greenkit.postgres._transfer import copy_in, copy_out
 
 __all__ = [
     "ConcurrentUseError",

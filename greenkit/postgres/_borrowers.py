@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import FrameType
 
-    from greenkit.postgres._loan import Member
+    from greenkit.postgres._checkout import PooledConnection
 
 __all__ = ["Borrower", "IdleHolders", "borrowers", "in_words", "is_being_killed"]
 
@@ -52,13 +52,13 @@ class Borrower:
     querying: bool
 
 
-def borrowers(lent: Iterable[Member]) -> tuple[Borrower, ...]:
+def borrowers(lent: Iterable[PooledConnection]) -> tuple[Borrower, ...]:
     """Return who holds the connections, longest first. Switches: never."""
     now = monotonic()
     found = [
-        Borrower(_where(_holder(member)), now - _since(member), member.status() == _driver.ACTIVE)
-        for member in list(lent)
-        if not member.raw.closed
+        Borrower(_where(_holder(pooled)), now - _since(pooled), pooled.status() == _driver.ACTIVE)
+        for pooled in list(lent)
+        if not pooled.raw.closed
     ]
     return tuple(sorted(found, key=lambda borrower: -borrower.seconds))
 
@@ -93,10 +93,10 @@ class IdleHolders:
     In an unpatched process only callers whose wait has timed out look.
     """
 
-    def __init__(self, lent: Callable[[], Iterable[Member]], waiting: Callable[[], int]) -> None:
-        self._lent, self._waiting = lent, waiting
+    def __init__(self, lent: Callable[[], Iterable[PooledConnection]], waiting: Callable[[], int]) -> None:
+        self._checked_out, self._waiting = lent, waiting
         self._watching = False
-        self._seen: dict[Member, tuple[float, str]] = {}
+        self._seen: dict[PooledConnection, tuple[float, str]] = {}
         self.seconds: dict[str, float] = {}
 
     def watch(self) -> None:
@@ -108,15 +108,15 @@ class IdleHolders:
     def look(self) -> None:
         """Count what has stood still at the same line since the last look. Switches: never."""
         now, seen = monotonic(), {}
-        for member in list(self._lent()):
-            if member.raw.closed or member.status() == _driver.ACTIVE:
+        for pooled in list(self._checked_out()):
+            if pooled.raw.closed or pooled.status() == _driver.ACTIVE:
                 continue
-            where = _where(_holder(member))
-            since, before = self._seen.get(member, (now, where))
+            where = _where(_holder(pooled))
+            since, before = self._seen.get(pooled, (now, where))
             # Another loan of the connection, or the next line: what was between is not known.
-            if before == where and _since(member) <= since:
+            if before == where and _since(pooled) <= since:
                 self._add(where, now - since)
-            seen[member] = (now, where)
+            seen[pooled] = (now, where)
         self._seen = seen
 
     def note(self, found: tuple[Borrower, ...]) -> None:
@@ -142,12 +142,12 @@ class IdleHolders:
         self._seen = {}
 
 
-def _holder(member: Member) -> Any:
-    return member.owner if member.holder is None else member.holder
+def _holder(pooled: PooledConnection) -> Any:
+    return pooled.owner if pooled.holder is None else pooled.holder
 
 
-def _since(member: Member) -> float:
-    return max(member.lent_at, member.idle_since)
+def _since(pooled: PooledConnection) -> float:
+    return max(pooled.lent_at, pooled.idle_since)
 
 
 def _where(holder: Any) -> str:

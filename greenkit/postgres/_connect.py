@@ -24,11 +24,11 @@ from gevent import socket
 from psycopg2 import extensions
 
 from greenkit.errors import WaitTimeout
-from greenkit.postgres import _farewell, _libpq
+from greenkit.postgres import _closing, _libpq
+from greenkit.postgres._connect_errors import without_location
 from greenkit.postgres._deadline import current
 from greenkit.postgres._errors import QueryTimeout, for_driver
-from greenkit.postgres._guard import GuardedConnection, guarded
-from greenkit.postgres._refusals import without_location
+from greenkit.postgres._psycopg2_connection import GuardedConnection, guarded
 from greenkit.wait import Deadline, FdWatch
 
 if TYPE_CHECKING:
@@ -272,6 +272,6 @@ def _give_up(conn: Any) -> None:
     try:
         # Allowed here: psycopg2 holds no lock of the connection while it connects.
         extensions.connection.close(conn)
-        _farewell.give_up(line)
+        _closing.close_half_open(line)
     finally:
         os.close(line)

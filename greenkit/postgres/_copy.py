@@ -2,7 +2,8 @@
 
 psycopg2's own `execute()` sends the statement (it opens the transaction and keeps its books), then
 refuses to go on because it has no file, and leaves libpq in the middle of a COPY. From there on
-libpq is driven here, without ever blocking. The connection's user holds it meanwhile (`_guard`).
+libpq is driven here, without ever blocking. Meanwhile the calling greenlet is the connection's only user
+(`_psycopg2_connection`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import psycopg2
 from psycopg2 import errors, extensions, sql
 
 from greenkit.errors import WaitTimeout
-from greenkit.postgres import _farewell, _libpq
+from greenkit.postgres import _closing, _libpq
 from greenkit.postgres._deadline import current
 from greenkit.postgres._errors import QueryTimeout, for_driver
-from greenkit.postgres._turn import Turn
+from greenkit.postgres._time_slice import TimeSlice
 from greenkit.wait import Deadline, FdWatch
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Copy:
         self._libpq.PQsetnonblocking(self._pgconn, 1)
         self.codec = extensions.encodings[self._conn.encoding]
         self._watch = FdWatch(self._conn.fileno())
-        self._turn = Turn()
+        self._time_slice = TimeSlice()
         result = self._libpq.PQgetResult(self._pgconn)  # in COPY it is made up on the spot
         self.state = self._libpq.PQresultStatus(result)
         self._libpq.PQclear(result)
@@ -161,7 +162,7 @@ class Copy:
             if length > 0:
                 row = ctypes.string_at(buffer.value or 0, length)
                 self._libpq.PQfreemem(buffer)
-                self._turn.give_way()
+                self._time_slice.pass_on()
                 yield row
             elif length == 0:
                 self._wait_read()
@@ -175,7 +176,7 @@ class Copy:
 
         Switches: may.
         """
-        grace = self._until = Deadline.after(_farewell.GRACE)
+        grace = self._until = Deadline.after(_closing.GRACE)
         ended: list[bool] = []
 
         def end() -> None:
@@ -191,11 +192,11 @@ class Copy:
                 ended.append(self._conn.info.transaction_status != _ACTIVE)
 
         try:
-            _farewell.shielded(end, grace)
+            _closing.run_uninterrupted(end, grace)
         finally:
             self._watch.close()
             if not any(ended):
-                _farewell.sever(self._conn.fileno())
+                _closing.shut_down(self._conn.fileno())
                 extensions.connection.close(self._conn)
 
     def _end(self, problem: str | None) -> None:
@@ -238,7 +239,7 @@ class Copy:
     def _flush(self) -> None:
         while self._libpq.PQflush(self._pgconn) == 1:
             self._wait_write()
-        self._turn.give_way()
+        self._time_slice.pass_on()
 
     def _wait_write(self) -> None:
         self._wait(self._watch.wait_write)
@@ -262,4 +263,4 @@ class Copy:
             else:
                 msg = "the COPY passed its deadline; it was cancelled"
             raise _Timeout(msg) from None
-        self._turn.renew()
+        self._time_slice.renew()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gevent import monkey
 
-from greenkit.postgres import _farewell
+from greenkit.postgres import _closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ class _Psycopg2:
 
     def abandon(self, conn: Any) -> None:
         # No method of the connection: if a greenlet is inside, the call would stop the process.
-        _farewell.sever(conn.fileno())
+        _closing.shut_down(conn.fileno())
 
 
 class _Psycopg3:
@@ -76,7 +76,7 @@ class _Psycopg3:
 
     def abandon(self, conn: Any) -> None:
         try:
-            conn.cancel_safe(timeout=_farewell.GRACE)
+            conn.cancel_safe(timeout=_closing.GRACE)
         except self.operational_error:
             pass  # the server is out of reach: closing is all that is left
         finally:
@@ -158,6 +158,6 @@ def _close(conn: Any, *, cooperative: bool) -> None:
     line = os.dup(conn.fileno())
     try:
         conn.close()
-        _farewell.hang_up(line, say_goodbye=False, cooperative=cooperative)
+        _closing.close_and_wait(line, send_terminate=False, cooperative=cooperative)
     finally:
         os.close(line)

@@ -24,8 +24,8 @@ from greenkit.postgres._borrowers import IdleHolders, borrowers, in_words, is_be
 from greenkit.postgres._deadline import current, deadline
 from greenkit.postgres._driver import raw
 from greenkit.postgres._errors import PoolTimeout, TooManyRequests, for_driver
+from greenkit.postgres._idle_connections import IdleConnections
 from greenkit.postgres._settings import Settings
-from greenkit.postgres._shelf import Shelf
 from greenkit.postgres._statistics import ConnectionPoolStatistics
 from greenkit.postgres._upkeep import Upkeep, examine, fill, tend
 from greenkit.wait import Deadline, WaitLine
@@ -33,7 +33,7 @@ from greenkit.wait import Deadline, WaitLine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from greenkit.postgres._loan import Member
+    from greenkit.postgres._checkout import PooledConnection
 
 __all__ = ["ConnectionPool"]
 
@@ -110,21 +110,23 @@ class ConnectionPool(Generic[_Conn]):
         told = {key: value for key, value in locals().items() if key not in {"self", "connect"}}
         self._settings = Settings(**told)
         self._notes_trail = not reuse_taken_back
-        self._shelf = Shelf(connect, self._settings)
+        self._idle_connections = IdleConnections(connect, self._settings)
         self._line = WaitLine(max_size, name=name)
         self._upkeep = Upkeep()
-        self._lent: dict[int, Member] = {}
+        self._checked_out: dict[int, PooledConnection] = {}
         self._stale: dict[int, Any] = {}
         self._taken_back = self._timeouts = 0
         self._leaked, self._leaked_at = 0, ""
-        self._idle_holders = IdleHolders(self._members_lent, lambda: self._line.statistics().waiting)
+        self._idle_holders = IdleHolders(
+            self._checked_out_connections, lambda: self._line.statistics().waiting
+        )
         self.name = name
         facts.register("connections", self)
         _registry.add(self)
 
     def __repr__(self) -> str:
         seen = self.statistics()
-        state = "closed, " if self._shelf.closed else ""
+        state = "closed, " if self._idle_connections.closed else ""
         away = f", server away for {seen.away:.1f} s" if seen.away else ""
         if seen.full_at is not None:
             away = f", the server lets in no more than {seen.full_at}"
@@ -136,7 +138,7 @@ class ConnectionPool(Generic[_Conn]):
     @property
     def closed(self) -> bool:
         """Tell whether it lends no more."""
-        return self._shelf.closed
+        return self._idle_connections.closed
 
     @property
     def leaks(self) -> tuple[int, str]:
@@ -177,25 +179,25 @@ class ConnectionPool(Generic[_Conn]):
 
         Switches: may.
         """
-        line, shelf = self._line, self._shelf
+        line, connections = self._line, self._idle_connections
         if not self._upkeep.runs:
             self._upkeep.start(self, self._settings)
-        until = None if shelf.check is None else self._until(timeout)
-        if shelf.closed or not line.acquire_nowait():
+        until = None if connections.check is None else self._until(timeout)
+        if connections.closed or not line.acquire_nowait():
             until = self._queue_up(line, timeout)
         try:
-            member = shelf.find_nowait() if until is None else None
-            if member is None:
-                member = shelf.find(until or self._until(timeout))
-            member.lend(self._owner_ended, trail=self._notes_trail)
-            self._lent[id(member.raw)] = member
+            pooled = connections.find_nowait() if until is None else None
+            if pooled is None:
+                pooled = connections.find(until or self._until(timeout))
+            pooled.lend(self._owner_ended, trail=self._notes_trail)
+            self._checked_out[id(pooled.raw)] = pooled
         except WaitTimeout as late:
             line.release()
             raise self._timed_out(late) from late
         except BaseException:
             line.release()
             raise
-        conn: _Conn = member.conn
+        conn: _Conn = pooled.conn
         return conn
 
     def putconn(self, conn: _Conn) -> None:
@@ -207,23 +209,23 @@ class ConnectionPool(Generic[_Conn]):
         Switches: may.
         """
         line = self._line
-        member = self._lent.pop(id(conn), None) or self._lent.pop(id(raw(conn)), None)
-        if member is None:
+        pooled = self._checked_out.pop(id(conn), None) or self._checked_out.pop(id(raw(conn)), None)
+        if pooled is None:
             if self._stale.pop(id(raw(conn)), None) is not None:
                 return  # lent before a fork: the parent's, and its slot with it
             msg = f"{conn!r} is not lent by {self!r}: given back twice, or to the wrong pool"
             raise ValueError(msg)
         try:
-            member.settle()
+            pooled.check_in()
             if _exception() is None:
-                self._shelf.receive(member)
+                self._idle_connections.take_back(pooled)
             else:
                 suspect = is_being_killed() and not self.is_cleaned_by_reset()
-                self._shelf.receive(member, suspect=suspect)
+                self._idle_connections.take_back(pooled, suspect=suspect)
         finally:
             line.release()
         if not self._upkeep.runs:
-            tend(self._shelf, line)
+            tend(self._idle_connections, line)
 
     def wait(self, *, timeout: float = 30.0) -> None:
         """Open connections up to `min_size`, all at the same time, and return when they are there.
@@ -236,15 +238,15 @@ class ConnectionPool(Generic[_Conn]):
         self._must_be_open()
         try:
             with deadline(timeout):
-                fill(self._shelf, self._line)
+                fill(self._idle_connections, self._line)
         except WaitTimeout as late:
             raise self._timed_out(late) from late
         self._upkeep.start(self, self._settings)
 
     def check(self) -> None:
         """Ask the server on each idle connection, replace those that are broken. Switches: may."""
-        examine(self._shelf, self._line, ask=True)
-        fill(self._shelf, self._line)
+        examine(self._idle_connections, self._line, ask=True)
+        fill(self._idle_connections, self._line)
 
     def drain(self) -> None:
         """Replace every connection: idle ones now, lent ones when they come back.
@@ -253,8 +255,8 @@ class ConnectionPool(Generic[_Conn]):
 
         Switches: may.
         """
-        self._shelf.outdate()
-        tend(self._shelf, self._line)
+        self._idle_connections.outdate()
+        tend(self._idle_connections, self._line)
 
     def resize(self, *, min_size: int | None = None, max_size: int) -> None:
         """Change the bounds. Growing lets waiters in now; when shrinking, what is lent is closed later.
@@ -264,13 +266,13 @@ class ConnectionPool(Generic[_Conn]):
 
         Switches: may.
         """
-        least = min(self._shelf.min_size, max_size) if min_size is None else min_size
+        least = min(self._idle_connections.min_size, max_size) if min_size is None else min_size
         self._settings = replace(self._settings, min_size=least, max_size=max_size)
-        shelf = self._shelf
-        shelf.min_size, shelf.max_size = least, max_size
+        connections = self._idle_connections
+        connections.min_size, connections.max_size = least, max_size
         self._line.resize(max_size)
-        while shelf.idle and shelf.size > max_size:
-            shelf.close_oldest()  # in nobody's slot: it is one too many
+        while connections.idle and connections.size > max_size:
+            connections.close_oldest()  # in nobody's slot: it is one too many
 
     def close(self, *, timeout: float = 5.0) -> None:
         """Lend no more, close what is idle, and wait up to `timeout` seconds for what is lent.
@@ -280,11 +282,11 @@ class ConnectionPool(Generic[_Conn]):
 
         Switches: may.
         """
-        if self._shelf.closed:
+        if self._idle_connections.closed:
             return
         line = self._line
         self._upkeep.stop()
-        self._shelf.close()
+        self._idle_connections.close()
         # More slots than waiters: each of them wakes, sees that it is over, and leaves.
         slots = self._settings.max_size + line.statistics().waiting
         line.resize(slots)
@@ -300,23 +302,23 @@ class ConnectionPool(Generic[_Conn]):
 
         Switches: never.
         """
-        shelf = self._shelf
-        with shelf.lock:
+        connections = self._idle_connections
+        with connections.lock:
             return ConnectionPoolStatistics(
                 max_size=self._settings.max_size,
-                size=shelf.size,
-                idle=len(shelf.idle),
-                in_use=len(self._lent),
+                size=connections.size,
+                idle=len(connections.idle),
+                in_use=len(self._checked_out),
                 waiting=self._line.statistics().waiting,
-                peak=shelf.peak,
-                created=shelf.created,
-                thrown_away=shelf.thrown_away,
+                peak=connections.peak,
+                created=connections.created,
+                thrown_away=connections.thrown_away,
                 taken_back=self._taken_back,
                 timeouts=self._timeouts,
-                connect_errors=shelf.outage.errors,
-                away=shelf.outage.seconds,
-                full_at=shelf.outage.full_at,
-                borrowers=borrowers(self._lent.values()),
+                connect_errors=connections.reconnect.errors,
+                away=connections.reconnect.seconds,
+                full_at=connections.reconnect.full_at,
+                borrowers=borrowers(self._checked_out.values()),
             )
 
     def is_lent_for_good(self, conn: _Conn) -> bool:
@@ -327,8 +329,8 @@ class ConnectionPool(Generic[_Conn]):
         """Tell whether `reset` clears what a killed borrower left; to be overridden. Switches: never."""
         return self._settings.reset is not None
 
-    def _members_lent(self) -> list[Member]:
-        return list(self._lent.values())  # asked anew each time: a fork makes another dict
+    def _checked_out_connections(self) -> list[PooledConnection]:
+        return list(self._checked_out.values())  # asked anew each time: a fork makes another dict
 
     def _until(self, timeout: float | None) -> Deadline:
         own = Deadline.after(self._settings.timeout if timeout is None else timeout)
@@ -339,7 +341,7 @@ class ConnectionPool(Generic[_Conn]):
         until = self._until(timeout)
         most = self._settings.max_waiting
         if most and line.statistics().waiting >= most:
-            kind = for_driver(TooManyRequests, self._shelf.error_named("TooManyRequests"))
+            kind = for_driver(TooManyRequests, self._idle_connections.error_named("TooManyRequests"))
             msg = f"{most} wait for a connection of {self.name!r} already, which is its max_waiting"
             raise kind(msg)
         self._idle_holders.watch()
@@ -355,30 +357,30 @@ class ConnectionPool(Generic[_Conn]):
         return until
 
     def _tend(self) -> None:
-        examine(self._shelf, self._line, ask=False)
-        tend(self._shelf, self._line)
+        examine(self._idle_connections, self._line, ask=False)
+        tend(self._idle_connections, self._line)
 
     def _must_be_open(self) -> None:
-        if self._shelf.closed:
+        if self._idle_connections.closed:
             msg = f"{self!r} lends no more"
             raise PoolClosedError(msg)
 
     def _timed_out(self, late: Exception | None = None) -> PoolTimeout:
-        with self._shelf.lock:
+        with self._idle_connections.lock:
             self._timeouts += 1
-        kind = for_driver(PoolTimeout, self._shelf.error_named("PoolTimeout"))
-        outage, seen = self._shelf.outage, self.statistics()
+        kind = for_driver(PoolTimeout, self._idle_connections.error_named("PoolTimeout"))
+        reconnect, seen = self._idle_connections.reconnect, self.statistics()
         holders = in_words(seen.borrowers)
         self._idle_holders.note(seen.borrowers)
         if seen.full_at is not None:
             return kind(
                 f"no connection of {self.name!r} came free in time: the server lets in no more than"
-                f" {seen.full_at} of its {seen.max_size} ({str(outage.last).strip()}); {seen.in_use} in"
+                f" {seen.full_at} of its {seen.max_size} ({str(reconnect.last).strip()}); {seen.in_use} in"
                 f" use, {seen.waiting} still waiting. {holders}Lower max_size to what the server and the role"
                 " allow, or raise their limits."
             )
-        if late is None and outage.seconds:
-            late = outage.last
+        if late is None and reconnect.seconds:
+            late = reconnect.last
         if late is not None:
             return kind(
                 f"no connection of {self.name!r} could be opened in time: {str(late).strip()} "
@@ -386,49 +388,49 @@ class ConnectionPool(Generic[_Conn]):
             )
         return kind(
             f"no connection of {self.name!r} came free in time: {seen.in_use} of {seen.max_size} in use, "
-            f"{self._shelf.checking} in their check, {seen.waiting} still waiting. {holders}Give "
+            f"{self._idle_connections.checking} in their check, {seen.waiting} still waiting. {holders}Give "
             "connections back sooner, raise max_size, or send less."
         )
 
-    def _owner_ended(self, member: Member, /, *, in_hub: bool) -> None:
+    def _owner_ended(self, pooled: PooledConnection, /, *, in_hub: bool) -> None:
         """Take back what a finished greenlet or thread still had."""
         line = self._line
-        if self.is_lent_for_good(member.conn) or self._lent.pop(id(member.raw), None) is None:
+        if self.is_lent_for_good(pooled.conn) or self._checked_out.pop(id(pooled.raw), None) is None:
             return
-        with self._shelf.lock:
+        with self._idle_connections.lock:
             self._taken_back += 1
         if not self._settings.reuse_taken_back:
-            where = self._leaked_at = member.borrowed_at()
+            where = self._leaked_at = pooled.borrowed_at()
             self._leaked += 1
             facts.emit(facts.ConnectionLeaked(self.name, where))
             _log.warning("%s: a borrower ended without giving its connection back:\n%s", self.name, where)
         if in_hub:
-            gevent.spawn(self._bring_home, member, line)  # the hub may not wait
+            gevent.spawn(self._take_back, pooled, line)  # the hub may not wait
         else:
-            self._bring_home(member, line)
+            self._take_back(pooled, line)
 
-    def _bring_home(self, member: Member, line: WaitLine) -> None:
+    def _take_back(self, pooled: PooledConnection, line: WaitLine) -> None:
         try:
             if self._settings.reuse_taken_back:
-                suspect = not member.ended_well and not self.is_cleaned_by_reset()
-                self._shelf.receive(member, suspect=suspect)
+                suspect = not pooled.ended_normally and not self.is_cleaned_by_reset()
+                self._idle_connections.take_back(pooled, suspect=suspect)
             else:
                 # Somebody may still hold a reference: lent to two, it would freeze the process.
-                self._shelf.throw_away(member)
+                self._idle_connections.discard(pooled)
         finally:
             line.release()
 
     def _after_fork(self) -> None:
         """Forget the parent's connections: a byte from here on their sockets would break them."""
-        parents = [*self._shelf.forget(), *self._lent.values()]
+        parents = [*self._idle_connections.forget(), *self._checked_out.values()]
         # Kept, so that a borrower in the child can give them back, and nobody closes them.
-        self._stale = {id(member.raw): member.conn for member in parents}
+        self._stale = {id(pooled.raw): pooled.conn for pooled in parents}
         nowhere = os.open(os.devnull, os.O_RDWR)
-        for member in parents:
-            member.on_owner_end = None
+        for pooled in parents:
+            pooled.on_owner_end = None
             # The number of a closed connection may be another file's by now.
-            if not member.raw.closed:
-                os.dup2(nowhere, member.fd)
+            if not pooled.raw.closed:
+                os.dup2(nowhere, pooled.fd)
         os.close(nowhere)
-        self._lent = {}
+        self._checked_out = {}
         self._line = WaitLine(self._settings.max_size, name=self.name)

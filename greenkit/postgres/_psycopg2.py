@@ -19,11 +19,11 @@ from greenlet import getcurrent
 from psycopg2 import extensions
 
 from greenkit.errors import WaitTimeout
-from greenkit.postgres import _cancel, _farewell
+from greenkit.postgres import _cancel, _closing
 from greenkit.postgres._connect import connect, connect_timeout
 from greenkit.postgres._deadline import current, for_query, passed
 from greenkit.postgres._errors import QueryTimeout, for_driver
-from greenkit.postgres._guard import GuardedConnection
+from greenkit.postgres._psycopg2_connection import GuardedConnection
 from greenkit.wait import Deadline, FdWatch
 
 if TYPE_CHECKING:
@@ -144,10 +144,10 @@ def _stop(conn: Any, watch: FdWatch, interrupt: BaseException) -> None:
     """End the query in the server; leave `interrupt` for the caller, or raise it to have `conn` closed."""
     # Only a guarded call will ask for what is left; psycopg2's own would lose it.
     keep = isinstance(conn, GuardedConnection) and conn.gk_user is getcurrent()
-    grace = Deadline.after(_farewell.GRACE)
+    grace = Deadline.after(_closing.GRACE)
     drained: list[bool] = []
     try:
-        _farewell.shielded(lambda: drained.append(_end_query(conn, watch, grace)), grace)
+        _closing.run_uninterrupted(lambda: drained.append(_end_query(conn, watch, grace)), grace)
     except BaseException as later:  # the first interrupt counts, unless a kill follows
         if isinstance(later, gevent.GreenletExit):
             interrupt = later
@@ -155,7 +155,7 @@ def _stop(conn: Any, watch: FdWatch, interrupt: BaseException) -> None:
         conn.gk_interrupt = interrupt
         return
     if not any(drained) or not keep:
-        _farewell.shielded(lambda: _leave(conn, grace), grace)
+        _closing.run_uninterrupted(lambda: _leave(conn, grace), grace)
     forget(conn)
     raise interrupt
 
@@ -184,4 +184,4 @@ def _end_query(conn: Any, watch: FdWatch, grace: Deadline) -> bool:
 
 def _leave(conn: Any, grace: Deadline) -> None:
     with suppress(psycopg2.Error, OSError):
-        _farewell.see_off(conn.fileno(), grace, say_goodbye=not conn.info.ssl_in_use)
+        _closing.wait_for_end(conn.fileno(), grace, send_terminate=not conn.info.ssl_in_use)

@@ -27,10 +27,10 @@ from psycopg.conninfo import timeout_from_conninfo
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from greenkit.errors import WaitTimeout
-from greenkit.postgres import _cancel, _farewell, _libpq
+from greenkit.postgres import _cancel, _closing, _libpq
+from greenkit.postgres._connect_errors import without_location
 from greenkit.postgres._deadline import current, for_query, lifted, passed
 from greenkit.postgres._errors import QueryTimeout, for_driver
-from greenkit.postgres._refusals import without_location
 from greenkit.wait import Deadline, FdWatch
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ __all__ = ["install", "is_known", "uninstall"]
 _ACTIVE = TransactionStatus.ACTIVE
 _READ, _WRITE = 1, 2  # psycopg.waiting.Wait and Ready
 # Of the grace, what the server has to take a cancel and answer; the rest is for seeing it off.
-_TO_ANSWER = 0.8 * _farewell.GRACE
+_TO_ANSWER = 0.8 * _closing.GRACE
 _Timeout = for_driver(QueryTimeout, psycopg.OperationalError)
 _PsycopgTimeout: Any = getattr(psycopg.errors, "_WaitTimeout", TimeoutError)
 _CancelTimeout: Any = getattr(psycopg.errors, "CancellationTimeout", psycopg.OperationalError)
@@ -208,9 +208,9 @@ def _waking(close: Callable[[Any], None]) -> Callable[[Any], None]:
 def _stop(conn: Any, gen: Any) -> None:
     """Cancel in the server and take its answer; close the connection when there is none."""
     if conn.pgconn.status == ConnStatus.OK and conn.pgconn.transaction_status == _ACTIVE:
-        grace = Deadline.after(_farewell.GRACE)
+        grace = Deadline.after(_closing.GRACE)
         with suppress(gevent.Timeout):  # the first interrupt counts, unless a kill follows
-            _farewell.shielded(lambda: _end_query(conn, gen, grace), grace)
+            _closing.run_uninterrupted(lambda: _end_query(conn, gen, grace), grace)
         if getcurrent() is get_hub():
             conn.pgconn.finish()  # nobody could wait for the server's answer here
 
@@ -232,7 +232,7 @@ def _end_query(conn: Any, gen: Any, grace: Deadline) -> None:
     line = os.dup(conn.pgconn.socket)
     try:
         conn.pgconn.finish()
-        _farewell.see_off(line, grace, say_goodbye=False)
+        _closing.wait_for_end(line, grace, send_terminate=False)
     finally:
         os.close(line)
 
@@ -275,7 +275,7 @@ def _careful_connect(wait_conn: Callable[..., Any]) -> Callable[..., Any]:
             # psycopg closes the socket when the last traceback is forgotten: too late for a bound.
             # Only after an interrupt: after psycopg's own errors the number may be another file's already.
             if seen:
-                _farewell.give_up(seen[-1])
+                _closing.close_half_open(seen[-1])
             if interrupt is timer:
                 raise _Timeout("the connect passed its deadline") from None
             raise

@@ -15,8 +15,8 @@ import gevent
 from gevent import get_hub, monkey
 
 if TYPE_CHECKING:
+    from greenkit.postgres._idle_connections import IdleConnections
     from greenkit.postgres._settings import Settings
-    from greenkit.postgres._shelf import Shelf
     from greenkit.wait import WaitLine
 
 __all__ = ["Upkeep", "examine", "fill", "tend"]
@@ -64,36 +64,36 @@ def _run(pool_of: weakref.ref[Any], interval: float) -> None:
         gevent.sleep(interval, ref=False)
 
 
-def tend(shelf: Shelf, line: WaitLine) -> None:
+def tend(connections: IdleConnections, line: WaitLine) -> None:
     """Close what is too old or has idled too long, and open what is missing to `min_size`.
 
     Everything is done in a slot of the line that nobody wants: the bound holds, nobody waits.
 
     Switches: may.
     """
-    while shelf.has_expired() and line.acquire_nowait():
+    while connections.has_expired() and line.acquire_nowait():
         try:
-            shelf.close_expired()
+            connections.close_expired()
         finally:
             line.release()
-    fill(shelf, line)
+    fill(connections, line)
 
 
-def examine(shelf: Shelf, line: WaitLine, *, ask: bool) -> None:
+def examine(connections: IdleConnections, line: WaitLine, *, ask: bool) -> None:
     """Go through the idle connections and close what is broken; `ask` the server, or only look.
 
     Switches: may.
     """
-    for _ in range(len(shelf.idle)):
+    for _ in range(len(connections.idle)):
         if not line.acquire_nowait():
             break  # they are wanted: then each is looked at before it is lent
         try:
-            shelf.examine(ask=ask)
+            connections.examine(ask=ask)
         finally:
             line.release()
 
 
-def fill(shelf: Shelf, line: WaitLine) -> None:
+def fill(connections: IdleConnections, line: WaitLine) -> None:
     """Open, at the same time, as many connections as `min_size` lacks.
 
     Raises:
@@ -101,22 +101,22 @@ def fill(shelf: Shelf, line: WaitLine) -> None:
 
     Switches: may.
     """
-    missing = range(shelf.missing())
+    missing = range(connections.missing())
     if not monkey.is_module_patched("socket"):
         for _ in missing:
-            _open_one(shelf, line)
+            _open_one(connections, line)
         return
-    openers = [gevent.spawn(_open_one, shelf, line) for _ in missing]
+    openers = [gevent.spawn(_open_one, connections, line) for _ in missing]
     try:
         gevent.joinall(openers, raise_error=True)
     finally:
         gevent.killall(openers)
 
 
-def _open_one(shelf: Shelf, line: WaitLine) -> None:
+def _open_one(connections: IdleConnections, line: WaitLine) -> None:
     # Without a slot it is wanted, and whoever wants it opens it.
-    if shelf.missing() and line.acquire_nowait():
+    if connections.missing() and line.acquire_nowait():
         try:
-            shelf.add()
+            connections.add()
         finally:
             line.release()

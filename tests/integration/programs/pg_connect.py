@@ -5,7 +5,7 @@ import socket
 
 from pg_world import DRIVER, DSN, answer, driver, gevent, postgres, time
 
-from greenkit.postgres import _farewell
+from greenkit.postgres import _closing
 
 said = {}
 silent = socket.socket()
@@ -99,9 +99,9 @@ def attempt(name, connecting, **options):
 
 PORT = proxy()
 nothing = contextlib.nullcontext()
-_farewell.GRACE = 30.0  # a connect that nobody counts does not wait for the server's end
+_closing.GRACE = 30.0  # a connect that nobody counts does not wait for the server's end
 attempt("silent", nothing, host="127.0.0.1", port=SILENT, connect_timeout=2)
-_farewell.GRACE = 1.0
+_closing.GRACE = 1.0
 attempt("deadline", postgres.deadline(0.5), host="127.0.0.1", port=SILENT)
 attempt("second host", nothing, host="127.0.0.1,127.0.0.1", port=f"{SILENT},{PORT}", connect_timeout=2)
 # Yes to TLS, and never a certificate; AuthenticationCleartextPassword, and never a verdict.
@@ -175,7 +175,7 @@ def in_a_pool():
             with contextlib.suppress(driver.OperationalError):
                 pool.getconn(timeout=timeout)
 
-    _farewell.GRACE = 30.0
+    _closing.GRACE = 30.0
     server, caller = gevent.spawn(hold), gevent.spawn(borrow)
     caller.join(timeout=1.5)
     told.set()

@@ -21,12 +21,12 @@ class Twin(postgres.ConnectionPool):
         line = self._line
         until = self._queue_up(line, 0.3)
         try:
-            member = self._shelf.find(until)
-            self._lent[id(member.conn)] = member
+            pooled = self._idle_connections.find(until)
+            self._checked_out[id(pooled.conn)] = pooled
         except Exception:
             line.release()
             raise
-        return member.conn
+        return pooled.conn
 
 
 class Scene:

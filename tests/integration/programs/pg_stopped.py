@@ -4,7 +4,7 @@ import gevent.event
 import pg_world
 from pg_world import DRIVER, Eye, answer, connect, driver, gevent, postgres, until
 
-from greenkit.postgres import _shelf
+from greenkit.postgres import _idle_connections
 from greenkit.testing import PostgresServer
 
 SIZE = 8
@@ -37,7 +37,7 @@ def gives_back_late():
 
 
 waiting, frozen = [], gevent.event.Event()
-_shelf._TIDYING = 0.3
+_idle_connections._CLEANUP_TIMEOUT = 0.3
 with PostgresServer(own=True) as server:
     pg_world.DSN = pg_world.THROUGH = server.dsn
     with Eye() as eye:

@@ -7,7 +7,7 @@ import pytest
 from gevent.exceptions import BlockingSwitchOutError
 
 from greenkit.limits import Limiter
-from greenkit.postgres import _farewell
+from greenkit.postgres import _closing
 from greenkit.wait import Deadline, FdWatch, WaitLine
 
 
@@ -53,7 +53,9 @@ def test_a_wait_in_the_hub_is_refused(wait):
 def test_a_clean_up_in_the_hub_is_left_to_the_caller():
     """It returns at once with nothing run, and the caller closes what it could not end."""
     ran = []
-    assert in_the_hub(lambda: _farewell.shielded(lambda: ran.append(1), Deadline.after(3600.0))) is None
+    assert (
+        in_the_hub(lambda: _closing.run_uninterrupted(lambda: ran.append(1), Deadline.after(3600.0))) is None
+    )
     assert ran == []
-    _farewell.shielded(lambda: ran.append(1), Deadline.after(3600.0))
+    _closing.run_uninterrupted(lambda: ran.append(1), Deadline.after(3600.0))
     assert ran == [1]

@@ -11,17 +11,17 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from greenkit.postgres._refusals import is_full, is_hopeless
+from greenkit.postgres._connect_errors import is_full, is_hopeless
 
 if TYPE_CHECKING:
     from greenkit._clock import Clock
 
-__all__ = ["Outage"]
+__all__ = ["ReconnectState"]
 
 _FIRST, _LONGEST = 0.05, 1.0  # seconds between two attempts
 
 
-class Outage:
+class ReconnectState:
     """Hold what is known of a server that refuses: since when, why, and when to try next.
 
     Args:
@@ -31,7 +31,7 @@ class Outage:
     """
 
     def __init__(self, *, patience: float, clock: Clock) -> None:
-        self._patience, self._clock = patience, clock
+        self._timeout_seconds, self._clock = patience, clock
         self._was_there = False
         self._since: float | None = None
         self._next = 0.0
@@ -57,16 +57,18 @@ class Outage:
         return 0.0 if self._since is None else max(0.0, self._next - self._clock.now())
 
     @property
-    def is_over_patience(self) -> bool:
+    def is_past_timeout(self) -> bool:
         """Tell whether callers get the server's error at once. Never while it is only full."""
         since = self._since
-        return since is not None and self.full_at is None and self._clock.now() - since >= self._patience
+        return (
+            since is not None and self.full_at is None and self._clock.now() - since >= self._timeout_seconds
+        )
 
-    def end(self) -> None:
+    def note_success(self) -> None:
         """Note that the server let us in."""
         self._was_there, self._since, self._delay, self.full_at = True, None, _FIRST, None
 
-    def bear(self, error: Exception, *, open_now: int) -> bool:
+    def note_failure(self, error: Exception, *, open_now: int) -> bool:
         """Note a refused attempt; tell whether it is worth another.
 
         A server that was never reached is more likely a wrong setting than an outage. One that is full was
@@ -88,4 +90,4 @@ class Outage:
         self.full_at = open_now if full else None
         self._next = now + self._delay * random.uniform(0.5, 1.0)
         self._delay = min(2 * self._delay, _LONGEST)
-        return not self.is_over_patience
+        return not self.is_past_timeout

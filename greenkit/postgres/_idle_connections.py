@@ -15,12 +15,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from greenkit.errors import PoolClosedError, WaitTimeout
-from greenkit.postgres import _driver, _farewell
+from greenkit.postgres import _closing, _driver
+from greenkit.postgres._checkout import PooledConnection
+from greenkit.postgres._connector import Connector
 from greenkit.postgres._deadline import current, lifted
 from greenkit.postgres._deadline import deadline as deadline_of_queries
-from greenkit.postgres._growth import Growth
-from greenkit.postgres._loan import Member
-from greenkit.postgres._outage import Outage
+from greenkit.postgres._reconnect import ReconnectState
 from greenkit.wait import Deadline
 
 if TYPE_CHECKING:
@@ -28,15 +28,17 @@ if TYPE_CHECKING:
 
     from greenkit.postgres._settings import Settings
 
-__all__ = ["Shelf"]
+__all__ = ["IdleConnections"]
 
 _log = logging.getLogger("greenkit.postgres")
-_TIDYING = 5.0  # seconds for a check, or for the rollback and the reset of a connection that comes back
+_CLEANUP_TIMEOUT = (
+    5.0  # seconds for a check, or for the rollback and the reset of a connection that comes back
+)
 _NEVER = Deadline.after(None)
 _IDLE = _driver.IDLE
 
 
-class Shelf:
+class IdleConnections:
     """Open, keep, examine and close connections, as `settings` say; `min_size` and `max_size` may change."""
 
     def __init__(self, connect: Callable[[], Any], settings: Settings) -> None:
@@ -46,15 +48,15 @@ class Shelf:
         self._now = settings.clock.now
         self._driver: _driver.Driver | None = None
         self._generation = 0
-        self.outage = Outage(patience=settings.reconnect_timeout, clock=settings.clock)
-        self.idle: deque[Member] = deque()
+        self.reconnect = ReconnectState(patience=settings.reconnect_timeout, clock=settings.clock)
+        self.idle: deque[PooledConnection] = deque()
         self.size = self.peak = self.created = self.thrown_away = 0
         self._opening = 0  # of `size`, those whose connect is under way
         self.checking = 0  # connections whose check is under way
         self.check_error: Exception | None = None
         self.closed = False
         self.lock = RLock()  # guards the counters; never held across a switch
-        self.growth = Growth(self._open, self.put, self.outage, self.lock)
+        self.connector = Connector(self._open, self.put, self.reconnect, self.lock)
 
     @property
     def operational_error(self) -> type[Exception] | None:
@@ -71,24 +73,24 @@ class Shelf:
         theirs = getattr(sys.modules.get("psycopg_pool"), name, None)
         return theirs if theirs is not None and own is not None and issubclass(theirs, own) else own
 
-    def find(self, until: Deadline) -> Member:
+    def find(self, until: Deadline) -> PooledConnection:
         """Return an idle connection that works, the last one used first, or a new one.
 
         Switches: may.
         """
         earlier = self.check_error
-        member = self.find_nowait(until)
-        if member is None and until.expired and self.check_error is not earlier:
+        pooled = self.find_nowait(until)
+        if pooled is None and until.expired and self.check_error is not earlier:
             msg = f"the check of an idle connection lasted until the deadline: {self.check_error}"
             raise WaitTimeout(msg) from self.check_error
-        return member or self.growth.get(
+        return pooled or self.connector.get(
             until,
             idle=self._pop,
             refused=self.operational_error or _NoDriverError,
             open_now=self._open_now,
         )
 
-    def find_nowait(self, until: Deadline = _NEVER) -> Member | None:
+    def find_nowait(self, until: Deadline = _NEVER) -> PooledConnection | None:
         """Return an idle connection that works, or None; waits only for a `check` of the user's.
 
         Each check has half of the time that is left, so that some remains for a new connection.
@@ -98,45 +100,45 @@ class Shelf:
         check, idle = self.check, self.idle
         while idle:
             try:
-                member = idle.pop()
+                pooled = idle.pop()
             except IndexError:  # another native thread was faster
                 break
-            member.lent_at = now = self._now()
-            sound = check is None and self._is_wanted(member, now) and member.looks_alive()
-            if sound or self._passes(member, check, until):
-                return member
+            pooled.lent_at = now = self._now()
+            sound = check is None and self._is_wanted(pooled, now) and pooled.looks_open()
+            if sound or self._passes(pooled, check, until):
+                return pooled
         return None
 
     def add(self) -> None:
         """Open a connection and make it idle. Switches: may."""
         try:
-            member = self._open(Deadline.earliest(current(), Deadline.after(self.settings.timeout)))
+            pooled = self._open(Deadline.earliest(current(), Deadline.after(self.settings.timeout)))
         except Exception as error:
             refused = self.operational_error
             if refused is not None and isinstance(error, refused) and not isinstance(error, WaitTimeout):
-                self.outage.bear(error, open_now=self._open_now())
+                self.reconnect.note_failure(error, open_now=self._open_now())
             raise
-        self.outage.end()
-        self.put(member)
+        self.reconnect.note_success()
+        self.put(pooled)
 
-    def put(self, member: Member) -> None:
+    def put(self, pooled: PooledConnection) -> None:
         """Hand a sound connection to whoever waits for one, or make it idle; a closed pool closes it.
 
         Switches: may, when the pool is closed.
         """
         # Callers queue before their last look here, and are looked for after it is here: nobody is missed,
         # and where nobody waits no lock is taken. So, too, with another thread that closes the pool.
-        self.idle.append(member)
+        self.idle.append(pooled)
         if self.closed:
             self._close_idle()
-        elif self.growth.seekers:
-            self.growth.hand_out(self._pop)
+        elif self.connector.waiters:
+            self.connector.hand_over(self._pop)
 
     def missing(self) -> int:
         """Return how many connections `min_size` lacks; none while the server refuses. Switches: never."""
-        return 0 if self.closed or self.outage.refuses else max(0, self.min_size - self.size)
+        return 0 if self.closed or self.reconnect.refuses else max(0, self.min_size - self.size)
 
-    def _pop(self) -> Member | None:
+    def _pop(self) -> PooledConnection | None:
         try:
             return self.idle.pop()
         except IndexError:  # another native thread may have been faster
@@ -145,43 +147,43 @@ class Shelf:
     def _open_now(self) -> int:
         return self.size - self._opening
 
-    def receive(self, member: Member, *, suspect: bool = False) -> None:
-        """Make `member` idle, or close it when it is not fit to be lent again.
+    def take_back(self, pooled: PooledConnection, *, suspect: bool = False) -> None:
+        """Make `pooled` idle, or close it when it is not fit to be lent again.
 
         Args:
-            member: What its borrower gave back, or lost by ending.
+            pooled: What its borrower gave back, or lost by ending.
             suspect: A kill ended its borrower, which may have left locks and settings in the session.
 
         Switches: may.
         """
         # Behind PgBouncer a session's state is not the connection's: closing it would clear nothing.
         if suspect and not self.settings.pgbouncer:
-            self.throw_away(member)
+            self.discard(pooled)
             return
         now, sound = self._now(), False
         try:
-            if self._is_wanted(member, now):
+            if self._is_wanted(pooled, now):
                 # Nothing is open in a session whose transaction status is idle; a closed one's is unknown.
-                sound = (self._reset is None and member.status() == _IDLE) or self._wipe(member)
+                sound = (self._reset is None and pooled.status() == _IDLE) or self._reset_session(pooled)
         except Exception:
             # A failed rollback or reset: it is not sound.
             _log.debug("%s: a connection could not be reset", self.settings.name, exc_info=True)
         finally:
             if not sound:
-                self.throw_away(member)
+                self.discard(pooled)
         if sound:
-            member.idle_since = now
-            self.put(member)
+            pooled.idle_since = now
+            self.put(pooled)
 
-    def throw_away(self, member: Member) -> None:
-        """Close `member` and see its backend off; it counts until that is done.
+    def discard(self, pooled: PooledConnection) -> None:
+        """Close `pooled` and see its backend off; it counts until that is done.
 
         Switches: may.
         """
-        driver, conn = self._driver, member.raw
+        driver, conn = self._driver, pooled.raw
         try:
             if driver is not None:
-                busy = not conn.closed and member.status() == _driver.ACTIVE
+                busy = not conn.closed and pooled.status() == _driver.ACTIVE
                 (driver.abandon if busy else driver.close)(conn)
         except Exception:
             # It is going either way.
@@ -215,11 +217,11 @@ class Shelf:
         Switches: may.
         """
         try:
-            member = self.idle.popleft()  # taken: two threads may not look at one at the same time
+            pooled = self.idle.popleft()  # taken: two threads may not look at one at the same time
         except IndexError:
             return  # lent in the meantime
-        if self._passes(member, (self.check or _ping) if ask else None):
-            self.put(member)
+        if self._passes(pooled, (self.check or _ping) if ask else None):
+            self.put(pooled)
 
     def outdate(self) -> None:
         """Have every connection there is now replaced: idle ones when next looked at. Switches: never."""
@@ -231,34 +233,34 @@ class Shelf:
         Switches: may.
         """
         self.closed = True
-        self.growth.close(f"the pool {self.settings.name!r} was closed while a connection was wanted")
+        self.connector.close(f"the pool {self.settings.name!r} was closed while a connection was wanted")
         self._close_idle()
 
     def _close_idle(self) -> None:
         while self.idle:
             self.close_oldest()
 
-    def forget(self) -> list[Member]:
+    def forget(self) -> list[PooledConnection]:
         """Return what is idle and keep nothing: after a fork it belongs to the parent.
 
         Switches: never.
         """
         self.lock = RLock()  # another thread may have held the old one for ever
-        self.growth = Growth(self._open, self.put, self.outage, self.lock)
+        self.connector = Connector(self._open, self.put, self.reconnect, self.lock)
         forgotten = list(self.idle)
         self.idle = deque()
         self.size = self._opening = 0
         return forgotten
 
     def _passes(
-        self, member: Member, check: Callable[[Any], object] | None, until: Deadline = _NEVER
+        self, pooled: PooledConnection, check: Callable[[Any], object] | None, until: Deadline = _NEVER
     ) -> bool:
-        """Tell whether `member` may be lent; it is closed otherwise."""
+        """Tell whether `pooled` may be lent; it is closed otherwise."""
         sound = False
         try:
-            if self._is_wanted(member, self._now()) and member.looks_alive():
+            if self._is_wanted(pooled, self._now()) and pooled.looks_open():
                 if check is not None:
-                    self._run_check(check, member, until)
+                    self._run_check(check, pooled, until)
                 sound = True
         except Exception as error:
             # Whatever the check raises is its way of saying no.
@@ -266,28 +268,28 @@ class Shelf:
             _log.debug("%s: a connection failed its check", self.settings.name, exc_info=True)
         finally:
             if not sound:
-                self.throw_away(member)
+                self.discard(pooled)
         return sound
 
-    def _run_check(self, check: Callable[[Any], object], member: Member, until: Deadline) -> None:
+    def _run_check(self, check: Callable[[Any], object], pooled: PooledConnection, until: Deadline) -> None:
         limit = until.timeout()
         with self.lock:
             self.checking += 1
         try:
             # A black-holed connection answers nothing, and keepalives do not notice a load balancer
             # that acknowledges for the server.
-            with deadline_of_queries(_TIDYING if limit is None else min(limit / 2, _TIDYING)):
-                check(member.conn)
+            with deadline_of_queries(_CLEANUP_TIMEOUT if limit is None else min(limit / 2, _CLEANUP_TIMEOUT)):
+                check(pooled.conn)
         finally:
             with self.lock:
                 self.checking -= 1
 
-    def _is_wanted(self, member: Member, now: float) -> bool:
+    def _is_wanted(self, pooled: PooledConnection, now: float) -> bool:
         return (
-            member.generation == self._generation and self.size <= self.max_size and now < member.expires_at
+            pooled.generation == self._generation and self.size <= self.max_size and now < pooled.expires_at
         )
 
-    def _open(self, until: Deadline) -> Member:
+    def _open(self, until: Deadline) -> PooledConnection:
         if self.closed:
             msg = f"the pool {self.settings.name!r} was closed while a connection was wanted"
             raise PoolClosedError(msg)
@@ -297,8 +299,8 @@ class Shelf:
             self.peak = max(self.peak, self.size)
         try:
             # Not within whatever deadline is in force here: it may be of a caller that is served already.
-            with lifted(until.timeout()), _farewell.counted():
-                member = self._member_of(self._connect())
+            with lifted(until.timeout()), _closing.counted():
+                pooled = self._member_of(self._connect())
         except BaseException:
             with self.lock:
                 self.size -= 1
@@ -307,9 +309,9 @@ class Shelf:
         with self.lock:
             self._opening -= 1
             self.created += 1
-        return member
+        return pooled
 
-    def _member_of(self, conn: Any) -> Member:
+    def _member_of(self, conn: Any) -> PooledConnection:
         if self._driver is None:
             self._driver = _driver.driver_of(conn)
         status = _driver.status_of(_driver.raw(conn))
@@ -327,29 +329,31 @@ class Shelf:
             self._driver.close(_driver.raw(conn))
             raise
         lifetime = self.settings.max_lifetime * self._random.uniform(0.9, 1.0)
-        return Member(conn, status=status, now=self._now(), lifetime=lifetime, generation=self._generation)
+        return PooledConnection(
+            conn, status=status, now=self._now(), lifetime=lifetime, generation=self._generation
+        )
 
-    def _wipe(self, member: Member) -> bool:
+    def _reset_session(self, pooled: PooledConnection) -> bool:
         """Roll back and reset its connection; tell whether it is fit to be lent again."""
-        reset, status = self._reset, member.status()
-        conn = member.raw
+        reset, status = self._reset, pooled.status()
+        conn = pooled.raw
         if conn.closed or status == _driver.ACTIVE:
             return False
         # The borrower's deadline may be over, and without one a dead network would keep the slot.
-        with lifted(_TIDYING):
+        with lifted(_CLEANUP_TIMEOUT):
             if status != _IDLE:
                 conn.rollback()
             if reset is not None:
-                reset(member.conn)
-        return not conn.closed and member.status() == _IDLE
+                reset(pooled.conn)
+        return not conn.closed and pooled.status() == _IDLE
 
     def close_oldest(self) -> None:
         """Close the longest idle connection. Switches: may."""
         try:
-            member = self.idle.popleft()
+            pooled = self.idle.popleft()
         except IndexError:
             return  # lent in the meantime
-        self.throw_away(member)
+        self.discard(pooled)
 
 
 class _NoDriverError(Exception):

@@ -8,7 +8,7 @@ from greenlet import getcurrent
 
 from greenkit.errors import ConfigError
 from greenkit.postgres import _driver
-from greenkit.postgres._turn import Turn
+from greenkit.postgres._time_slice import TimeSlice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,10 +34,10 @@ def copy_in(cursor: Any, sql: Any, *, source: Any) -> int:
         cursor.copy_expert(sql, source if hasattr(source, "read") else _Reader(source))
     else:
         with cursor.copy(sql) as copy:
-            turn = Turn()  # it sends without waiting
+            time_slice = TimeSlice()  # it sends without waiting
             for piece in _pieces(source):
                 copy.write(piece)
-                turn.give_way()
+                time_slice.pass_on()
     return int(cursor.rowcount)
 
 
@@ -92,7 +92,7 @@ def _rows_of_psycopg3(cursor: Any, sql: Any) -> Iterator[bytes]:
 def _rows_of_psycopg2(cursor: Any, sql: Any) -> Iterator[bytes]:
     # Late: the file imports psycopg2.
     from greenkit.postgres._copy import Copy, is_green
-    from greenkit.postgres._guard import GuardedConnection, use
+    from greenkit.postgres._psycopg2_connection import GuardedConnection, use
 
     cursor = _driver.raw(cursor)  # the copying is done on libpq; an agent's proxy has no part in it
     conn = cursor.connection

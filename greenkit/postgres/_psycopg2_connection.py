@@ -20,7 +20,7 @@ from greenlet import getcurrent
 from psycopg2 import extensions
 
 from greenkit.errors import ConcurrentUseError
-from greenkit.postgres import _copy, _farewell
+from greenkit.postgres import _closing, _copy
 from greenkit.postgres._errors import for_driver
 from greenkit.postgres._large_object import LargeObject
 from greenkit.wait import Deadline
@@ -63,7 +63,7 @@ def use(conn: Any, what: str, call: Callable[..., Any], /, *args: Any, **options
         try:
             if conn.gk_cancel is not None:
                 # The next user's query is not what it was meant for.
-                _farewell.outlast(conn.gk_cancel, Deadline.after(_farewell.GRACE))
+                _closing.join_uninterrupted(conn.gk_cancel, Deadline.after(_closing.GRACE))
         finally:
             conn.gk_user = None  # a kill in that wait must not leave the connection a dead greenlet's
     if interrupt is not None:

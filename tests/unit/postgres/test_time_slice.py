@@ -8,13 +8,13 @@ from contextlib import closing
 import gevent
 from gevent.monkey import get_original
 
-from greenkit.postgres import _turn
+from greenkit.postgres import _time_slice
 from greenkit.wait import FdWatch
 
 close = get_original("os", "close")
 
 
-def looks_during(give_way) -> int:
+def looks_during(pass_on) -> int:
     """Return how often a bystander's descriptor is looked at in 40 turns; fewer than gevent's 50."""
     reader, writer = os.pipe()
     os.write(writer, b"x")  # never read: it is ready at every look
@@ -29,7 +29,7 @@ def looks_during(give_way) -> int:
 
     one = gevent.spawn(bystander)
     for _ in range(40):
-        give_way()
+        pass_on()
     one.kill()
     close(reader)
     close(writer)
@@ -38,8 +38,8 @@ def looks_during(give_way) -> int:
 
 def test_giving_way_lets_descriptors_be_looked_at(monkeypatch) -> None:
     """In each turn the hub looks at everybody's socket, not only at what is ready to run."""
-    monkeypatch.setattr(_turn, "_LENGTH", -1.0)
-    assert looks_during(_turn.Turn().give_way) >= 35
+    monkeypatch.setattr(_time_slice, "_LENGTH", -1.0)
+    assert looks_during(_time_slice.TimeSlice().pass_on) >= 35
 
 
 def test_a_sleep_of_nothing_does_not() -> None:

@@ -20,27 +20,27 @@ from greenkit.wait import Deadline, WaitLine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from greenkit.postgres._loan import Member
-    from greenkit.postgres._outage import Outage
+    from greenkit.postgres._checkout import PooledConnection
+    from greenkit.postgres._reconnect import ReconnectState
 
-__all__ = ["Growth"]
+__all__ = ["Connector"]
 
 
-class _Seeker:
+class _Waiter:
     """One caller that waits for a connection; it holds a slot of the pool's line."""
 
-    __slots__ = ("_answered", "_notified", "error", "member", "until")
+    __slots__ = ("_answered", "_notified", "error", "pooled", "until")
 
     def __init__(self, until: Deadline) -> None:
         self.until = until
-        self.member: Member | None = None
+        self.pooled: PooledConnection | None = None
         self.error: BaseException | None = None
         self._answered = WaitLine(1, name="connection")
         self._answered.acquire_nowait()
         self._notified = False
 
-    def answer(self, member: Member | None, error: BaseException | None = None) -> None:
-        self.member, self.error = member, error
+    def answer(self, pooled: PooledConnection | None, error: BaseException | None = None) -> None:
+        self.pooled, self.error = pooled, error
         self.notify()
 
     def notify(self) -> None:
@@ -55,7 +55,7 @@ class _Seeker:
         self._notified = False
 
 
-class Growth:
+class Connector:
     """Hand connections to the callers that wait for one, and open what they lack.
 
     Args:
@@ -67,13 +67,13 @@ class Growth:
 
     def __init__(
         self,
-        open_one: Callable[[Deadline], Member],
-        put: Callable[[Member], None],
-        outage: Outage,
+        open_one: Callable[[Deadline], PooledConnection],
+        put: Callable[[PooledConnection], None],
+        reconnect: ReconnectState,
         lock: Any,
     ) -> None:
-        self._open_one, self._put, self._outage, self._lock = open_one, put, outage, lock
-        self.seekers: deque[_Seeker] = deque()
+        self._open_one, self._put, self._reconnect, self._lock = open_one, put, reconnect, lock
+        self.waiters: deque[_Waiter] = deque()
         self._attempts: set[Any] = set()
         self._closed = ""
 
@@ -82,20 +82,20 @@ class Growth:
         """Return how many connects are under way for those who wait."""
         return len(self._attempts)
 
-    def hand_out(self, idle: Callable[[], Member | None]) -> None:
+    def hand_over(self, idle: Callable[[], PooledConnection | None]) -> None:
         """Give what `idle` takes to the callers that have waited longest. Switches: never."""
         with self._lock:
-            while self.seekers and (member := idle()) is not None:
-                self.seekers.popleft().answer(member)
+            while self.waiters and (pooled := idle()) is not None:
+                self.waiters.popleft().answer(pooled)
 
     def get(
         self,
         until: Deadline,
         *,
-        idle: Callable[[], Member | None],
+        idle: Callable[[], PooledConnection | None],
         refused: type[Exception],
         open_now: Callable[[], int],
-    ) -> Member:
+    ) -> PooledConnection:
         """Return the connection that comes first.
 
         Args:
@@ -109,72 +109,72 @@ class Growth:
 
         Switches: may.
         """
-        seeker = _Seeker(until)
+        waiter = _Waiter(until)
         with self._lock:
             # Queue, then look: what comes back after this look finds the caller here.
-            self.seekers.append(seeker)
+            self.waiters.append(waiter)
             found = idle()
             refuse = found is None and self._refuses_at_once()
         if found is not None or refuse:
-            self._leave(seeker)
+            self._leave(waiter)
             if found is None:
-                raise refused(str(self._outage.last))
+                raise refused(str(self._reconnect.last))
             return found
         try:
             if monkey.is_module_patched("socket"):
                 self._grow(refused, open_now)
-                self._wait(seeker, until.timeout())
+                self._wait(waiter, until.timeout())
             else:
-                self._connect_here(seeker, refused, open_now)
+                self._connect_here(waiter, refused, open_now)
         except BaseException:
-            self._leave(seeker)
+            self._leave(waiter)
             raise
-        if seeker.error is not None:
-            raise seeker.error
-        assert seeker.member is not None
-        return seeker.member
+        if waiter.error is not None:
+            raise waiter.error
+        assert waiter.pooled is not None
+        return waiter.pooled
 
     def close(self, reason: str) -> None:
         """Tell everybody who waits that nothing will come, and stop connecting. Switches: never."""
         with self._lock:
             self._closed = reason
-            waiting, self.seekers = self.seekers, deque()
-            for seeker in waiting:
-                seeker.answer(None, PoolClosedError(reason))
+            waiting, self.waiters = self.waiters, deque()
+            for waiter in waiting:
+                waiter.answer(None, PoolClosedError(reason))
             greenlets = [one for one in self._attempts if isinstance(one, gevent.Greenlet)]
         gevent.killall(greenlets, block=False)
 
     def forget(self) -> None:
         """Forget callers and connects that exist only in the parent of a fork. Switches: never."""
-        self.seekers, self._attempts = deque(), set()
+        self.waiters, self._attempts = deque(), set()
 
     def _refuses_at_once(self) -> bool:
-        outage = self._outage
+        reconnect = self._reconnect
         # Somebody has just tried, or is trying.
-        return outage.is_over_patience and bool(outage.pause or self._attempts)
+        return reconnect.is_past_timeout and bool(reconnect.pause or self._attempts)
 
-    def _wait(self, seeker: _Seeker, seconds: float | None) -> None:
+    def _wait(self, waiter: _Waiter, seconds: float | None) -> None:
         try:
-            seeker.wait(seconds)
+            waiter.wait(seconds)
         except WaitTimeout:
-            last = self._outage.last if self._outage.refuses else None
+            last = self._reconnect.last if self._reconnect.refuses else None
             raise WaitTimeout(str(last or "no connection was made in time")) from last
 
-    def _leave(self, seeker: _Seeker) -> None:
+    def _leave(self, waiter: _Waiter) -> None:
         """Pass on what was handed to a caller that goes without taking it."""
         with self._lock:
-            if seeker in self.seekers:
-                self.seekers.remove(seeker)
+            if waiter in self.waiters:
+                self.waiters.remove(waiter)
                 return
-        if seeker.member is not None:
-            self._put(seeker.member)
+        if waiter.pooled is not None:
+            self._put(waiter.pooled)
 
     # -- connecting in greenlets --------------------------------------------------
 
     def _grow(self, refused: type[Exception], open_now: Callable[[], int]) -> None:
         """Have as many connects under way as callers wait; only one while the server refuses."""
         with self._lock:
-            wanted = len(self.seekers) if not self._outage.refuses else min(1, len(self.seekers))
+            wanted = len(self.waiters) if not self._reconnect.refuses else min(1, len(self.waiters))
             missing = wanted - len(self._attempts)
             for _ in range(missing):
                 attempt = gevent.Greenlet(self._attempt, refused, open_now)
@@ -184,12 +184,12 @@ class Growth:
     def _attempt(self, refused: type[Exception], open_now: Callable[[], int]) -> None:
         me = gevent.getcurrent()
         try:
-            if pause := self._outage.pause:
+            if pause := self._reconnect.pause:
                 gevent.sleep(pause)
             until = self._latest()
             if until is None:
                 return  # everybody was served by what came back
-            member = self._open_one(until)
+            pooled = self._open_one(until)
         except Exception as error:
             with self._lock:
                 self._attempts.discard(me)
@@ -197,8 +197,8 @@ class Growth:
         else:
             with self._lock:
                 self._attempts.discard(me)
-            self._outage.end()
-            self._put(member)
+            self._reconnect.note_success()
+            self._put(pooled)
         finally:
             self._attempts.discard(me)
             if not self._closed:
@@ -206,64 +206,67 @@ class Growth:
 
     def _latest(self) -> Deadline | None:
         with self._lock:
-            return max((seeker.until for seeker in self.seekers), key=lambda until: until.at, default=None)
+            return max((waiter.until for waiter in self.waiters), key=lambda until: until.at, default=None)
 
     def _failed(self, error: Exception, refused: type[Exception], open_now: Callable[[], int]) -> None:
         """Tell one caller of an error that no other attempt will mend."""
-        if isinstance(error, refused) and not isinstance(error, WaitTimeout):
-            if self._outage.bear(error, open_now=open_now()):
-                return
-        elif isinstance(error, WaitTimeout):
-            return  # it was given the latest deadline of all: each caller says so for itself
+        if self._will_pass(error, refused, open_now) or isinstance(error, WaitTimeout):
+            return  # after the latest deadline of all each caller says for itself that it waited in vain
         with self._lock:
-            if self.seekers:
-                self.seekers.popleft().answer(None, error)
+            if self.waiters:
+                self.waiters.popleft().answer(None, error)
+
+    def _will_pass(self, error: BaseException, refused: type[Exception], open_now: Callable[[], int]) -> bool:
+        """Note a failed attempt; tell whether another may succeed."""
+        if not isinstance(error, refused) or isinstance(error, WaitTimeout):
+            return False
+        return self._reconnect.note_failure(error, open_now=open_now())
 
     # -- connecting in the caller's own thread -------------------------------------
 
-    def _connect_here(self, seeker: _Seeker, refused: type[Exception], open_now: Callable[[], int]) -> None:
-        while not self._is_served(seeker):
-            pause = self._outage.pause
-            if pause or not self._may_connect(seeker):
+    def _connect_here(self, waiter: _Waiter, refused: type[Exception], open_now: Callable[[], int]) -> None:
+        while not self._is_served(waiter):
+            pause = self._reconnect.pause
+            if pause or not self._may_connect(waiter):
+                until = waiter.until
                 try:
-                    seeker.wait(min(pause, seeker.until.remaining()) if pause else seeker.until.timeout())
+                    waiter.wait(min(pause, until.remaining()) if pause else until.timeout())
                 except WaitTimeout:
-                    if seeker.until.expired:
-                        self._wait(seeker, 0)
+                    if until.expired:
+                        self._wait(waiter, 0)
                 continue
             try:
-                member = self._open_one(seeker.until)
+                pooled = self._open_one(waiter.until)
             except BaseException as error:
-                self._end_here(seeker)
-                passing = isinstance(error, refused) and not isinstance(error, WaitTimeout)
-                if not (passing and self._outage.bear(error, open_now=open_now())):  # type: ignore[arg-type]
+                self._end_here(waiter)
+                if not self._will_pass(error, refused, open_now):
                     raise
                 continue
-            self._end_here(seeker)
-            self._outage.end()
+            self._end_here(waiter)
+            self._reconnect.note_success()
             with self._lock:
-                if seeker in self.seekers:
-                    self.seekers.remove(seeker)
-                    seeker.member = member
+                if waiter in self.waiters:
+                    self.waiters.remove(waiter)
+                    waiter.pooled = pooled
                     return
-            self._put(member)  # it was handed another meanwhile
+            self._put(pooled)  # it was handed another meanwhile
 
-    def _is_served(self, seeker: _Seeker) -> bool:
+    def _is_served(self, waiter: _Waiter) -> bool:
         with self._lock:
-            return seeker not in self.seekers
+            return waiter not in self.waiters
 
-    def _may_connect(self, seeker: _Seeker) -> bool:
+    def _may_connect(self, waiter: _Waiter) -> bool:
         """Reserve an attempt; one of a caller that was served meanwhile counts, too."""
         with self._lock:
-            may = len(self._attempts) < len(self.seekers)
+            may = len(self._attempts) < len(self.waiters)
             if may:
-                self._attempts.add(seeker)
+                self._attempts.add(waiter)
             return may
 
-    def _end_here(self, seeker: _Seeker) -> None:
+    def _end_here(self, waiter: _Waiter) -> None:
         with self._lock:
-            self._attempts.discard(seeker)
-            for other in self.seekers:
-                if other is not seeker:
+            self._attempts.discard(waiter)
+            for other in self.waiters:
+                if other is not waiter:
                     other.notify()  # it may have waited for this attempt
                     break

@@ -9,7 +9,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from greenkit.postgres import _farewell
+from greenkit.postgres import _closing
 from greenkit.wait import Deadline
 
 
@@ -22,12 +22,12 @@ def line() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_hanging_up_waits_for_the_other_end(line) -> None:
-    """`hang_up()` says goodbye and returns when the other end has closed, not when ours has."""
+    """`close_and_wait()` says goodbye and returns when the other end has closed, not when ours has."""
     ours, theirs = line
     order = []
 
     def part() -> None:
-        _farewell.hang_up(ours.fileno(), say_goodbye=True, cooperative=True, grace=30.0)
+        _closing.close_and_wait(ours.fileno(), send_terminate=True, cooperative=True, grace=30.0)
         order.append("parted")
 
     parting = gevent.spawn(part)
@@ -47,7 +47,7 @@ def test_a_kill_while_hanging_up_comes_after_it(line) -> None:
 
     def part() -> None:
         try:
-            _farewell.hang_up(ours.fileno(), say_goodbye=False, cooperative=True, grace=30.0)
+            _closing.close_and_wait(ours.fileno(), send_terminate=False, cooperative=True, grace=30.0)
         finally:
             order.append("parted")
 
@@ -69,7 +69,7 @@ def test_of_two_interrupts_a_kill_is_the_one_that_counts() -> None:
 
     def work() -> None:
         with gevent.Timeout(60.0, False):
-            _farewell.shielded(over.wait, Deadline.after(30.0))
+            _closing.run_uninterrupted(over.wait, Deadline.after(30.0))
 
     worker = gevent.spawn(work)
     gevent.sleep(0)
@@ -82,9 +82,9 @@ def test_of_two_interrupts_a_kill_is_the_one_that_counts() -> None:
 
 
 def test_a_severed_line_is_readable_at_once(line) -> None:
-    """`sever()` needs nothing of the driver, and the look before lending sees it."""
+    """`shut_down()` needs nothing of the driver, and the look before lending sees it."""
     ours, theirs = line
-    look = _farewell.poller(ours.fileno())
+    look = _closing.poller(ours.fileno())
     assert not look.poll(0)
-    _farewell.sever(theirs.fileno())
+    _closing.shut_down(theirs.fileno())
     assert look.poll(0)

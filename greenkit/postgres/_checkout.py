@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gevent import Greenlet, monkey
 from greenlet import GreenletExit, getcurrent
 
-from greenkit.postgres import _driver, _farewell
+from greenkit.postgres import _closing, _driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType
 
-__all__ = ["Member", "OwnerEnd"]
+__all__ = ["OwnerEnd", "PooledConnection"]
 
 _TRAIL = range(8)
 _thread_id: Callable[[], int] = monkey.get_original("_thread", "get_ident")
@@ -24,18 +24,18 @@ _thread_id: Callable[[], int] = monkey.get_original("_thread", "get_ident")
 class OwnerEnd(Protocol):
     """Be told that a borrower has ended with a connection."""
 
-    def __call__(self, member: Member, /, *, in_hub: bool) -> None:
-        """Take `member` back; in the hub nothing may wait."""
+    def __call__(self, pooled: PooledConnection, /, *, in_hub: bool) -> None:
+        """Take `pooled` back; in the hub nothing may wait."""
 
 
-class Member:
+class PooledConnection:
     """A connection of the pool, idle or lent."""
 
     __slots__ = (
         "_look",
         "_trail",
         "conn",
-        "ended_well",
+        "ended_normally",
         "expires_at",
         "fd",
         "generation",
@@ -58,24 +58,24 @@ class Member:
         self.generation = generation
         self.idle_since = now
         self.owner: Any = None
-        self.ended_well = True
+        self.ended_normally = True
         self.lent_at = 0.0  # when it was last found idle; later it may have been handed over, at `idle_since`
         self.holder: Any = None  # where `owner` is no greenlet: the thread's own, or the thread's number
         self.on_owner_end: OwnerEnd | None = None
         self.fd: int = self.raw.fileno()
-        self._look: Callable[[int], list[object]] = _farewell.poller(self.fd).poll
+        self._look: Callable[[int], list[object]] = _closing.poller(self.fd).poll
         self._trail: list[tuple[CodeType, int]] = []
 
     def __call__(self, owner: object) -> None:
         """Be the link of the borrowing greenlet: it has ended. Runs in the hub, or in a dying thread."""
         if self.on_owner_end is not None:
             # Killed, its value is the GreenletExit; failed, it is not successful.
-            self.ended_well = not isinstance(owner, Greenlet) or (
+            self.ended_normally = not isinstance(owner, Greenlet) or (
                 owner.successful() and not isinstance(owner.value, GreenletExit)
             )
             self.on_owner_end(self, in_hub=isinstance(owner, Greenlet))
 
-    def looks_alive(self) -> bool:
+    def looks_open(self) -> bool:
         """Tell whether nothing has come from the server since it went idle. Switches: never.
 
         What idles has nothing to read but a notice or the end. Half a microsecond, no round trip.
@@ -94,7 +94,7 @@ class Member:
             self.owner, self.on_owner_end = owner, on_owner_end
             owner.rawlink(self)
 
-    def settle(self) -> None:
+    def check_in(self) -> None:
         """Note that it was given back. Switches: never."""
         owner = self.owner
         self.owner = self.holder = self.on_owner_end = None

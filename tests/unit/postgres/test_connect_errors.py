@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from greenkit.postgres._refusals import is_full, is_hopeless, without_location
+from greenkit.postgres._connect_errors import is_full, is_hopeless, without_location
 
 AT = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
 

@@ -24,7 +24,17 @@ from greenkit.wait import Deadline, FdWatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["GRACE", "counted", "give_up", "hang_up", "outlast", "poller", "see_off", "sever", "shielded"]
+__all__ = [
+    "GRACE",
+    "close_and_wait",
+    "close_half_open",
+    "counted",
+    "join_uninterrupted",
+    "poller",
+    "run_uninterrupted",
+    "shut_down",
+    "wait_for_end",
+]
 
 GRACE = 1.0
 """Seconds a server gets to answer a cancel or a goodbye; then it is left behind."""
@@ -43,7 +53,7 @@ def poller(fd: int) -> Any:
     return native
 
 
-def sever(fd: int) -> None:
+def shut_down(fd: int) -> None:
     """Break the connection under whoever uses it, without touching the driver's object.
 
     The only thing that may be done to a connection another greenlet is in: psycopg2's methods
@@ -60,12 +70,12 @@ def sever(fd: int) -> None:
         line.close()
 
 
-def hang_up(fd: int, *, say_goodbye: bool, cooperative: bool, grace: float = GRACE) -> None:
+def close_and_wait(fd: int, *, send_terminate: bool, cooperative: bool, grace: float = GRACE) -> None:
     """End the conversation on `fd` and return when the server has ended it too.
 
     Args:
         fd: The connection's descriptor or a duplicate; it stays open.
-        say_goodbye: Send the protocol's farewell; not when the line is encrypted or the driver
+        send_terminate: Send the protocol's farewell; not when the line is encrypted or the driver
             has sent it already.
         cooperative: Wait in the hub; else in a native poll.
         grace: Seconds to wait at the most.
@@ -74,11 +84,11 @@ def hang_up(fd: int, *, say_goodbye: bool, cooperative: bool, grace: float = GRA
     """
     until = Deadline.after(grace)
     if cooperative and getcurrent() is gevent.get_hub():
-        gevent.spawn(_hang_up_and_close, os.dup(fd), say_goodbye=say_goodbye)
+        gevent.spawn(_wait_and_close, os.dup(fd), send_terminate=send_terminate)
     elif cooperative:
-        shielded(lambda: see_off(fd, until, say_goodbye=say_goodbye), until)
+        run_uninterrupted(lambda: wait_for_end(fd, until, send_terminate=send_terminate), until)
     else:
-        see_off(fd, until, say_goodbye=say_goodbye, cooperative=False)
+        wait_for_end(fd, until, send_terminate=send_terminate, cooperative=False)
 
 
 @contextmanager
@@ -94,7 +104,7 @@ def counted() -> Iterator[None]:
         _counted.reset(token)
 
 
-def give_up(fd: int) -> None:
+def close_half_open(fd: int) -> None:
     """Hang up on a server that did not let us in; wait for its end only where connections are counted.
 
     Args:
@@ -103,37 +113,37 @@ def give_up(fd: int) -> None:
     Switches: may.
     """
     if _counted.get():
-        hang_up(fd, say_goodbye=False, cooperative=True, grace=GRACE)
+        close_and_wait(fd, send_terminate=False, cooperative=True, grace=GRACE)
     else:
-        gevent.spawn(_hang_up_and_close, os.dup(fd), say_goodbye=False)
+        gevent.spawn(_wait_and_close, os.dup(fd), send_terminate=False)
 
 
-def _hang_up_and_close(fd: int, *, say_goodbye: bool) -> None:
+def _wait_and_close(fd: int, *, send_terminate: bool) -> None:
     try:
-        see_off(fd, Deadline.after(GRACE), say_goodbye=say_goodbye)
+        wait_for_end(fd, Deadline.after(GRACE), send_terminate=send_terminate)
     finally:
         os.close(fd)
 
 
-def see_off(fd: int, until: Deadline, *, say_goodbye: bool, cooperative: bool = True) -> None:
-    """Do what `hang_up()` does, in a greenlet that nobody interrupts.
+def wait_for_end(fd: int, until: Deadline, *, send_terminate: bool, cooperative: bool = True) -> None:
+    """Do what `close_and_wait()` does, in a greenlet that nobody interrupts.
 
     Switches: may, when `cooperative`.
     """
     line = _own(fd)
     try:
         line.setblocking(False)
-        if say_goodbye:
+        if send_terminate:
             line.send(_TERMINATE)
         line.shutdown(SHUT_WR)
-        _await_end(line, until, cooperative=cooperative)
+        _read_to_end(line, until, cooperative=cooperative)
     except (OSError, WaitTimeout):
         pass  # gone already, or deaf: nothing more can be asked of it
     finally:
         line.close()
 
 
-def shielded(clean_up: Callable[[], object], until: Deadline) -> None:
+def run_uninterrupted(clean_up: Callable[[], object], until: Deadline) -> None:
     """Run `clean_up` to its end, or to `until`, whatever interrupts the caller meanwhile.
 
     A slot is given back when this returns: cut short by a second kill, there would be a server
@@ -146,10 +156,10 @@ def shielded(clean_up: Callable[[], object], until: Deadline) -> None:
     """
     if getcurrent() is gevent.get_hub():
         return
-    outlast(gevent.spawn(clean_up), until)
+    join_uninterrupted(gevent.spawn(clean_up), until)
 
 
-def outlast(worker: gevent.Greenlet, until: Deadline) -> None:
+def join_uninterrupted(worker: gevent.Greenlet, until: Deadline) -> None:
     """Wait for the end of `worker`, or for `until`, whatever interrupts the caller; raise that afterwards.
 
     Switches: may; in the hub never, and nothing is waited for.
@@ -171,7 +181,7 @@ def _own(fd: int) -> socket:
     return socket(fileno=os.dup(fd))
 
 
-def _await_end(line: socket, until: Deadline, *, cooperative: bool) -> None:
+def _read_to_end(line: socket, until: Deadline, *, cooperative: bool) -> None:
     watch = FdWatch(line.fileno()) if cooperative else None
     try:
         while not until.expired:

@@ -11,12 +11,12 @@ import time
 
 from gevent import get_hub
 
-__all__ = ["Turn"]
+__all__ = ["TimeSlice"]
 
 _LENGTH = 0.002  # seconds of work before others have the hub
 
 
-class Turn:
+class TimeSlice:
     """Measure how long this greenlet has had the hub."""
 
     __slots__ = ("_began",)
@@ -28,18 +28,18 @@ class Turn:
         """Note that others have just run. Switches: never."""
         self._began = time.monotonic()
 
-    def give_way(self) -> None:
+    def pass_on(self) -> None:
         """Let the hub look at everything, if it is time. Switches: may."""
         if time.monotonic() - self._began > _LENGTH:
-            _let_the_hub_look()
+            _run_hub_once()
             self.renew()
 
 
-def _let_the_hub_look() -> None:
+def _run_hub_once() -> None:
     hub = get_hub()
-    knock = hub.loop.async_()  # comes with the sockets, and without the millisecond a timer waits
+    wakeup = hub.loop.async_()  # comes with the sockets, and without the millisecond a timer waits
     try:
-        hub.loop.run_callback(knock.send)  # once it is waited for; one sent before is lost
-        hub.wait(knock)
+        hub.loop.run_callback(wakeup.send)  # once it is waited for; one sent before is lost
+        hub.wait(wakeup)
     finally:
-        knock.close()
+        wakeup.close()
