@@ -11,7 +11,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from celery import platforms
+from celery import bootsteps, platforms
 from celery.backends.base import DisabledBackend
 from celery.utils.log import get_logger
 from gevent.monkey import saved
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "close_steps_once",
     "no_second_silence",
     "notice_frozen_broker",
     "run_rate_limits_by_one_timer",
@@ -110,6 +111,30 @@ def stale_waits() -> list[str]:
         if held is not None and any(held is one for one in saved.get(source, {}).values()):
             stale.append(f"{module.__name__}.{name}")
     return stale
+
+
+def close_steps_once() -> Callable[[], None]:
+    """Have a step of the consumer, such as gossip, that has no connection any more be closed already.
+
+    Celery closes it when the connection is lost and once more when the worker stops before there is
+    another (celery/bootsteps.py 5.7, `ConsumerStep._close`). It then fails on `None.connection_errors`,
+    and the worker ends with a traceback or status 1.
+    """
+    plain = bootsteps.ConsumerStep._close
+
+    def close(step: Any, consumer: Any, cancel_consumers: bool = True) -> None:  # noqa: FBT001, FBT002  # Celery's
+        if consumer.connection is None:
+            step.consumers = None
+        else:
+            plain(step, consumer, cancel_consumers)
+
+    bootsteps.ConsumerStep._close = close
+
+    def undo() -> None:
+        if bootsteps.ConsumerStep._close is close:
+            bootsteps.ConsumerStep._close = plain
+
+    return undo
 
 
 def notice_frozen_broker(consumer: Any) -> None:

@@ -7,6 +7,7 @@ every refusal here is one.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from functools import partial
@@ -19,7 +20,7 @@ from kombu.asynchronous import get_event_loop, set_event_loop
 from kombu.utils.imports import symbol_by_name
 
 from greenkit import watchdog
-from greenkit.boot import patched
+from greenkit.boot import hook_drivers, patched, read_settings
 from greenkit.celery import _body, _children, _recycle, _remote, _resources, _upstream
 from greenkit.celery._loop import GreenHub
 from greenkit.celery._options import Options, unknown_keys
@@ -164,6 +165,9 @@ def _go_green(worker: Any, options: Options, undo: ExitStack) -> None:
         on_stop=_recycle.note_stop_signal,
     )
     undo.callback(_recycle.stay_ended)
+    undo.callback(_upstream.close_steps_once())
+    if read_settings(os.environ).mode != "off":
+        hook_drivers()  # what `import greenkit.auto` has done already, and Celery's own patch has not
     undo.callback(_connect(worker, options, undo, plain_signals))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gevent
 import pytest
@@ -162,6 +162,24 @@ def test_a_rate_limit_waits_by_one_timer() -> None:
             entries[0].entry()
     assert consumer.went == list(range(100))
     assert timers <= 100
+
+
+def test_rate_limits_of_many_tasks_are_due_at_once(loop: GreenHub) -> None:
+    """Thirty kinds of tasks wait, each by a timer of its own: all go in one turn, where kombu lets ten."""
+    loop.timer = Timer()
+    consumer: Any = Tasks(loop.timer)
+    run_rate_limits_by_one_timer(consumer)
+    buckets = [TokenBucket(1e-9) for _ in range(30)]
+    for number, bucket in enumerate(buckets):
+        assert bucket.can_consume(1)
+        consumer._limit_task(number, bucket, 1)
+    assert (consumer.went, len(loop.timer._queue)) == ([], 30)
+    loop.timer._queue[:] = [entry._replace(eta=entry.eta - 1e12) for entry in loop.timer._queue]
+    for bucket in buckets:
+        bucket._tokens = 1
+    with gevent.Timeout(5.0):
+        loop.fire_timers()
+    assert sorted(consumer.went) == list(range(30))
 
 
 def test_a_rate_limit_whose_timer_was_cancelled_starts_another() -> None:
