@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
 
 from gevent import monkey
 
 from greenkit.findings import Finding, Severity
 from greenkit.postgres._install import callback, installed
-from greenkit.postgres._registry import pools
-
-if TYPE_CHECKING:
-    from greenkit.postgres._pool import ConnectionPool
+from greenkit.postgres._registry import KnownPool, pools
 
 __all__ = ["check"]
 
@@ -90,7 +86,7 @@ def _check_hardening() -> tuple[Finding, ...]:
     )
 
 
-def _check_pool(pool: ConnectionPool[Any]) -> tuple[Finding, ...]:
+def _check_pool(pool: KnownPool) -> tuple[Finding, ...]:
     count, where = pool.leaks
     if not count:
         return ()
@@ -107,7 +103,7 @@ def _check_pool(pool: ConnectionPool[Any]) -> tuple[Finding, ...]:
     )
 
 
-def _check_holders(pool: ConnectionPool[Any]) -> tuple[Finding, ...]:
+def _check_holders(pool: KnownPool) -> tuple[Finding, ...]:
     held = sorted(pool.idle_holders.items(), key=lambda item: -item[1])
     long = [(where, seconds) for where, seconds in held if seconds >= _LONG]
     if not long:

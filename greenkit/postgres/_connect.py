@@ -26,7 +26,7 @@ from psycopg2 import extensions
 from greenkit.errors import WaitTimeout
 from greenkit.postgres import _closing, _libpq
 from greenkit.postgres._connect_errors import without_location
-from greenkit.postgres._deadline import current
+from greenkit.postgres._deadline import connect_timeout, current
 from greenkit.postgres._errors import QueryTimeout, for_driver
 from greenkit.postgres._psycopg2_connection import GuardedConnection, guarded
 from greenkit.wait import Deadline, FdWatch
@@ -34,10 +34,7 @@ from greenkit.wait import Deadline, FdWatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["CONNECT_TIMEOUT", "attempts", "connect", "connect_timeout", "connecting"]
-
-CONNECT_TIMEOUT = 130.0
-"""Seconds for a connect whose DSN names no `connect_timeout`, as in psycopg 3."""
+__all__ = ["attempts", "connect", "connecting"]
 
 _VARIABLES = {
     "host": "PGHOST",
@@ -84,7 +81,7 @@ def connect(conn: Any) -> None:
     if not isinstance(conn, extensions.connection):
         _pump(conn, current())
         return
-    limit = connect_timeout(conn.dsn)
+    limit = connect_timeout(extensions.parse_dsn(conn.dsn))
     until = Deadline.earliest(current(), Deadline.after(limit))
     # A refusal then names its SQLSTATE, which psycopg2 has only of queries.
     set_verbosity = functools.partial(_libpq.quick(_LIBRARY).PQsetErrorVerbosity, conn.pgconn_ptr)
@@ -99,17 +96,6 @@ def connect(conn: Any) -> None:
     except BaseException:
         _give_up(conn)
         raise
-
-
-def connect_timeout(dsn: str) -> float | None:
-    """Return the DSN's (or libpq's environment's) connect timeout; None when it says "never".
-
-    Switches: never.
-    """
-    value = extensions.parse_dsn(dsn).get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT")
-    if not value:
-        return CONNECT_TIMEOUT
-    return float(value) if float(value) > 0 else None
 
 
 def attempts(dsn: str, failures: list[psycopg2.OperationalError] | None = None) -> Iterator[str]:
@@ -130,7 +116,7 @@ def attempts(dsn: str, failures: list[psycopg2.OperationalError] | None = None) 
     if single:
         yield dsn
         return
-    limit = connect_timeout(dsn)
+    limit = connect_timeout(extensions.parse_dsn(dsn))
     for one in _in_turn(parts, hosts, addresses):
         try:
             found = [one["hostaddr"]] if one["hostaddr"] else _resolve(one["host"], one["port"], limit)

@@ -6,6 +6,7 @@ A context variable, so that it belongs to the greenlet and goes wherever its con
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -13,9 +14,12 @@ from typing import TYPE_CHECKING
 from greenkit.wait import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["current", "deadline", "for_query", "lifted", "passed"]
+__all__ = ["CONNECT_TIMEOUT", "connect_timeout", "current", "deadline", "for_query", "lifted", "passed"]
+
+CONNECT_TIMEOUT = 130.0
+"""Seconds for a connect whose DSN names no `connect_timeout`, as in psycopg 3."""
 
 _NONE = Deadline.after(None)
 _current: ContextVar[Deadline] = ContextVar("greenkit.postgres.deadline", default=_NONE)
@@ -55,6 +59,14 @@ def for_query(seconds: float | None) -> Deadline:
     """
     until = _current.get()
     return until if seconds is None or until is not _NONE else Deadline.after(seconds)
+
+
+def connect_timeout(parameters: Mapping[str, str]) -> float | None:
+    """Return the `connect_timeout` of a parsed DSN, or libpq's environment's; None when it says "never"."""
+    value = parameters.get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT")
+    if not value:
+        return CONNECT_TIMEOUT
+    return float(value) if float(value) > 0 else None
 
 
 def passed(seconds: float | None) -> str:

@@ -7,7 +7,6 @@ native lock, so nothing here calls a method of the connection but `poll()` and p
 
 from __future__ import annotations
 
-import functools
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -20,7 +19,7 @@ from psycopg2 import extensions
 
 from greenkit.errors import WaitTimeout
 from greenkit.postgres import _cancel, _closing
-from greenkit.postgres._connect import connect, connect_timeout
+from greenkit.postgres._connect import connect
 from greenkit.postgres._deadline import current, for_query, passed
 from greenkit.postgres._errors import QueryTimeout, for_driver
 from greenkit.postgres._psycopg2_connection import GuardedConnection
@@ -29,9 +28,8 @@ from greenkit.wait import Deadline, FdWatch
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-__all__ = ["cancel", "forget", "wait_callback"]
+__all__ = ["forget", "wait_callback"]
 
-_LONG = 3600.0  # seconds for a cancel where `connect_timeout` says "for ever"
 _AGAIN = 0.2  # seconds until a cancel that came before its query is repeated
 _SETTLED = frozenset(
     (extensions.STATUS_READY, extensions.STATUS_BEGIN, extensions.STATUS_PREPARED),
@@ -74,30 +72,6 @@ def wait_callback(conn: Any) -> None:
         _stop(conn, watch, _Timeout(passed(_query_timeout(conn))))
     except BaseException as interrupt:
         _stop(conn, watch, interrupt)
-
-
-def cancel(conn: Any) -> None:
-    """Cancel what `conn` is doing, from any greenlet, and return when the server has been told.
-
-    Raises:
-        psycopg2.OperationalError: It could not be delivered.
-
-    Switches: may.
-    """
-    delivery = conn.gk_cancel
-    if delivery is None:
-        deliver = _cancel.prepare(conn.pgconn_ptr, _LIBRARY)
-        delivery = conn.gk_cancel = gevent.spawn(deliver, connect_timeout(conn.dsn) or _LONG)
-        # Not in a `finally` of ours: a canceller that is killed leaves its request on the way.
-        delivery.rawlink(functools.partial(_delivered, conn))
-    delivery.join()
-    if not delivery.value:
-        msg = "the cancel request could not be delivered"
-        raise psycopg2.OperationalError(msg)
-
-
-def _delivered(conn: Any, _delivery: object) -> None:
-    conn.gk_cancel = None
 
 
 def forget(conn: Any) -> None:

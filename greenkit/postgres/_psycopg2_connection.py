@@ -20,7 +20,8 @@ from greenlet import getcurrent
 from psycopg2 import extensions
 
 from greenkit.errors import ConcurrentUseError
-from greenkit.postgres import _closing, _copy
+from greenkit.postgres import _cancel, _closing, _copy
+from greenkit.postgres._deadline import connect_timeout
 from greenkit.postgres._errors import for_driver
 from greenkit.postgres._large_object import LargeObject
 from greenkit.wait import Deadline
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GuardedConnection", "GuardedCursor", "GuardedNamedCursor", "guarded", "use"]
 
+_LIBRARY: str = psycopg2._psycopg.__file__
+_LONGEST_CANCEL = 3600.0  # seconds, where `connect_timeout` says "for ever"
 _Busy = for_driver(ConcurrentUseError, psycopg2.ProgrammingError)
 
 
@@ -79,6 +82,32 @@ def _busy(conn: Any, what: str) -> ConcurrentUseError:
     )
 
 
+def _cancel_query(conn: Any) -> None:
+    """Cancel what `conn` is doing, from any greenlet, and return when the server has been told.
+
+    Raises:
+        psycopg2.OperationalError: It could not be delivered.
+
+    Switches: may.
+    """
+    delivery = conn.gk_cancel
+    if delivery is None:
+        deliver = _cancel.prepare(conn.pgconn_ptr, _LIBRARY)
+        delivery = conn.gk_cancel = gevent.spawn(
+            deliver, connect_timeout(extensions.parse_dsn(conn.dsn)) or _LONGEST_CANCEL
+        )
+        # Not in a `finally` of ours: a canceller that is killed leaves its request on the way.
+        delivery.rawlink(functools.partial(_delivered, conn))
+    delivery.join()
+    if not delivery.value:
+        msg = "the cancel request could not be delivered"
+        raise psycopg2.OperationalError(msg)
+
+
+def _delivered(conn: Any, _delivery: object) -> None:
+    conn.gk_cancel = None
+
+
 class GuardedConnection(extensions.connection):
     """Refuse a second greenlet, deliver what interrupted a query, and offer what psycopg2 refuses.
 
@@ -105,9 +134,7 @@ class GuardedConnection(extensions.connection):
         if self.closed or self.async_ or self.status == extensions.STATUS_PREPARED:
             super().cancel()  # refuses, or is somebody else's loop's business
             return
-        from greenkit.postgres import _psycopg2  # it needs this file's classes
-
-        _psycopg2.cancel(self)
+        _cancel_query(self)
 
     def poll(self) -> int:
         """Go on with what is under way, as psycopg2 does. Switches: never."""

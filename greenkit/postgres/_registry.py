@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from greenkit.postgres._pool import ConnectionPool
-
-__all__ = ["add", "pools"]
-
-_pools: weakref.WeakSet[ConnectionPool[Any]] = weakref.WeakSet()
+__all__ = ["KnownPool", "add", "pools"]
 
 
-def add(pool: ConnectionPool[Any]) -> None:
+class KnownPool(Protocol):
+    """What a fork and the findings need of a `ConnectionPool`."""
+
+    name: str
+
+    @property
+    def leaks(self) -> tuple[int, str]:
+        """Return how many borrowers' ends cost a connection, and where the last of them borrowed."""
+
+    @property
+    def idle_holders(self) -> dict[str, float]:
+        """Return, by line, the seconds a connection was held with no query running while callers waited."""
+
+    def _after_fork(self) -> None:
+        """Forget the parent's connections."""
+
+
+_pools: weakref.WeakSet[KnownPool] = weakref.WeakSet()
+
+
+def add(pool: KnownPool) -> None:
     """Know `pool` for as long as it lives. Switches: never."""
     _pools.add(pool)
 
 
-def pools() -> list[ConnectionPool[Any]]:
+def pools() -> list[KnownPool]:
     """Return the pools that are alive, by name. Switches: never."""
     return sorted(_pools, key=lambda pool: pool.name)
 
