@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pytest
 
 
-def sleeping_moves_the_clock(monkeypatch: pytest.MonkeyPatch, clock: FakeClock, *, turns: int = 8) -> None:
+def sleeping_moves_the_clock(monkeypatch: pytest.MonkeyPatch, clock: FakeClock, *, turns: int = 4) -> None:
     """Have an alarm give `turns` turns of the loop to others, then move `clock` and go off.
 
     One that is set anew in those turns does not go off, as a real one does not.

@@ -10,6 +10,7 @@ from greenkit.errors import CostTooHighError
 from greenkit.limits import Limiter
 from greenkit.limits._alarm import Alarm
 from greenkit.testing import FakeClock, assert_no_switch
+from tests.unit.limits.simulate import sleeping_moves_the_clock
 from tests.unit.limits.test_threads import natively
 
 
@@ -132,9 +133,10 @@ def test_an_open_key_is_taken_without_a_switch():
         assert not api.key("ann").try_permit()
 
 
-def test_a_key_in_use_has_one_budget_whoever_asks():
+def test_a_key_in_use_has_one_budget_whoever_asks(clock, monkeypatch):
     """While somebody waits, others asking for the same key stand behind."""
-    api = Limiter("api", requests="100/s burst 1")
+    sleeping_moves_the_clock(monkeypatch, clock)
+    api = Limiter("api", requests="100/s burst 1", clock=clock)
     ann = api.key("ann")
     order = []
 

@@ -19,7 +19,7 @@ from tests.unit.limits.simulate import sleeping_moves_the_clock
 @pytest.fixture
 def clock(monkeypatch):
     clock = FakeClock()
-    sleeping_moves_the_clock(monkeypatch, clock, turns=24)  # time for what a kill sets off
+    sleeping_moves_the_clock(monkeypatch, clock, turns=8)  # time for what a kill sets off
     return clock
 
 
@@ -86,7 +86,7 @@ def test_a_killed_waiter_loses_no_permit_of_others(clock, handed):
         killed_in_line += in_line
         killed_in_hand_off += on_the_way
     assert killed_in_line > 500, "too few were killed in line"
-    assert killed_in_hand_off > 30, "the hand-off was hardly ever hit"
+    assert killed_in_hand_off > 100, "the hand-off was hardly ever hit"
 
 
 def test_the_kill_test_sees_a_limiter_that_books_too_early(clock, monkeypatch):

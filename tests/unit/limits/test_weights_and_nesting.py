@@ -15,7 +15,7 @@ from tests.unit.limits.test_fleet import Courier
 @pytest.fixture
 def clock(monkeypatch):
     clock = FakeClock(1000)
-    sleeping_moves_the_clock(monkeypatch, clock, turns=40)
+    sleeping_moves_the_clock(monkeypatch, clock, turns=8)
     return clock
 
 
