@@ -63,6 +63,7 @@ class RedisLedger:
         self._fetch: Fetch | None = None
         self._trouble: Exception | None = None
         self._give_back: Any = None
+        self._connection: Any = None  # for acknowledgements alone, out of the channel's pool
 
     def attach(self, channel: Any) -> bool:
         """Take over a new channel's bookkeeping, before its first message.
@@ -125,8 +126,8 @@ class RedisLedger:
         if channel is None:
             return
         try:
-            while self.owed and self.channel is channel:  # again for what comes while execute() waits
-                self._pay(channel.qos)
+            while self.owed and self.channel is channel:  # again for what comes while the answer is waited for
+                self._pay_on_own_connection(channel)
         except Exception as exc:
             # Raised by the next turn: here it would take the acks queued behind along.
             self._trouble = exc
@@ -136,6 +137,28 @@ class RedisLedger:
         trouble, self._trouble = self._trouble, None
         if trouble is not None:
             raise trouble
+
+    def _pay_on_own_connection(self, channel: Any) -> None:
+        """Pay on a connection that is kept: a client and a pipeline for each batch cost more than the acks."""
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = channel.pool.get_connection()
+        tags = self.owed[:]
+        prefix = channel.global_keyprefix
+        packed = connection.pack_commands(
+            [
+                ("MULTI",),
+                ("ZREM", prefix + channel.unacked_index_key, *tags),
+                ("HDEL", prefix + channel.unacked_key, *tags),
+                ("EXEC",),
+            ]
+        )
+        try:
+            _ask(connection, packed)
+        except channel.connection_errors:
+            # A firewall may have dropped it for being idle. To acknowledge twice is the same as once.
+            _ask(connection, packed)
+        del self.owed[: len(tags)]  # not all of it: more came while the answer was waited for
 
     def _pay(self, qos: Any) -> None:
         tags = self.owed[:]
@@ -155,6 +178,9 @@ class RedisLedger:
         channel, self.channel = self.channel, None
         if channel is None:
             return
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()  # and not back into the pool, which ends with the channel
         qos = channel.qos
         qos._flush()
         for request in self.consumer.pool.requests():
@@ -247,6 +273,16 @@ class RedisLedger:
                 channel.qos.restore_by_tag(tags[0])
             for tag in tags:
                 self._adrift.pop(tag, None)
+
+
+def _ask(connection: Any, transaction: Any) -> None:
+    try:
+        connection.send_packed_command(transaction, check_health=False)  # connects, where it has to
+        for _ in range(4):
+            connection.read_response()
+    except BaseException:
+        connection.disconnect()  # answers may be left in it
+        raise
 
 
 def _content(message: Any) -> Any:

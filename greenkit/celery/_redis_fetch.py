@@ -44,6 +44,8 @@ _TOLD, _UNTOLD = 1.0, 0.1
 # After a large message, as many come one by one before the next batch: they seldom come alone.
 _ALONE = 16
 _ANY = 2**40
+# With so many tasks waiting for a slot here, fewer free places than this are not worth a round trip.
+_BACKLOG, _WORTHWHILE = 32, 24
 # Seconds between two looks whether a call is answered; one that both have seen is late.
 _PATIENCE = 5.0
 
@@ -104,13 +106,21 @@ class Fetch:
             room = min(room, limit - len(state.reserved_requests))
         return min(room, MOST)
 
+    def _can_wait(self, room: int) -> bool:
+        """Tell whether the worker has work enough to fetch a larger batch later.
+
+        A task that ends turns the loop, which asks again. With a prefetch of 1, every free place is an
+        idle slot: none waits, and nothing is held back.
+        """
+        return room < _WORTHWHILE and self.consumer.pool.statistics().waiting >= _BACKLOG
+
     def _start(self, timeout: float | None = None) -> None:
         if self._call:
             # kombu dropped the connection for being silent; what the call booked is the next one's.
             raise ConnectionError("the broker did not answer")
         channel = self.channel
         room = self._room()
-        if self._closed or not self._more or room <= 0:
+        if self._closed or not self._more or room <= 0 or self._can_wait(room):
             return
         queues = channel._queue_cycle.consume(len(channel.active_queues))
         connection = channel.client.connection

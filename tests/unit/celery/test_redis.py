@@ -71,6 +71,35 @@ class Broker:
         yield Pipe()
 
 
+class Connection:
+    """The ledger's own connection to the broker."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+
+    def pack_commands(self, commands: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        return commands
+
+    def send_packed_command(self, commands: list[tuple[str, ...]], check_health: bool) -> None:
+        self.sent = commands
+
+    def read_response(self) -> None:
+        if len(self.sent) == 1:
+            begin, (word, index, *tags), removed, _ = self.whole
+            assert (begin, word, index, removed) == (("MULTI",), "ZREM", "p:index", ("HDEL", "p:tags", *tags))
+            gevent.sleep(0)
+            self.broker.during_a_trip()
+            if self.broker.fails:
+                raise ConnectionError
+            self.broker.paid.append(tags)
+        elif len(self.sent) == 4:
+            self.whole = self.sent
+        self.sent = self.sent[1:]
+
+    def disconnect(self) -> None:
+        pass
+
+
 class Loop:
     """A loop that runs what it was given when told."""
 
@@ -115,7 +144,9 @@ class Setting:
         broker = Broker() if broker is None else broker
         channel = SimpleNamespace(
             qos=broker, connection_errors=(ConnectionError,), ResponseError=KeyError,
-            _brpop_start=None, _brpop_read=None, handlers={},
+            _brpop_start=None, _brpop_read=None, handlers={}, global_keyprefix="p:",
+            unacked_index_key="index", unacked_key="tags",
+            pool=SimpleNamespace(get_connection=lambda: Connection(broker)),
         )  # fmt: skip
         channel.connection = SimpleNamespace(cycle=SimpleNamespace(discard=lambda _: None))
         channel._in_poll = None
@@ -179,6 +210,21 @@ def test_what_a_lost_connection_left_owed_is_paid_by_the_next(setting: Setting) 
     after = setting.connect()
     setting.loop.turn()
     assert (after.paid, setting.ledger.owed) == ([["a", "b"]], [])
+
+
+def test_a_connection_that_was_dropped_idle_costs_nothing(setting: Setting) -> None:
+    """It is made anew once, and what was owed is paid once."""
+    qos = setting.connect()
+    drops = iter([True])
+
+    def drop() -> None:
+        if next(drops, False):
+            raise ConnectionError
+
+    qos.during_a_trip = drop
+    qos.ack("a")
+    setting.loop.turn()
+    assert (qos.paid, setting.ledger.owed) == ([["a"]], [])
 
 
 def running(tag: str) -> Any:
