@@ -126,7 +126,9 @@ class RedisLedger:
         if channel is None:
             return
         try:
-            while self.owed and self.channel is channel:  # again for what comes while the answer is waited for
+            while (
+                self.owed and self.channel is channel
+            ):  # again for what comes while the answer is waited for
                 self._pay_on_own_connection(channel)
         except Exception as exc:
             # Raised by the next turn: here it would take the acks queued behind along.

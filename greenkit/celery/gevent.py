@@ -19,10 +19,11 @@ from gevent.event import Event
 from greenkit import facts
 from greenkit.celery._body import wrap
 from greenkit.celery._children import watch_spawns
+from greenkit.celery._install import installed
 from greenkit.celery._job import Job
 from greenkit.celery._options import Options
 from greenkit.celery._quota import Quotas, limiter_of
-from greenkit.celery._recycle import Recycler, end_worker
+from greenkit.celery._recycle import Recycler, end_worker, start_anew_at_exit
 from greenkit.celery._resources import close_resources, open_resources
 from greenkit.wait import Deadline
 
@@ -311,6 +312,8 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         how, self._recycling = self._recycling, ""
         if how:
             end_worker(how)
+            if how == "exec" and not (self.app is not None and installed(self.app)):
+                start_anew_at_exit()  # without install() nobody looks at the worker's status
             if self.loop is not None:
                 self.loop.wake()
 

@@ -138,7 +138,8 @@ class Link:
         """Tell one end that nothing more will come; what it sends still arrives."""
         self.pipes[DOWN if side == "client" else UP].ended = True
         if not self.writers[side].transport.is_closing():
-            self.writers[side].write_eof()
+            with contextlib.suppress(OSError):  # reset by its end, which asyncio has not read yet
+                self.writers[side].write_eof()
 
 
 def abort(writer: asyncio.StreamWriter) -> None:
