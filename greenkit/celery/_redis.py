@@ -141,7 +141,7 @@ class RedisLedger:
             raise trouble
 
     def _pay_on_own_connection(self, channel: Any) -> None:
-        """Pay on a connection that is kept: a client and a pipeline for each batch cost more than the acks."""
+        """Pay on a kept connection: a client and a pipeline for each batch cost more than the acks."""
         connection = self._connection
         if connection is None:
             connection = self._connection = channel.pool.get_connection()
