@@ -125,6 +125,35 @@ def test_beat_and_events_end_in_good_order(worker: Worker, tmp_path: Path, numbe
         assert ended == [0, 0, 0], [log.read_text() for log in logs]
 
 
+BEAT = """
+import os, signal
+from celery import Celery
+from celery.beat import PersistentScheduler
+import greenkit.celery
+app = Celery("b", broker="memory://")
+greenkit.celery.install(app)
+class Early(PersistentScheduler):
+    def setup_schedule(self):
+        super().setup_schedule()
+        with open("made", "a") as file:
+            file.write("schedule\\n")
+        os.kill(os.getpid(), getattr(signal, os.environ["NUMBER"]))
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_beat_ends_in_good_order_while_it_makes_its_schedule(tmp_path: Path, number: str) -> None:
+    """Its own handler would open the schedule a second time, in the middle of the first."""
+    (tmp_path / "b.py").write_text(BEAT)
+    argv = [sys.executable, "-m", "celery", "-A", "b", "beat", "-S", "b:Early", "-s", "schedule"]
+    ended = subprocess.run(
+        argv, cwd=tmp_path, env={**os.environ, "NUMBER": number}, capture_output=True, check=False, timeout=60
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "made").read_text() == "schedule\n"
+    assert b"Traceback" not in ended.stderr
+
+
 def test_the_page_allows_for_the_drain() -> None:
     """Both recipes of the how-to wait longer than a drain takes, and make the worker the first process."""
     page = Path("docs/howto/stop-a-celery-worker.md").read_text(encoding="utf-8")
