@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from celery.utils.log import get_logger
 from celery.worker.state import maybe_shutdown
+from kombu.exceptions import LimitExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +67,10 @@ def wait_at_start(consumer: Any) -> Callable[[Any], None]:
     def patient_start(parent: Any) -> None:
         try:
             start(parent)
+        except LimitExceeded as exc:
+            # Greeting the other workers takes a producer, without waiting; after an outage tasks that
+            # publish may have them all.
+            raise RefusedError(f"all {exc} producers are in use by tasks") from exc
         except consumer.channel_errors as exc:
             if isinstance(exc, RefusedError) or not _passes(exc):
                 raise

@@ -8,6 +8,7 @@ from typing import Any
 import amqp
 import pytest
 import redis
+from kombu.exceptions import LimitExceeded
 
 from greenkit.celery import _refusals
 from greenkit.celery._refusals import Pause, RefusedError, wait_at_start, wait_for_refusing_broker
@@ -60,6 +61,12 @@ def starts_and(raises: BaseException) -> None:
     consumer.channel_errors = (redis.ResponseError, amqp.ChannelError)
     consumer.blueprint = SimpleNamespace(start=start)
     wait_at_start(consumer)(consumer)
+
+
+def test_producers_that_tasks_hold_are_waited_for() -> None:
+    """Kombu's pool raises where a worker that comes back greets the others: that ends no worker."""
+    with pytest.raises(RefusedError, match="all 10 producers are in use by tasks"):
+        starts_and(LimitExceeded(10))
 
 
 @pytest.mark.parametrize(
