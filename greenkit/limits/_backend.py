@@ -10,10 +10,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
+from greenkit._aimd import AdaptiveSize
 from greenkit.errors import ConfigError
 from greenkit.limits._budget import Budget
 from greenkit.limits._fleet import SharedBudget
-from greenkit.limits._pace import Crowd
 from greenkit.limits._postgres import PostgresWire, check_driver
 from greenkit.limits._redis import RedisWire, client_for
 from greenkit.limits._shared import SharedStore
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         """Make a budget that lives in one backend."""
 
         def __call__(
-            self, rules: Rules, slots: int | Crowd | None, *, clock: Clock, name: str, record: str
+            self, rules: Rules, slots: int | AdaptiveSize | None, *, clock: Clock, name: str, record: str
         ) -> Budget:
             """Return it; `record` is what it is called in a shared store."""
 
@@ -46,7 +46,7 @@ _POSTGRES = frozenset({"postgres", "postgresql"})
 
 
 def local_budget(
-    rules: Rules, slots: int | Crowd | None, *, clock: Clock, name: str, record: str = ""
+    rules: Rules, slots: int | AdaptiveSize | None, *, clock: Clock, name: str, record: str = ""
 ) -> Budget:
     """Return a budget of this process alone.
 
@@ -114,7 +114,7 @@ def _budget(
     connect: Callable[[], Wire],
     on_error: str,
     rules: Rules,
-    slots: int | Crowd | None,
+    slots: int | AdaptiveSize | None,
     *,
     clock: Clock,
     name: str,
@@ -125,7 +125,7 @@ def _budget(
     return SharedBudget(store, clock=clock, name=name, record=record, backend=backend, connect=connect)
 
 
-def refuse_adaptive(slots: int | Crowd | None) -> int | None:
+def refuse_adaptive(slots: int | AdaptiveSize | None) -> int | None:
     """Return `slots`, but refuse those whose number each process would find alone.
 
     Raises:
@@ -133,7 +133,7 @@ def refuse_adaptive(slots: int | Crowd | None) -> int | None:
 
     Switches: never.
     """
-    if isinstance(slots, Crowd):
+    if isinstance(slots, AdaptiveSize):
         msg = "adaptive concurrency is found by each process alone; with share= give concurrency a number"
         raise ConfigError(msg)
     return slots

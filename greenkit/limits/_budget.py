@@ -16,7 +16,7 @@ from greenkit.limits._turns import SLOT_RETRY, Turns
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from greenkit.limits._pace import Crowd
+    from greenkit._aimd import AdaptiveSize
     from greenkit.limits._rules import Amounts, Rules
 
 __all__ = ["Budget"]
@@ -194,7 +194,7 @@ class Budget(Turns):
             if self.store.ceil(shares, now) | self.store.limit_to(available, now):
                 self._changed()
 
-    def configure(self, rules: Rules, slots: int | Crowd | None) -> None:
+    def configure(self, rules: Rules, slots: int | AdaptiveSize | None) -> None:
         """Go on under other rules of the same dimensions; what is out stays out.
 
         Switches: never.

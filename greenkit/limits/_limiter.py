@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from greenkit import facts
+from greenkit._aimd import AdaptiveSize
 from greenkit._clock import MONOTONIC, Clock
 from greenkit.limits._attempts import RetryBudget
 from greenkit.limits._backend import backend_of, local_budget, record_of, refuse_adaptive
@@ -17,7 +18,6 @@ from greenkit.limits._door import Door
 from greenkit.limits._estimate import Estimate
 from greenkit.limits._fleet import SharedBudget
 from greenkit.limits._keys import KeyDoor, Keys
-from greenkit.limits._pace import Crowd
 from greenkit.limits._parse import shown
 from greenkit.limits._quota import reader_of
 from greenkit.limits._terms import Terms
@@ -243,7 +243,7 @@ class Limiter(Door):
     def _rules_of(self, weight: float) -> Rules:
         return self._terms.rules if weight == 1.0 else self._weighed(weight).rules
 
-    def _slots_of(self, weight: float) -> int | Crowd | None:
+    def _slots_of(self, weight: float) -> int | AdaptiveSize | None:
         return _slots(_times(self._concurrency, weight))
 
     def estimate(self, first: float, *, most: float = float("inf")) -> Estimate:
@@ -348,13 +348,13 @@ def _check_weight(weight: float) -> None:
         raise ValueError(msg)
 
 
-def _slots(concurrency: Concurrency | None) -> int | Crowd | None:
+def _slots(concurrency: Concurrency | None) -> int | AdaptiveSize | None:
     if isinstance(concurrency, tuple):
         least, most = concurrency
         if not 1 <= least <= most:
             msg = f"concurrency must be (least, most) with 1 <= least <= most, not {concurrency!r}"
             raise ValueError(msg)
-        return Crowd(least, most)
+        return AdaptiveSize(least, most)
     if concurrency is not None and concurrency < 1:
         msg = f"concurrency must be at least 1, not {concurrency!r}: nothing could ever run"
         raise ValueError(msg)

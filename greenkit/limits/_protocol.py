@@ -19,9 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from greenkit._aimd import CUT, ONE_NEWS, RECOVERY, SLOWEST
 from greenkit.limits._calendar import EPOCH
 from greenkit.limits._half_open import PROBE_TIME
-from greenkit.limits._pace import CUT, ONE_NEWS, RECOVERY, SLOWEST
 
 if TYPE_CHECKING:
     from greenkit.limits._rules import Amounts

@@ -20,8 +20,8 @@ from greenkit.limits._store import LocalStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from greenkit._aimd import AdaptiveSize
     from greenkit.limits._line import Line, Waiter
-    from greenkit.limits._pace import Crowd
     from greenkit.limits._protocol import Reply
     from greenkit.limits._rules import Amounts
 
@@ -281,7 +281,7 @@ class SharedStore(LocalStore):
         self._news.soon(now)
         return True
 
-    def configure(self, rules: Rules, slots: int | Crowd | None, now: float) -> None:
+    def configure(self, rules: Rules, slots: int | AdaptiveSize | None, now: float) -> None:
         """Go on under other rules, from the next request on. Switches: never."""
         super().configure(rules, slots, now)
         self._retry_at = self._opens_at = -math.inf

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from greenkit._aimd import ONE_NEWS, AdaptiveSize, Pace
 from greenkit.limits._half_open import HalfOpen
-from greenkit.limits._pace import Crowd, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ class LocalStore:
 
     Args:
         rules: The dimensions, as configured.
-        slots: How many may be out at once: a number, a `Crowd` that finds it, or None for any.
+        slots: How many may be out at once: a number, a `AdaptiveSize` that finds it, or None for any.
 
     Attributes:
         rules: In force now, the pace included.
@@ -55,7 +55,7 @@ class LocalStore:
         "tats",
     )
 
-    def __init__(self, rules: Rules, slots: int | Crowd | None) -> None:
+    def __init__(self, rules: Rules, slots: int | AdaptiveSize | None) -> None:
         self._base = self.rules = rules
         self._pace = Pace()
         self.tats = rules.start()
@@ -68,7 +68,7 @@ class LocalStore:
     @property
     def size(self) -> int | None:
         """Return how many may be out at once now, or None for any."""
-        return self.slots.size if isinstance(self.slots, Crowd) else self.slots
+        return self.slots.size if isinstance(self.slots, AdaptiveSize) else self.slots
 
     @property
     def full(self) -> bool:
@@ -220,9 +220,11 @@ class LocalStore:
 
         Switches: never.
         """
-        if not isinstance(self.slots, Crowd):
+        if not isinstance(self.slots, AdaptiveSize):
             return False
-        return self.slots.failed(now) if error else self.slots.succeeded(self.held)
+        if error:  # once a second: one burst of refusals is one piece of news
+            return self.slots.failed(began=now - ONE_NEWS, now=now)
+        return self.slots.succeeded(full=self.held >= self.slots.size)
 
     def slow_down(self, now: float) -> None:
         """Use less of the rate for a while, after a 429.
@@ -250,7 +252,7 @@ class LocalStore:
             self._follow_pace(now)
         return changed
 
-    def configure(self, rules: Rules, slots: int | Crowd | None, now: float) -> None:
+    def configure(self, rules: Rules, slots: int | AdaptiveSize | None, now: float) -> None:
         """Go on under other rules of the same dimensions; what is out stays out.
 
         Switches: never.

@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from greenkit.errors import GreenkitError
+from gevent import Timeout
 
-__all__ = ["Killed", "OutOfTime", "Outcome"]
+from greenkit.errors import GreenkitError
+from greenkit.responses import chain, is_slow, read
+
+__all__ = ["Killed", "OutOfTime", "Outcome", "is_overload"]
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 T = TypeVar("T")
+
+_OVERLOADED = frozenset({429, 503, 529})
 
 
 class Killed(GreenkitError):  # noqa: N818 - an end, of which the reader decides whether it is bad
@@ -69,3 +74,14 @@ class Outcome(Generic[T]):
             finally:
                 del self  # the traceback holds this frame: no cycle through it
         return self.value  # type: ignore[return-value]  # a T: without error the value was returned
+
+
+def is_overload(error: BaseException) -> bool:
+    """Tell whether an error says "too much at once": 429, 503, 529, or any kind of time-out.
+
+    Switches: never.
+    """
+    if any(isinstance(link, TimeoutError | Timeout | OutOfTime) for link in chain(error)):
+        return True
+    answer = read(error)
+    return (answer.status in _OVERLOADED and answer.heals) if answer.status is not None else is_slow(error)

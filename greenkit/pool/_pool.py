@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from greenkit import facts
-from greenkit.pool._adapt import is_overload
-from greenkit.pool._crew import Crew, Work
-from greenkit.pool._run import Run
+from greenkit.pool._outcome import is_overload
+from greenkit.pool._stream import Stream
+from greenkit.pool._workers import Work, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from greenkit.pool._child import Child, Costs
     from greenkit.pool._outcome import Outcome
-    from greenkit.pool._run import Delivery, Progress
+    from greenkit.pool._stream import Delivery, Progress
     from greenkit.wait import Gate
 
     OnError = Literal["raise", "return", "skip"]
@@ -60,7 +60,7 @@ class PoolStatistics:
 
 
 class GreenPool:
-    """Run work in at most `size` greenlets, under a limiter if there is one.
+    """Stream work in at most `size` greenlets, under a limiter if there is one.
 
     A piece of work first gets a slot, then its permit, and only then a greenlet, so waiting work
     costs nothing and keeps its order. Used as a context manager nothing outlives the block: a
@@ -112,7 +112,7 @@ class GreenPool:
         self.name = name
         self._deadline = deadline
         overload = adaptive if callable(adaptive) else is_overload if adaptive else None
-        self._crew = Crew(
+        self._workers = Workers(
             size,
             name=name,
             limiter=limiter,
@@ -125,7 +125,7 @@ class GreenPool:
 
     def __repr__(self) -> str:
         seen = self.statistics()
-        state = ", closed" if self._crew.closed else ""
+        state = ", closed" if self._workers.closed else ""
         return f"<GreenPool {self.name!r} {seen.in_use}/{seen.size} busy, {seen.waiting} waiting{state}>"
 
     def __enter__(self) -> GreenPool:
@@ -135,7 +135,7 @@ class GreenPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         """Join the children; kill them first when the block ended by an exception. Switches: may."""
-        self._crew.closed = True
+        self._workers.closed = True
         if error is not None:
             self.kill()
             return
@@ -147,7 +147,7 @@ class GreenPool:
             raise
 
     def spawn(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Child[R]:
-        """Run `fn(*args, **kwargs)` in a greenlet, once there is a slot and a permit for it.
+        """Stream `fn(*args, **kwargs)` in a greenlet, once there is a slot and a permit for it.
 
         Called from a child of this pool while the pool is full, the work runs on the caller's
         slot, and the caller waits until it is done: queueing could wait for itself.
@@ -157,17 +157,17 @@ class GreenPool:
 
         Switches: may.
         """
-        return self._crew.take_on(Work(partial(fn, *args, **kwargs), self._deadline))
+        return self._workers.take_on(Work(partial(fn, *args, **kwargs), self._deadline))
 
     def try_spawn(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Child[R] | None:
-        """Run `fn(*args, **kwargs)` in a greenlet if slot and permit are there now; else None.
+        """Stream `fn(*args, **kwargs)` in a greenlet if slot and permit are there now; else None.
 
         Raises:
             PoolClosedError: The pool's block has ended.
 
         Switches: never, unless the limiter does to answer.
         """
-        return self._crew.take_on_nowait(Work(partial(fn, *args, **kwargs), self._deadline))
+        return self._workers.take_on_nowait(Work(partial(fn, *args, **kwargs), self._deadline))
 
     def stream(
         self,
@@ -293,7 +293,7 @@ class GreenPool:
 
         Switches: may.
         """
-        self._crew.join(timeout)
+        self._workers.join(timeout)
 
     def kill(self) -> None:
         """Kill every child, and wait until all have ended; whoever reads a run gets PoolClosedError.
@@ -304,7 +304,7 @@ class GreenPool:
         Switches: may.
         """
         self._cancel_runs()
-        self._crew.end()
+        self._workers.end()
 
     def resize(self, size: int) -> None:
         """Change how many children may run; a shrink waits for those that do to end.
@@ -314,25 +314,25 @@ class GreenPool:
         Switches: never.
         """
         _check_size(size)
-        self._crew.resize(size)
+        self._workers.resize(size)
 
     def statistics(self) -> PoolStatistics:
         """Return a frozen account of this instant.
 
         Switches: never.
         """
-        crew = self._crew
-        line = crew.line.statistics()
+        workers = self._workers
+        line = workers.line.statistics()
         return PoolStatistics(
             size=line.size,
-            max_size=line.size if crew.adaptation is None else crew.adaptation.ceiling,
+            max_size=line.size if workers.adaptive is None else workers.adaptive.most,
             in_use=line.in_use,
             waiting=line.waiting,
-            children=len(crew.children),
-            started=crew.started,
-            succeeded=crew.succeeded,
-            failed=crew.failed,
-            killed=crew.killed,
+            children=len(workers.children),
+            started=workers.started,
+            succeeded=workers.succeeded,
+            failed=workers.failed,
+            killed=workers.killed,
         )
 
     def _run(
@@ -342,23 +342,25 @@ class GreenPool:
         ahead: int | None,
         progress: Progress | None,
         deadline: float | None,
-    ) -> Run:
+    ) -> Stream:
         _check_deadline(deadline)
         deadline = self._deadline if deadline is None else deadline
-        return Run(self._crew, fn=fn, iterable=iterable, ahead=ahead, progress=progress, deadline=deadline)
+        return Stream(
+            self._workers, fn=fn, iterable=iterable, ahead=ahead, progress=progress, deadline=deadline
+        )
 
     def _cancel_runs(self) -> None:
-        for run in list(self._crew.runs):
+        for run in list(self._workers.runs):
             run.cancel(f"pool {self.name!r} was ended while its results were still being read")
 
 
-def _stream(run: Run, on_error: str) -> Iterator[tuple[Any, Outcome[Any]]]:
+def _stream(run: Stream, on_error: str) -> Iterator[tuple[Any, Outcome[Any]]]:
     with run:
         for _, item, out in _passing(run, on_error):
             yield item, out
 
 
-def _imap(run: Run, on_error: str) -> Iterator[Any]:
+def _imap(run: Stream, on_error: str) -> Iterator[Any]:
     with run:
         for _, _, out in _passing(run.ordered(), on_error):
             yield out if on_error == "return" else out.value

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenkit.limits._feedback import ending_of, worth_another
-from greenkit.pool._adapt import is_overload
+from greenkit.pool._outcome import is_overload
 from greenkit.responses import is_disconnect, read, read_answer
 
 NAMES = [

@@ -9,7 +9,7 @@ import pytest
 
 from greenkit.limits import Limiter
 from greenkit.pool import GreenPool, _child
-from greenkit.pool._crew import Crew
+from greenkit.pool._workers import Workers
 from greenkit.testing import kill_at_every_switch
 
 ITEMS = list(range(6))
@@ -29,7 +29,7 @@ class Batch:
         self.pool = GreenPool(3, limiter=self.limiter)
         self.value = None
         if broken:
-            self.pool._crew.__class__ = Forgetful
+            self.pool._workers.__class__ = Forgetful
 
     def run(self, way):
         with self.pool:
@@ -42,14 +42,14 @@ class Batch:
                 self.value = list(getattr(self.pool, way)(work, ITEMS))
 
     def own(self, way):
-        """Run the batch; an error that strikes somebody else comes out here, and fails no test."""
+        """Stream the batch; an error that strikes somebody else comes out here, and fails no test."""
         with contextlib.suppress(gevent.Timeout, Exception):
             self.run(way)
 
     def name(self, greenlet):
-        if greenlet in self.pool._crew.children:
+        if greenlet in self.pool._workers.children:
             return "child"
-        return "feeder" if any(greenlet is run._feeder for run in self.pool._crew.runs) else None
+        return "feeder" if any(greenlet is run._feeder for run in self.pool._workers.runs) else None
 
     def check(self):
         """Nothing is held, every child is accounted for, and a value that was returned is whole."""
@@ -75,7 +75,7 @@ def strike_everywhere(way, error, *, broken=False):
     return dict(report.victims)
 
 
-class Forgetful(Crew):
+class Forgetful(Workers):
     """Guard the wait for a permit as one easily does: a kill is no Exception."""
 
     __slots__ = ()

@@ -6,9 +6,10 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from greenkit._aimd import AdaptiveSize
 from greenkit.errors import RateLimited
 from greenkit.pool import GreenPool, OutOfTime
-from greenkit.pool._adapt import Adaptation, is_overload
+from greenkit.pool._outcome import is_overload
 
 
 def hang(item):
@@ -229,15 +230,19 @@ def test_a_rule_that_fails_holds_nobody_up(capsys):
 
 def test_one_round_of_refusals_is_one_cut():
     """What began before the last cut is no news."""
-    rule = Adaptation(100)
-    assert rule.was_refused(began=1.0, now=2.0) == 20
-    assert rule.was_refused(began=1.5, now=2.1) == 20
-    assert rule.was_refused(began=2.05, now=3.0) == 16
-    assert rule.went_well(crowded=False) == 16
-    assert [rule.went_well(crowded=True) for _ in range(17)][-1] == 17, "one more per round of successes"
+    rule = AdaptiveSize(1, 100, start=25.0)
+    sizes = []
+    for began, now in ((1.0, 2.0), (1.5, 2.1), (2.05, 3.0)):
+        rule.failed(began=began, now=now)
+        sizes.append(rule.size)
+    assert sizes == [20, 20, 16]
+    assert not rule.succeeded(full=False)
+    for _ in range(17):
+        rule.succeeded(full=True)
+    assert rule.size == 17, "one more per round of successes"
     for now in range(4, 40):
-        rule.was_refused(began=now, now=now + 0.5)
-    assert rule.was_refused(began=50.0, now=51.0) == 1
+        rule.failed(began=now, now=now + 0.5)
+    assert rule.size == 1
 
 
 def caused(error, cause):

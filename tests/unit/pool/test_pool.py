@@ -107,8 +107,8 @@ def kill_at_random(seed):
     others = [gevent.spawn(read)] + [gevent.spawn(pool.spawn, work, n) for n in range(8)]
     for _ in range(rng.randint(1, 25)):
         gevent.sleep(0)
-        if pool._crew.children and rng.random() < 0.4:
-            rng.choice(sorted(pool._crew.children, key=lambda one: one.minimal_ident)).kill(block=False)
+        if pool._workers.children and rng.random() < 0.4:
+            rng.choice(sorted(pool._workers.children, key=lambda one: one.minimal_ident)).kill(block=False)
         if rng.random() < 0.1:
             rng.choice(others).kill(block=False)
     gevent.killall(others[: rng.randrange(len(others))], timeout=10)
@@ -154,7 +154,7 @@ def test_children_may_start_more_while_their_pool_ends():
     with GreenPool(2) as pool:
 
         def outer():
-            while not pool._crew.closed:
+            while not pool._workers.closed:
                 gevent.sleep(0)
             return pool.spawn(int, "1").get() + pool.try_spawn(int, "2").get()
 

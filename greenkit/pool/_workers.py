@@ -7,15 +7,15 @@ killed before it ran. There and nowhere else do slot and permit go back.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from gevent import get_hub, joinall, killall
 from gevent.event import Event
 from greenlet import getcurrent
 
+from greenkit._aimd import AdaptiveSize
 from greenkit._clock import MONOTONIC
 from greenkit.errors import PoolClosedError, WaitTimeout
-from greenkit.pool._adapt import Adaptation
 from greenkit.pool._admission import Admission, Retries
 from greenkit.pool._child import Child, children_above, named_costs
 from greenkit.pool._outcome import Killed
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 
     from greenkit.pool._child import Costs
     from greenkit.pool._outcome import Outcome
-    from greenkit.pool._run import Run
     from greenkit.wait import Gate
 
     Told = Callable[[Child[Any]], None] | None
 
-__all__ = ["Crew", "Work", "end_all"]
+__all__ = ["Work", "Workers", "end_all"]
 
 # How long killed children may take to end before somebody is told that they do not.
 KILL_GRACE = 30.0
+# The share of its most that a pool which adapts begins with.
+_FIRST = 0.25
 
 
 class Work(NamedTuple):
@@ -49,7 +50,17 @@ class Work(NamedTuple):
     deadline: float | None
 
 
-class Crew:
+class Reader(Protocol):
+    """Read results of a pool; a `Stream` is one."""
+
+    def make_room(self, size: int) -> None:
+        """Follow the new number of slots. Switches: never."""
+
+    def cancel(self, why: str) -> None:
+        """End from outside. Switches: never."""
+
+
+class Workers:
     """Take children on and see them off.
 
     Attributes:
@@ -57,7 +68,7 @@ class Crew:
         children: Those alive.
         runs: Runs over an iterable that have not ended.
         closed: Whether no more are taken on.
-        adaptation: Moves the number of slots, or None.
+        adaptive: Moves the number of slots, or None.
     """
 
     def __init__(
@@ -72,12 +83,12 @@ class Crew:
         overload: Callable[[BaseException], bool] | None,
     ) -> None:
         self.name = name
-        self.adaptation = None if overload is None else Adaptation(size)
-        self.line = WaitLine(size if self.adaptation is None else int(self.adaptation.size), name=name)
+        self.adaptive = None if overload is None else AdaptiveSize(1, size, start=size * _FIRST)
+        self.line = WaitLine(size if self.adaptive is None else self.adaptive.size, name=name)
         self.children: set[Child[Any]] = set()
         self._numbers: set[int] = set()
         self._full_at = -1  # the number of the last child that found, or left, no free slot
-        self.runs: set[Run] = set()
+        self.runs: set[Reader] = set()
         self.closed = False
         self.started = self.succeeded = self.failed = self.killed = 0
         # A gate has `permit()`; anything else says which gate a piece of work has.
@@ -99,7 +110,7 @@ class Crew:
     def take_on(self, work: Work, *, begun: Told = None, done: Told = None) -> Child[Any]:
         """Start `work` in a child, once there is a slot and a permit.
 
-        From inside a full crew the work runs on the caller's slot, who waits for its end:
+        From inside a full workers the work runs on the caller's slot, who waits for its end:
         queueing could wait for itself.
 
         Args:
@@ -147,15 +158,14 @@ class Crew:
         return self._start(self._make(work, mine), None, None)
 
     def is_above(self) -> bool:
-        """Tell whether this code runs in a child of the crew, or on behalf of one. Switches: never."""
+        """Tell whether this code runs in a child of the workers, or on behalf of one. Switches: never."""
         return not self._numbers.isdisjoint(children_above())
 
     def resize(self, size: int) -> None:
         """Have `size` slots, or, when they adapt, at the most. Switches: never."""
-        if self.adaptation is not None:
-            self.adaptation.ceiling = size
-            self.adaptation.size = min(self.adaptation.size, size)
-            size = int(self.adaptation.size)
+        if self.adaptive is not None:
+            self.adaptive.limit_to(size)
+            size = self.adaptive.size
         self._set_slots(size)
 
     def check_open(self) -> None:
@@ -260,7 +270,7 @@ class Crew:
                 self.line.release()
 
     def _note_full(self, child: Child[Any]) -> None:
-        if self.adaptation is not None and self.line.statistics().free <= 0:
+        if self.adaptive is not None and self.line.statistics().free <= 0:
             self._full_at = child.number
 
     def _start(self, child: Child[Any], begun: Told, done: Told) -> Child[Any]:
@@ -319,17 +329,19 @@ class Crew:
             self.failed += 1
 
     def _adapt(self, child: Child[Any], outcome: Outcome[Any]) -> None:
-        if self.adaptation is None:
+        if self.adaptive is None:
             return
         if outcome.error is None:
-            self._follow(self.adaptation.went_well(crowded=self._full_at >= child.number))
+            self.adaptive.succeeded(full=self._full_at >= child.number)
+            self._follow(self.adaptive.size)
         elif outcome.started is not None and not isinstance(outcome.error, Killed):
             self._refused(child, outcome.error)
 
     def _refused(self, child: Child[Any], error: BaseException) -> None:
         """Have fewer slots if `error` says "too much": the last of a child, or one that is tried again."""
-        if self.adaptation is not None and self._overload is not None and self._overload(error):
-            self._follow(self.adaptation.was_refused(began=child.tried_at, now=MONOTONIC.now()))
+        if self.adaptive is not None and self._overload is not None and self._overload(error):
+            self.adaptive.failed(began=child.tried_at, now=MONOTONIC.now())
+            self._follow(self.adaptive.size)
 
     def _follow(self, size: int) -> None:
         if size != self.line.statistics().size:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from greenkit.limits._pace import Crowd, Pace
+from greenkit._aimd import AdaptiveSize, Pace
 
 
 def test_one_burst_of_429s_cuts_the_pace_once():
@@ -40,25 +40,25 @@ def test_a_ceiling_is_adopted_and_lifted_by_what_the_server_says():
     assert not pace.slower
 
 
-def test_a_crowd_doubles_until_the_first_trouble_and_then_grows_slowly():
+def test_a_size_doubles_until_the_first_trouble_and_then_grows_slowly():
     """Slow start, a cut of a fifth at most once a second, one more per round; bounds are kept."""
-    crowd = Crowd(2, 40)
-    assert not crowd.succeeded(1), "the size was no obstacle"
+    size = AdaptiveSize(2, 40)
+    assert not size.succeeded(full=False), "the size was no obstacle"
     rounds = []
     for _ in range(4):
-        for _ in range(crowd.size):
-            crowd.succeeded(40)
-        rounds.append(crowd.size)
+        for _ in range(size.size):
+            size.succeeded(full=True)
+        rounds.append(size.size)
     assert rounds == [4, 8, 16, 32]
-    assert crowd.failed(10.0)
-    assert crowd.size == 25
-    assert not crowd.failed(10.9)
+    assert size.failed(began=9.0, now=10.0)
+    assert size.size == 25
+    assert not size.failed(began=9.9, now=10.9)
     for _ in range(26):
-        crowd.succeeded(40)
-    assert crowd.size == 26
+        size.succeeded(full=True)
+    assert size.size == 26
     for second in range(100):
-        crowd.failed(100.0 + second)
-    assert crowd.size == 2
+        size.failed(began=99.0 + second, now=100.0 + second)
+    assert size.size == 2
     for _ in range(10_000):
-        crowd.succeeded(40)
-    assert crowd.size == 40
+        size.succeeded(full=True)
+    assert size.size == 40

@@ -1,8 +1,8 @@
-"""Slower when the server says so, back to the configured speed little by little (AIMD).
+"""Additive increase, multiplicative decrease: at which pace, and how many at once. Pure state and arithmetic.
 
-Pure state and arithmetic: the budget holds its lock around it and applies what it answers.
+Whoever asks holds its own lock around it and applies the answer.
 
-Source: additive increase, multiplicative decrease, as in TCP (Chiu and Jain 1989).
+Source: Chiu and Jain 1989, as in TCP.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CUT", "ONE_NEWS", "RECOVERY", "SLOWEST", "Crowd", "Pace"]
+__all__ = ["CUT", "ONE_NEWS", "RECOVERY", "SLOWEST", "AdaptiveSize", "Pace"]
 
 # One burst of 429s is one piece of news: cut once for all that are out.
 ONE_NEWS = 1.0
@@ -99,15 +99,16 @@ class Pace:
         return changed
 
 
-class Crowd:
-    """Find how many calls at once a server likes, between two bounds.
+class AdaptiveSize:
+    """Find how many calls at once the other side bears, between two bounds.
 
-    Doubles with every round of successes until the first trouble, then grows by one a round; trouble takes a
-    fifth away, once a second.
+    Doubles with every round of successes until the first trouble, then grows by one a round; a round with
+    trouble takes a fifth away. Slow start is that of RFC 5681.
 
     Args:
-        least: Never fewer, at least 1; also where it begins.
+        least: Never fewer, at least 1.
         most: Never more.
+        start: Where it begins; by default with the fewest.
 
     Attributes:
         size: How many at once now.
@@ -115,36 +116,51 @@ class Crowd:
 
     __slots__ = ("_cut_at", "_exact", "_growing", "least", "most", "size")
 
-    def __init__(self, least: int, most: int) -> None:
+    def __init__(self, least: int, most: int, *, start: float | None = None) -> None:
         self.least = least
         self.most = most
-        self.size = least
-        self._exact = float(least)
+        self._exact = float(least) if start is None else max(float(least), start)
+        self.size = int(self._exact)
         self._growing = True
         self._cut_at = -math.inf
 
-    def succeeded(self, held: int) -> bool:
-        """Take in a call that went well while `held` were out; tell whether the size changed.
+    def succeeded(self, *, full: bool) -> bool:
+        """Take in a call that went well; tell whether the size changed.
+
+        Args:
+            full: As many were out as may be. Else the size was no obstacle, so it has not been tried.
 
         Switches: never.
         """
-        if held < self.size:
-            return False  # the size was no obstacle, so it has not been tried
-        self._exact = min(float(self.most), self._exact + (1.0 if self._growing else 1.0 / self._exact))
-        return self._round()
+        if full:
+            self._exact = min(float(self.most), self._exact + (1.0 if self._growing else 1.0 / self._exact))
+        return self._rounded()
 
-    def failed(self, now: float) -> bool:
-        """Take in a call the server was too busy for; tell whether the size changed.
+    def failed(self, *, began: float, now: float) -> bool:
+        """Take in a call the other side was too busy for; tell whether the size changed.
+
+        Args:
+            began: When the call began; what began before the last cut says nothing about the new size.
+            now: The time, by the same clock.
 
         Switches: never.
         """
-        if now - self._cut_at < ONE_NEWS:
+        if began < self._cut_at:
             return False
         self._growing = False
         self._cut_at = now
         self._exact = max(float(self.least), self._exact * CUT)
-        return self._round()
+        return self._rounded()
 
-    def _round(self) -> bool:
+    def limit_to(self, most: int) -> None:
+        """Have another upper bound.
+
+        Switches: never.
+        """
+        self.most = most
+        self._exact = min(self._exact, float(most))
+        self._rounded()
+
+    def _rounded(self) -> bool:
         before, self.size = self.size, int(self._exact)
         return self.size != before

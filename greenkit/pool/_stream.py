@@ -17,8 +17,8 @@ from greenlet import getcurrent
 from greenkit._clock import MONOTONIC
 from greenkit.errors import PoolClosedError
 from greenkit.pool._child import to_main
-from greenkit.pool._crew import Work, end_all
 from greenkit.pool._outcome import Outcome
+from greenkit.pool._workers import Work, end_all
 from greenkit.wait import WaitLine
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from greenkit.pool._child import Child
-    from greenkit.pool._crew import Crew
+    from greenkit.pool._workers import Workers
 
     Delivery = tuple[int, Any, Outcome[Any]]
 
-__all__ = ["Progress", "Run"]
+__all__ = ["Progress", "Stream"]
 
 
 # Items pulled beyond the slots where each has a gate of its own: those of one slow host may be many in a row.
@@ -44,21 +44,21 @@ class Progress(Protocol):
         """Take note that `n` more items are done. Switches: never."""
 
 
-class Run:
-    """Feed items to a crew and hand out how they ended; enter it to start, leave it to end.
+class Stream:
+    """Feed items to a workers and hand out how they ended; enter it to start, leave it to end.
 
     Args:
-        crew: Whose slots are used.
+        workers: Whose slots are used.
         fn: Called with each item.
         iterable: Read in the feeder's greenlet.
-        ahead: Items that may be alive beyond the crew's size.
+        ahead: Items that may be alive beyond the pool's size.
         progress: Told of every item delivered.
         deadline: Seconds the work on one item may run, or None.
     """
 
     def __init__(
         self,
-        crew: Crew,
+        workers: Workers,
         *,
         fn: Callable[[Any], Any],
         iterable: Iterable[Any],
@@ -66,31 +66,31 @@ class Run:
         progress: Progress | None,
         deadline: float | None,
     ) -> None:
-        size = crew.line.statistics().size
-        usual = max(size, _AHEAD_OF_KEYS) if crew.keyed else size
+        size = workers.line.statistics().size
+        usual = max(size, _AHEAD_OF_KEYS) if workers.keyed else size
         self.ahead = usual if ahead is None else ahead
         if self.ahead < 0:
             msg = f"ahead must be 0 or more items, not {ahead!r}"
             raise ValueError(msg)
-        self._crew = crew
+        self._workers = workers
         self._fn = fn
         self._iterable = iterable
         self._progress = progress
         self._deadline = deadline
         self._over = False
-        self._room = WaitLine(size + self.ahead, name=f"{crew.name} room")
+        self._room = WaitLine(size + self.ahead, name=f"{workers.name} room")
         self._mail: SimpleQueue[Delivery | None] = SimpleQueue()
         self._children: set[Child[Any]] = set()
         self._feeder: Any = None
         self._due = 0
         self._broken: BaseException | None = None
 
-    def __enter__(self) -> Run:
-        crew = self._crew
-        crew.check_open()
+    def __enter__(self) -> Stream:
+        workers = self._workers
+        workers.check_open()
         self._feeder = feeder = Greenlet(self._feed)
         feeder.gr_context = copy_context()
-        crew.runs.add(self)
+        workers.runs.add(self)
         self._set_total()
         # A feeder killed before it ran reaches no `finally` of its own.
         feeder.rawlink(self._feeder_ended)
@@ -101,7 +101,7 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         """Kill what is left of the run, and wait for its end. Switches: may."""
-        self._crew.runs.discard(self)
+        self._workers.runs.discard(self)
         self._over = True
         try:
             end_all([self._feeder, *self._children])
@@ -130,7 +130,7 @@ class Run:
                 turn += 1
 
     def make_room(self, size: int) -> None:
-        """Follow the crew's new size. Switches: never."""
+        """Follow the pool's new size. Switches: never."""
         self._room.resize(size + self.ahead)
 
     def cancel(self, why: str) -> None:
@@ -189,7 +189,7 @@ class Run:
             raise GreenletExit  # the source swallowed our kill
         try:
             # Where each item has a gate of its own, one that waits for its turn must not keep others waiting.
-            take_on = self._crew.take_on_waiting if self._crew.keyed else self._crew.take_on
+            take_on = self._workers.take_on_waiting if self._workers.keyed else self._workers.take_on
             take_on(Work(partial(self._fn, item), self._deadline), begun=begun, done=done)
         except Exception as error:
             self._due += 1
