@@ -48,6 +48,10 @@ def _start(decided: Decision, settings: Settings) -> PatchReport | None:
     hook_drivers()
     if os.environ.get("GREENKIT_WATCHDOG"):
         on_import("gevent", "greenkit.watchdog:from_environ")  # at once: gevent is there
+    if os.environ.get("GREENKIT_METRICS"):
+        on_import("gevent", "greenkit.metrics:from_environ")
+    if os.environ.get("GREENKIT_ALIVE") or os.environ.get("NOTIFY_SOCKET"):
+        on_import("gevent", "greenkit.metrics:heartbeat")
     return done
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextvars
 import weakref
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gevent
 from celery.utils.log import get_logger
 
-from greenkit import aio
+from greenkit import aio, facts
 from greenkit.celery._services import coroutine_serves_the_process, serves_the_process
 
 if TYPE_CHECKING:
@@ -150,6 +151,8 @@ class Children:
         """
         if policy == "ignore" or not (left := self.alive()):
             return
+        if policy != "join":
+            _left_behind.left += len(left)
         if policy == "join":
             while self.alive():  # again for those they start as they end
                 gevent.joinall(self._greenlets())
@@ -159,6 +162,33 @@ class Children:
             aio.end_tasks(self._asyncio_tasks(), cancel=True, timeout=_KILL_GRACE)
         else:
             _report(left, task)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildrenStatistics:
+    """Count what tasks left behind.
+
+    Attributes:
+        left: Greenlets and asyncio tasks that still ran when their task ended, reported or killed.
+    """
+
+    left: int
+
+
+class _LeftBehind:
+    """The count, among the facts."""
+
+    name = "celery"
+
+    def __init__(self) -> None:
+        self.left = 0
+        facts.register("children", self)
+
+    def statistics(self) -> ChildrenStatistics:
+        return ChildrenStatistics(self.left)
+
+
+_left_behind = _LeftBehind()
 
 
 def _report(left: list[Any], task: str) -> None:

@@ -16,6 +16,7 @@ from greenkit.celery import _upstream
 from greenkit.celery._again import SecondDeliveries
 from greenkit.celery._amqp import BulkAmqp
 from greenkit.celery._loop import GreenHub
+from greenkit.celery._ready import Consuming
 from greenkit.celery._redis import RedisLedger
 from greenkit.celery._refusals import Pause, wait_at_start, wait_for_refusing_broker
 
@@ -34,6 +35,7 @@ class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships 
         self.ledger = RedisLedger(consumer, consumer.hub)
         self.again = SecondDeliveries(consumer)
         self._kept = False
+        self.consuming = Consuming(consumer.pool)
         consumer.create_task_handler = _guarded(consumer.create_task_handler, self.again)
         # Celery calls this from the greenlet of whichever task acknowledged, and it waits for AMQP.
         restore = consumer._restore_prefetch_count_after_connection_restart
@@ -78,6 +80,7 @@ class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships 
             _open_window(consumer)
         if consumer.pool.recycling:
             consumer.hub.call_soon(consumer.task_consumer.cancel)
+        self.consuming.connected = True
 
     def lost(self, consumer: Any) -> None:
         """Stop, then settle: called before anything of a lost connection is let go, maybe twice.
@@ -87,6 +90,7 @@ class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships 
 
         Switches: may.
         """
+        self.consuming.connected = False
         consumer.pool.hold()
         consumer.hub.run_soon_quietly()
         if self._kept:

@@ -19,7 +19,7 @@ from celery.utils.log import get_logger
 from kombu.asynchronous import get_event_loop, set_event_loop
 from kombu.utils.imports import symbol_by_name
 
-from greenkit import watchdog
+from greenkit import metrics, watchdog
 from greenkit.boot import hook_drivers, patched, read_settings
 from greenkit.celery import _body, _children, _recycle, _remote, _resources, _upstream
 from greenkit.celery._loop import GreenHub
@@ -139,6 +139,9 @@ def _check(worker: Any, options: Options, undo: ExitStack, *, green: bool) -> No
 
 def _go_green(worker: Any, options: Options, undo: ExitStack) -> None:
     loop = _make_loop(worker, undo)
+    # As greenkit.auto does, which a worker under `celery -P gevent` may go without.
+    metrics.from_environ()
+    metrics.heartbeat()
 
     class Pool(TaskPool):
         """The worker's pool with its worker's options."""

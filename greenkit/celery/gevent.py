@@ -98,6 +98,11 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         """
         return PoolStatistics(self.limit, len(self._jobs), len(self._queue), len(self._quotas), self._ended)
 
+    @property
+    def draining(self) -> bool:
+        """Tell whether it starts nothing any more, because the worker stops or is made anew."""
+        return self._paused
+
     def running(self) -> list[Job]:
         """Return the jobs that have a slot, the longest running first.
 

@@ -29,10 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["celery"]:
-        # Late, like the other two: a command loads only what it needs.
+        # Late, like the others: a command loads only what it needs.
         from greenkit.cli._celery import run_celery
 
         return run_celery(words[1:])
+    if words[:1] == ["alive"]:
+        from greenkit.cli._alive import alive
+
+        return alive(words[1:])
     # What follows "--" is a program's; argparse would also look for our options in it.
     program = words[words.index("--") + 1 :] if words[:1] == ["doctor"] and "--" in words else None
     parser = _parser()
@@ -78,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="-- PROGRAM …",
         help='a script, "-m module", "python script.py", or a Python command on the PATH',
     )
+    commands.add_parser("alive", help="say whether the hub of each process still turns; for probes")
     commands.add_parser("celery", help="run Celery patched, with the gevent pool unless you name one")
     _add_doctor(commands)
     explain = commands.add_parser("explain", help="print what the pages say of a finding, such as GK101")

@@ -100,6 +100,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "httpx2": ("greenkit/http/", "greenkit/doctor/_probes_drivers.py"),
     "kombu": ("greenkit/celery/",),
     "openai": ("greenkit/http/",),
+    "opentelemetry": ("greenkit/metrics/_otel.py", "greenkit/metrics/_process.py"),
     "prometheus_client": ("greenkit/metrics/",),
     "psycogreen": ("greenkit/postgres/",),
     "psycopg": (
@@ -136,6 +137,7 @@ NEEDS_ONLY_GEVENT = (
     "greenkit.http",
     "greenkit.watchdog",
     "greenkit.doctor",
+    "greenkit.metrics",
     "greenkit.testing",
     "greenkit.cli",
 )

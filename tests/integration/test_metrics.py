@@ -1,0 +1,154 @@
+"""Metrics and probes of a Celery worker and of gunicorn's gevent workers, beside what really happened."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from greenkit.testing import ValkeyServer
+from tests.integration.celery_worker import Worker
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def get(port: int, path: str, timeout: float = 10) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=timeout) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError as error:
+        return 0, repr(error)
+
+
+def number(port: int, sample: str) -> float | None:
+    found = re.search(rf"^{re.escape(sample)} (\S+)$", get(port, "/metrics")[1], re.MULTILINE)
+    return float(found[1]) if found else None
+
+
+def alive(directory: Path) -> int:
+    command = [sys.executable, "-m", "greenkit", "alive", "--max-age", "5", str(directory)]
+    return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode
+
+
+def test_a_worker_shows_its_tasks_and_whether_it_consumes(tmp_path: Path, port: int) -> None:
+    """Counts are the truth; a broker that is away is no dead worker; a worker that stops is not ready."""
+    tasks = 'greenkit_pool_tasks{pool="celery",process="0",state="%s"}'
+    env = {
+        "GREENKIT_METRICS": f"127.0.0.1:{port}",
+        "GREENKIT_METRICS_DIR": str(tmp_path / "metrics"),
+        "GREENKIT_ALIVE": str(tmp_path / "alive"),
+    }
+    with (
+        ValkeyServer(own=True) as broker,
+        ValkeyServer(own=True) as notes,
+        Worker(broker.broker_url, notes.broker_url, notes.url, tmp_path / "worker") as worker,
+        worker.running("-P", "gevent", "-c", "4", **env),
+    ):
+        worker.wait(lambda: get(port, "/readyz") == (200, "ok\n"))
+        for index in range(10):
+            worker.send("count", index, 0.01)
+        worker.wait(lambda: number(port, 'greenkit_pool_tasks_ended_total{pool="celery",process="0"}') == 10)
+        for index in range(6):
+            worker.send("count", 100 + index, 2.0)
+        worker.wait(lambda: number(port, tasks % "running") == 4)
+        assert number(port, 'greenkit_pool_slots{pool="celery",process="0"}') == 4
+        broker.kill()
+        worker.wait(lambda: get(port, "/readyz") == (503, "process 0: celery: the broker is away\n"))
+        assert get(port, "/healthz") == (200, "ok\n")
+        assert alive(tmp_path / "alive") == 0
+        broker.start()
+        worker.wait(lambda: get(port, "/readyz") == (200, "ok\n"))
+        worker.send("count", 200, 4.0)
+        worker.wait(lambda: number(port, tasks % "running") == 1)
+        worker.process.send_signal(signal.SIGTERM)
+        worker.wait(lambda: get(port, "/readyz") == (503, "process 0: celery: the worker stops\n"))
+        assert worker.process.wait(30) == 0
+
+
+APP = """
+import greenkit.auto
+import os, gevent
+from gevent.monkey import get_original
+from greenkit import Limiter
+llm = Limiter("llm", requests="1000/s")
+
+def application(environ, start):
+    if environ["PATH_INFO"] == "/block":
+        get_original("time", "sleep")(8)
+    with llm.permit():
+        gevent.sleep(0.01)
+    start("200 OK", [])
+    return [b"ok"]
+"""
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["", "preload"])
+def test_gunicorns_workers_answer_on_one_port(tmp_path: Path, port: int, preload: tuple[str, ...]) -> None:
+    """Their requests add up, a worker that is killed is replaced under its number, a blocked one is named."""
+    pytest.importorskip("gunicorn")
+    (tmp_path / "shop.py").write_text(APP)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GREENKIT")}
+    env = {**kept, "GREENKIT_METRICS": str(port), "GREENKIT_METRICS_DIR": str(tmp_path / "metrics")}
+    address = tmp_path / "shop.sock"
+    words = ["-m", "gunicorn", "-k", "gevent", "-w", "2", "--bind", f"unix:{address}", *preload, "shop"]
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen([sys.executable, *words], cwd=tmp_path, env=env, stdout=log, stderr=log)
+
+    def ask(path: str = "/") -> None:
+        with socket.socket(socket.AF_UNIX) as plug:
+            plug.connect(str(address))
+            plug.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            while plug.recv(1000):
+                pass
+
+    def counted() -> dict[str, float]:
+        sample = r'^greenkit_limiter_granted_total\{limiter="llm",process="(\d+)"\} (\S+)$'
+        return {n: float(v) for n, v in re.findall(sample, get(port, "/metrics")[1], re.MULTILINE)}
+
+    def until(condition, what: str) -> None:
+        end = time.monotonic() + 30
+        while not condition():
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < end, what + (tmp_path / "log").read_text()[-3000:]
+            time.sleep(0.05)
+
+    everybody = (
+        2  # the master looks after them, and has loaded the application with --preload: it is not asked
+    )
+    try:
+        until(lambda: len(counted()) == everybody, "not all answer")
+        for _ in range(20):
+            ask()
+        until(lambda: sum(counted().values()) == 20, "requests were not counted")
+        if not preload:  # a patched master does not hear of a worker's death (gunicorn 27)
+            children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+            os.kill(int(children[0]), signal.SIGKILL)
+            until(lambda: sorted(counted().values())[:1] == [0.0], "its heir is not seen")
+            until(lambda: set(counted()) == {"0", "1"}, "numbers grow")
+        blocker = threading.Thread(target=ask, args=("/block",))
+        blocker.start()
+        until(lambda: get(port, "/healthz", timeout=3)[0] in {0, 503}, "a blocked worker was called healthy")
+        blocker.join()
+        until(lambda: get(port, "/healthz")[0] == 200, "it did not recover")
+    finally:
+        server.terminate()
+        server.wait(30)
