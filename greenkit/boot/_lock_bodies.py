@@ -6,6 +6,7 @@ Imported late, with `_source`. Says yes only for calls that are known to switch 
 from __future__ import annotations
 
 import ast
+import functools
 
 from greenkit.boot._source import dotted, parsed
 
@@ -23,6 +24,7 @@ _OF_THREADS = frozenset({"join", "start"})
 _DEEPEST = 2
 
 
+@functools.cache  # each look at the process asks again about the same locks
 def switch_inside(file: str, lock: str) -> tuple[int, str]:
     """Return (line, call) of the first call that switches while `lock` is held; (0, "") when none is seen.
 

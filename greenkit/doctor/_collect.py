@@ -9,7 +9,11 @@ from dataclasses import replace
 from greenkit import boot, facts
 from greenkit.doctor._diagnosis import Diagnosis, Measured
 
-__all__ = ["collect", "probe", "with_probes"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from greenkit.findings import Finding
+
+__all__ = ["collect", "collect_again", "probe", "with_probes"]
 
 
 def collect(subject: str = "") -> Diagnosis:
@@ -20,9 +24,43 @@ def collect(subject: str = "") -> Diagnosis:
 
     Switches: never.
     """
+    return _diagnosis(subject, _look())
+
+
+def collect_again(subject: str = "", *, final: bool = False) -> Diagnosis:
+    """Return what `collect()` does, from the last look when no module has come since.
+
+    Under the doctor two look at one process, each more than once, and a look at a large heap is not cheap.
+
+    Args:
+        subject: What the diagnosis will call it.
+        final: The program has ended: the last look counts if it was a final one.
+
+    Switches: never.
+    """
+    return _diagnosis(subject, _seen[1] if _seen[0] == _state(final) else _look(final=final))
+
+
+_seen: tuple[tuple[int, int, bool], tuple[Finding, ...]] = ((0, 0, False), ())
+
+
+def _look(*, final: bool = False) -> tuple[Finding, ...]:
+    global _seen  # noqa: PLW0603 - a process has one heap
+    state = _state(final)  # before the look, which loads what explains
+    found = boot.evidence()
+    _seen = state, found
+    return found
+
+
+def _state(final: bool) -> tuple[int, int, bool]:  # noqa: FBT001
+    saved = getattr(sys.modules.get("gevent.monkey"), "saved", ())
+    return len(sys.modules), len(saved), final
+
+
+def _diagnosis(subject: str, findings: tuple[Finding, ...]) -> Diagnosis:
     report = boot.report()
     return Diagnosis(
-        findings=boot.evidence(),
+        findings=findings,
         patched=boot.patched(),
         by=boot.patched_by(),
         seconds=report.seconds if report else 0.0,

@@ -100,6 +100,8 @@ def _together(directory: Path, ended: Ended) -> Diagnosis:
     patched = [one for one in told if one.patched]
     first = patched[0] if patched else Diagnosis()
     findings = _each_once(found for one in told for found in one.findings)
+    if ended.how != "timeout":  # whoever interrupts a program knows that it waited
+        findings = [found for found in findings if found.id != "GK130"]
     if patched:  # then it says nothing that a helper process is not
         findings = [found for found in findings if found.id != "GK103"]
         findings = _joined(list(joined_with_locks(findings)))

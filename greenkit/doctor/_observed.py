@@ -15,6 +15,7 @@ import os
 import sys
 import time
 import warnings
+import weakref
 from _thread import allocate_lock, get_ident, get_native_id, start_new_thread
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -22,11 +23,11 @@ from functools import partial
 
 from greenkit import boot
 from greenkit.doctor import _files
-from greenkit.doctor._collect import collect
+from greenkit.doctor._collect import collect_again
 from greenkit.doctor._deaths import Deaths
 from greenkit.doctor._diagnosis import Diagnosis, to_json
-from greenkit.doctor._report import report, watch
-from greenkit.doctor._standstill import Standstill, cpu_clock
+from greenkit.doctor._report import first_look, watch
+from greenkit.doctor._standstill import Standstill, cpu_clock, waits
 from greenkit.findings import Finding, Severity
 
 TYPE_CHECKING = False
@@ -47,6 +48,8 @@ STALLED = "stalled"
 # Native for good: taken before anything can be patched, used in a native thread only.
 _sleep, _now, _leave = time.sleep, time.monotonic, os._exit
 _TICK = 0.05
+_SHARE = 20.0
+"""What a look costs is at most one part in so many of the time until the next."""
 _TOO_EARLY = frozenset({"GK101", "GK111", "GK112", "GK113", "GK114"})
 
 
@@ -84,14 +87,19 @@ def _when_patched() -> None:
     events.subscribers.append(on_event)
 
 
+_hub: weakref.ref[Any] | None = None
+
+
 def _when_made(hub: Any) -> None:
     # Late: gevent was imported by the program; see _when_patched().
     from greenlet import greenlet
 
+    global _hub  # noqa: PLW0603 - the thread that patches has one
+    _hub = weakref.ref(hub)
     _guarded(watch)  # at once: the program may stand still before the hub's first turn
     # By that turn the program has imported and made what it works with. A greenlet, because a look may wait;
     # entered there and then, because one that is spawned is something that waits for the hub.
-    boot.on_turn(hub, lambda: greenlet(partial(_guarded, report), hub).switch())
+    boot.on_turn(hub, lambda: greenlet(partial(_guarded, first_look), hub).switch())
 
 
 def _guarded(function: Callable[[], None]) -> None:
@@ -131,6 +139,7 @@ class _Observer:
         self.deaths = Deaths()
         self._seen: tuple[int, ...] = ()
         self._looking = allocate_lock()
+        self._waits: tuple[Finding, ...] = ()
         self._path = ""
 
     def start(self) -> None:
@@ -140,7 +149,7 @@ class _Observer:
         self._standstill = Standstill(
             self._stall, used=cpu_clock(self._main), ready=_readiness(get_native_id())
         )
-        self._seen = ()
+        self._seen, self._waits = (), ()
         self._path = os.path.join(self._directory, f"{os.getpid()}")  # noqa: PTH118
         os.environ["GREENKIT_REPORT"] = f"{self._path}.report.json"
         start_new_thread(self._watch, (os.getpid(),))
@@ -152,16 +161,17 @@ class _Observer:
         try:
             # A look in the middle of a patch sees it half done; one module more, and it looks again.
             saved = getattr(sys.modules.get("gevent.monkey"), "saved", ())
-            seen = (len(sys.modules), len(saved), self._standstill.lasts, len(self.deaths))
+            seen = (len(sys.modules), len(saved), self._standstill.lasts, len(self.deaths), len(self._waits))
             if final or seen != self._seen:
                 self._seen = seen
                 here = get_ident() == self._main  # then it does not stand still any more
                 with _excused():
-                    diagnosis = collect(" ".join(sys.argv))
+                    diagnosis = collect_again(" ".join(sys.argv), final=final)
                 findings = (
                     *self.deaths.findings(final=final),
                     *map(_imported, diagnosis.findings),
                     *self._standstill.findings(over=here),
+                    *self._waits,
                 )
                 diagnosis = replace(diagnosis, findings=findings)
                 _files.write(f"{self._path}.look.json", to_json(diagnosis))
@@ -185,9 +195,14 @@ class _Observer:
             stands = self._standstill.watch(sys._current_frames().get(self._main), _now())
             asks = not answered and os.path.exists(ask)  # noqa: PTH110
             if _now() - begun >= due or asks or stands != stood:
-                # Ever more seldom: what an old process has not shown yet comes late.
-                due = (_now() - begun) * 1.6
+                used = time.thread_time()
+                hub = _hub() if asks and _hub is not None else None
+                if hub is not None:
+                    self._waits = waits(hub)
                 self.look()
+                # Ever more seldom, for what an old process has not shown yet comes late; and the less often
+                # the more a look costs.
+                due = max((_now() - begun) * 1.6, _now() - begun + _SHARE * (time.thread_time() - used))
             if asks:
                 answered = True
                 self._note("answered", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["report", "watch"]
+__all__ = ["first_look", "report", "watch"]
 
 
 def report() -> None:
@@ -28,3 +28,14 @@ def watch() -> None:
     from greenkit.doctor._reporter import watch
 
     watch()
+
+
+def first_look() -> None:
+    """Have a process that is watched leave its findings, by a look the doctor has just made if there is one.
+
+    Switches: never.
+    """
+    # Late: see report().
+    from greenkit.doctor._reporter import first_look
+
+    first_look()

@@ -14,13 +14,13 @@ from dataclasses import replace
 from greenkit import facts, watchdog
 from greenkit.doctor import _files
 from greenkit.doctor._blocked import about_block, about_startup, explains, is_startup
-from greenkit.doctor._collect import collect
+from greenkit.doctor._collect import collect, collect_again
 from greenkit.doctor._diagnosis import Diagnosis, to_json
 from greenkit.doctor._loops import watch_loops
 from greenkit.doctor._render import to_text
 from greenkit.findings import Finding, Severity
 
-__all__ = ["begin", "watch"]
+__all__ = ["begin", "first_look", "watch"]
 
 _THRESHOLD = 0.1
 
@@ -36,10 +36,15 @@ class _Reporter:
         self.blocks: dict[float, tuple[tuple[str, ...], str]] = {}
         self.startup = 0.0
 
-    def scan(self) -> None:
-        """Look at the process again; what was seen running stays."""
+    def scan(self, *, anew: bool = True, final: bool = False) -> None:
+        """Look at the process again; what was seen running stays.
+
+        Args:
+            anew: Also when it can hardly have changed since somebody looked.
+            final: The program has ended.
+        """
         with watchdog.expected():  # our own look is no fault of the program
-            self.seen = collect()
+            self.seen = collect() if anew else collect_again(final=final)
         shown = {_subject(one) for one in self.running.values()}
         self.static = [one for one in self.seen.findings if _subject(one) not in shown]
         self.write()
@@ -49,7 +54,7 @@ class _Reporter:
         if self.watching:
             return
         self.watching = True
-        atexit.register(self.scan)
+        atexit.register(self.scan, anew=False, final=True)
         # Patched or not: a hub that runs can stand still.
         dog = watchdog.running() or watchdog.start(_THRESHOLD)
         dog.observe(self.blocked)
@@ -122,6 +127,11 @@ def begin() -> None:
 def watch() -> None:
     """Do what `greenkit.doctor._report.watch()` says."""
     _reporter.watch()
+
+
+def first_look() -> None:
+    """Do what `greenkit.doctor._report.first_look()` says."""
+    _reporter.scan(anew=False)
 
 
 def _subject(one: Finding) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
-"""Whether the main thread stands still where the hub should be turning."""
+"""Whether the main thread stands still where the hub should be turning, and where its greenlets wait."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -12,14 +13,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+    from typing import Any
 
-__all__ = ["Standstill", "cpu_clock"]
+__all__ = ["Standstill", "cpu_clock", "waits"]
 
 _SAMPLES = 8
 _LONGEST_SAMPLE = 0.25
 """Seconds one sample accounts for at most: further apart, the watching thread had no turn either."""
 _COMPUTES = 0.1
 """Share of the time on a CPU from which a thread computes; one that waits in a loop stays far below."""
+
+_OLDEST = 5
+"""So many greenlets are named beside the main one."""
 
 
 def cpu_clock(thread: int) -> Callable[[], float]:
@@ -122,6 +127,37 @@ class Standstill:
             attribute=function,
             captured_at=boot.shown(f"{file}:{line}"),
         )
+
+
+def waits(hub: Any) -> tuple[Finding, ...]:
+    """Return where the main greenlet of `hub` and those that wait longest are; () when none waits.
+
+    For a process that the doctor is about to end: one that waits for ever in its hub does nothing wrong that
+    could be seen. Called in a native thread.
+
+    Switches: never.
+    """
+    # Late: gevent is loaded, or there would be no hub.
+    from greenkit.watchdog import waiting
+
+    found = waiting(hub, _OLDEST)
+    if not found:
+        return ()
+    first = found[0]
+    told = Finding(
+        "GK130",
+        Severity.INFO,
+        f"process {os.getpid()} was waiting when its time was up: {first.runs} in {_near(first.waits)}",
+        hint="Look at what each waits for: of two processes that wait for each other, neither goes on.",
+        where=first.waits.rpartition(" ")[0],
+        evidence=tuple(f"{one.runs} waits in {_near(one.waits)}" for one in found[1:]),
+    )
+    return (told,)
+
+
+def _near(place: str) -> str:
+    at, _, function = place.rpartition(" ")
+    return f"{boot.shown(at)} {function}"
 
 
 def _is_ours(frame: FrameType) -> bool:

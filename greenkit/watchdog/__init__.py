@@ -8,7 +8,7 @@ call, for tests. What a whole process knows about itself is `doctor`'s.
 from __future__ import annotations
 
 from greenkit.watchdog._calls import keep
-from greenkit.watchdog._census import LivingGreenlet, Newcomers, living_greenlets, whereabouts
+from greenkit.watchdog._census import LivingGreenlet, Newcomers, living_greenlets, waiting, whereabouts
 from greenkit.watchdog._forbid import forbid
 from greenkit.watchdog._process import expected, from_environ, running, start, stop
 from greenkit.watchdog._watchdog import Watchdog, WatchdogStatistics
@@ -26,5 +26,6 @@ __all__ = [
     "running",
     "start",
     "stop",
+    "waiting",
     "whereabouts",
 ]

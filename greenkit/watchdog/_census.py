@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from greenlet import gettrace, greenlet, settrace
 
-from greenkit.watchdog._frames import greenlets_of, is_of
+from greenkit.watchdog._frames import greenlets_of, is_of, oldest, take_suspended
 from greenkit.watchdog._look import Spot, label, spawned
 
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["LivingGreenlet", "Newcomers", "living_greenlets", "whereabouts"]
+__all__ = ["LivingGreenlet", "Newcomers", "living_greenlets", "waiting", "whereabouts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,24 @@ class Newcomers:
 
 def _described(found: Any) -> LivingGreenlet:
     return LivingGreenlet(found, label(found), str(spawned(found) or ""), whereabouts(found))
+
+
+def waiting(hub: Any, count: int) -> list[LivingGreenlet]:
+    """Return the main greenlet of `hub` and the `count` oldest others, of those that wait.
+
+    Any thread may ask.
+
+    Switches: never.
+    """
+    main = greenlet.parent.__get__(hub)
+    found = []
+    for one in (main, *oldest(hub, count)):
+        spots = [Spot(code, line or 0) for _, (code, line, _) in take_suspended(one)]
+        place = next((spot for spot in spots if spot.users), spots[0] if spots else None)
+        if place is not None:
+            runs = "the main greenlet" if one is main else label(one)
+            found.append(LivingGreenlet(one, runs, "", str(place)))
+    return found
 
 
 def whereabouts(one: Any) -> str:

@@ -20,7 +20,7 @@ from greenlet import greenlet
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
-__all__ = ["greenlets_of", "is_of", "running_greenlet", "take"]
+__all__ = ["greenlets_of", "is_of", "oldest", "running_greenlet", "take", "take_suspended"]
 
 _once: tuple[tuple[()], ...] = ((),)  # starmap(f, _once) calls f() once, when it is asked for
 _facts = attrgetter("f_code", "f_lineno", "f_lasti")
@@ -39,6 +39,27 @@ def take(thread: int) -> list[tuple[FrameType, tuple[CodeType, int, int]]]:
     frames, again = tee(accumulate(chain(innermost, repeat("f_back")), getattr))
     # Ends by the KeyError of a thread without frames or the AttributeError of the None behind the last.
     return _in_one_moment(zip(frames, map(_facts, again), strict=False))
+
+
+def take_suspended(one: Any) -> list[tuple[FrameType, tuple[CodeType, int, int]]]:
+    """Return what `take()` does of a suspended greenlet of any thread; [] when it runs, or has no frame.
+
+    Switches: never.
+    """
+    # `gr_frame` is asked for in the same moment: what is suspended now may run on in the next.
+    innermost = map(attrgetter("gr_frame"), repeat(one, 1))
+    frames, again = tee(accumulate(chain(innermost, repeat("f_back")), getattr))
+    return _in_one_moment(zip(frames, map(_facts, again), strict=False))
+
+
+def oldest(hub: Any, count: int) -> list[Any]:
+    """Return `count` greenlets of `hub` at most, those that have lived longest first.
+
+    Switches: never.
+    """
+    # The collector keeps what has survived longest in its last generation, and each in the order of birth.
+    every = [one for generation in (2, 1, 0) for one in _greenlets(generation)]
+    return [one for one in every if is_of(one, hub)][:count]
 
 
 def running_greenlet(hub: Any) -> Any:
@@ -70,9 +91,9 @@ def is_of(found: Any, hub: Any) -> bool:
     return found is not None and found is not hub and greenlet.__bool__(found) and _under(found, hub)
 
 
-def _greenlets() -> list[Any]:
+def _greenlets(generation: int | None = None) -> list[Any]:
     kinds = {id(kind) for kind in _kinds(greenlet)}
-    objects, types = tee(chain.from_iterable(starmap(gc.get_objects, _once)))
+    objects, types = tee(chain.from_iterable(map(gc.get_objects, (generation,))))
     # By the identity of the type: `isinstance` would evaluate every lazy proxy in the process.
     return _in_one_moment(compress(objects, map(kinds.__contains__, map(id, map(type, types)))))
 

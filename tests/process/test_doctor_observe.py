@@ -127,6 +127,30 @@ def test_its_time_is_up(place):
     assert len(stale(told)) == 1
 
 
+def test_where_each_process_waits_when_its_time_is_up_is_a_note(place):
+    """A hook of a fork waits in the child, and the parent for the child: each is named with its oldest."""
+    (place / "app.py").write_text(
+        "from gevent import monkey\nmonkey.patch_all()\n"
+        "import gevent.event, os\n"
+        "def other(): gevent.event.Event().wait()\n"
+        "def timer(): gevent.sleep(3600)\n"
+        "def hook(): gevent.event.Event().wait()\n"
+        "gevent.spawn(other); gevent.spawn(timer); gevent.sleep(0)\n"
+        "os.register_at_fork(after_in_child=hook)\n"
+        "child = os.fork()\n"
+        "os.waitpid(child, 0)\n"
+    )
+    _, told = observe(place, "--timeout", "4", "--", "python", "app.py")
+    notes = [found for found in told["findings"] if found["id"] == "GK130"]
+    lines = sorted(found["where"].rpartition(":")[2] for found in notes)
+    assert lines == ["10", "6"], told
+    assert all(
+        {line.rpartition(" waits in ")[2] for line in found["evidence"]}
+        == {"app.py:4 other", "app.py:5 timer"}
+        for found in notes
+    ), notes
+
+
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_passed_on_and_reported(place, sent):
     """The program gets it and ends its own way; the report comes all the same."""
