@@ -194,9 +194,14 @@ class Watchdog:
         try:
             yield
         finally:
+            if pulse.last and pulse.expected == 1:
+                excused, block = monotonic() - max(began, pulse.last), pulse.block
+                if block is not None and block.beat == pulse.last and block.since < began:
+                    # It lasted before, and goes on: the same block, told once, without this time.
+                    block.beat += excused
+                    pulse.kept += excused
+                pulse.last += excused
             pulse.expected -= 1
-            if pulse.last and not pulse.expected:
-                pulse.last += monotonic() - max(began, pulse.last)
 
     def settle(self) -> None:
         """Judge what has blocked until now, without waiting for the next beat.

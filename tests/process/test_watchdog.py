@@ -367,6 +367,36 @@ watchdog.stop()
     assert "WARNING" not in run.stderr, run
 
 
+def test_a_block_with_an_excused_part_is_one_block() -> None:
+    """The doctor looks at a process that stands still, and excuses its look: told twice, and ended once."""
+    run = run_clean(
+        HEAD
+        + """
+lock = get_original("_thread", "allocate_lock")()
+lock.acquire()
+dog = start(0.05)
+gevent.sleep(0.03)
+
+def looks():
+    while not told:
+        native_sleep(0.01)
+    for _ in range(5):
+        with dog.expected():
+            native_sleep(0.2)
+        native_sleep(0.1)
+    while told[-1].seconds < 10 * dog.threshold:
+        native_sleep(0.01)
+    lock.release()
+
+get_original("_thread", "start_new_thread")(looks, ())
+lock.acquire(timeout=20)
+gevent.sleep(0.2)
+print(json.dumps([len(told), len(ended), ended[0].seconds >= told[1].seconds]))
+"""
+    )
+    assert run.json == [2, 1, True], run
+
+
 def test_a_neighbour_that_takes_the_processor_is_no_block() -> None:
     """The system's count of the seconds in which a thread waited for a processor excuses it."""
     run = run_clean(
