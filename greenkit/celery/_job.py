@@ -361,4 +361,8 @@ def _info(error: Exception) -> ExceptionInfo:
     try:
         raise error
     except type(error):
-        return ExceptionInfo()
+        info = ExceptionInfo()
+        # billiard wraps it for a pipe, and prefork's pipe unwraps it. Celery 5.5 stores what it gets here,
+        # and no serializer knows the wrapper: the task had no result (celery/worker/request.py, on_failure).
+        info.exception = error
+        return info

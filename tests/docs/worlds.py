@@ -352,12 +352,6 @@ def _liveness(stage: Stage) -> None:
     assert Path("alive").exists()
 
 
-@world("howto/channels")
-def _channels(stage: Stage) -> None:
-    _configure(CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}})
-    stage.run()["tell"]("room", "hello")
-
-
 @world("migrate/from-plain-gevent")
 def _from_plain_gevent(stage: Stage) -> None:
     stage.take().write(Path.cwd())

@@ -134,7 +134,7 @@ def test_an_unknown_word_lists_the_words(tree):
     """A word that does not exist is answered with those that do."""
     done = tree.dev("tset")
     assert done.code == 1
-    assert done.said == ["./dev: no word 'tset'; there are: demo test chaos lint docs bench doctor"]
+    assert done.said == ["./dev: no word 'tset'; there are: demo test bounds chaos lint docs bench doctor"]
 
 
 def test_the_second_time_nothing_is_installed(tree):

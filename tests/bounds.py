@@ -1,0 +1,77 @@
+"""Run the tests that touch other packages with the lowest versions allowed, the latest, or an older Celery.
+
+`./dev bounds [lowest latest celery-5.5 celery-5.6]`: each in an environment of its own, below `.venv-bounds`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESOLUTIONS = {
+    "lowest": ["--resolution", "lowest-direct"],
+    "latest": [],
+    "celery-5.5": ["celery==5.5.*"],
+    "celery-5.6": ["celery==5.6.*"],
+}
+# Not the test group: it asks for what the lowest versions do not go with.
+TOOLS = [
+    *(
+        "pytest",
+        "pytest-django",
+        "pytest-randomly",
+        "pytest-timeout",
+        "pytest-xdist",
+        "hypothesis",
+        "blockbuster",
+    ),
+    *("trustme", "tqdm", "wrapt", "sqlalchemy", "httpx", "gunicorn", "openai", "anthropic", "botocore"),
+    *("django-celery-results", "coverage"),
+]
+TESTS = ["tests/unit", "tests/integration/test_django_engine.py", "tests/integration/test_postgres_green.py"]
+TESTS += [f"tests/integration/test_celery_{name}.py" for name in ("worker", "outcomes", "delivery")]
+
+
+def main(names: list[str]) -> int:
+    """Run each resolution; return the worst status."""
+    unknown = [name for name in names if name not in RESOLUTIONS]
+    if unknown:
+        print(f"no resolution is called {unknown[0]}; there are: {' '.join(RESOLUTIONS)}", file=sys.stderr)
+        return 2
+    return max([run(name) for name in names or RESOLUTIONS])
+
+
+def run(name: str) -> int:
+    """Make the environment and run the tests in it."""
+    uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
+    place = ROOT / ".venv-bounds" / name
+    python = str(place / "bin" / "python")
+    install = [uv, "pip", "install", "-q", "--python", python]
+    subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, str(place)], check=True)
+    subprocess.run([*install, *RESOLUTIONS[name], "-e", ".[demo,psycopg3]"], cwd=ROOT, check=True)
+    frozen = subprocess.run(
+        [uv, "pip", "freeze", "--python", python], capture_output=True, text=True, check=True
+    )
+    lines = [line for line in frozen.stdout.splitlines() if not line.startswith("-e")]
+    (place / "versions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    # The tools must not lift what was asked for.
+    subprocess.run([*install, "-c", str(place / "versions.txt"), *TOOLS], check=True)
+    shown = (
+        "celery==",
+        "kombu==",
+        "django==",
+        "gevent==",
+        "psycopg2-binary==",
+        "psycopg==",
+        "redis==",
+        "requests==",
+    )
+    print(f"{name}: {' '.join(line for line in lines if line.startswith(shown))}", flush=True)
+    return subprocess.call([python, "-m", "pytest", "-q", "-n", "2", *TESTS], cwd=ROOT)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
