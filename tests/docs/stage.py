@@ -46,17 +46,16 @@ class Stage:
 
 
 def main(page: str) -> None:
-    """Run the page in its world; a block that was left over is an error."""
+    """Run the page in its world, every block of it."""
     from tests.docs.worlds import WORLDS
 
     stage = Stage(page)
     world: Callable[[Stage], None] | None = WORLDS.get(page)
     if world is not None:
         world(stage)
-    else:
-        while stage.left:
-            stage.run()
-    assert not stage.left, f"{page}:{stage.left[0].line} was not run"
+    # A block that came later than the world runs with the names that are there.
+    while stage.left:
+        stage.run()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ DEFAULTS = {
 class _Responses:
     def create(self, *args: Any, input: str = "", **options: Any) -> Any:
         """Answer with the question."""
-        return SimpleNamespace(output_text=input, usage=SimpleNamespace(total_tokens=len(input)))
+        used = SimpleNamespace(total_tokens=len(input), input_tokens=len(input), output_tokens=1)
+        return SimpleNamespace(output_text=input, usage=used, model=options.get("model"))
 
 
 class Client:

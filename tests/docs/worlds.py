@@ -205,6 +205,13 @@ def _celery(stage: Stage) -> None:
     assert stage.names["ask"].limits is stage.names["llm"]
     stage.run(client=SimpleNamespace(ask=str.upper))
     assert stage.names["answer"]("why?") == "WHY?"
+    sent: list[list[tuple[int]]] = []
+    import greenkit.celery
+
+    greenkit.celery.publish_many = lambda task, items: sent.append(items)  # type: ignore[assignment]
+    models = stand_ins.django()
+    stage.run(Question=models.Question, texts=["a", "b"])
+    assert len(sent[0]) == 2
 
 
 @world("reference/django")
@@ -222,8 +229,13 @@ def _http(stage: Stage) -> None:
 
 @world("reference/limits")
 def _limits(stage: Stage) -> None:
+    from greenkit import Limiter
+
     stage.run(client=stand_ins.Client())
-    llm = stage.names["llm"]
+    assert stage.names["llm"].statistics().granted == 1
+    stage.run()
+    llm = Limiter("priced", requests="100/s burst 10", tokens="90_000/min burst 9_000", cost="$2/h")
+    stage.run(llm=llm, prompt="why?")
     assert llm.statistics().granted == 1
     reply = SimpleNamespace(usage=SimpleNamespace(total_tokens=700))
     stage.run(ask=lambda: reply, prompt_tokens=100)
@@ -254,6 +266,9 @@ def _pool(stage: Stage) -> None:
         save=saved.__setitem__,
     )
     assert saved == {"a": "A", "b": "B"}
+    fetched: list[str] = []
+    stage.run(fetch=fetched.append, urls=["https://a.example/1", "https://b.example/1"])
+    assert len(fetched) == 2
 
 
 @world("reference/postgres")
@@ -298,6 +313,34 @@ def _share_one_quota(stage: Stage) -> None:
         assert refusal["status"] == 429
         gevent.sleep(0.1)
     assert names["llm"].statistics().backend == "shared"
+
+
+@world("howto/keep-to-a-budget")
+def _keep_to_a_budget(stage: Stage) -> None:
+    import logging
+
+    from greenkit import Limiter, LimitTimeout
+
+    _configure(REDIS_URL=os.environ["GREENKIT_REDIS"])
+    stage.run()
+    # The shared budget begins empty; one of this process has its burst.
+    llm = Limiter("llm", requests="500/min", tokens="90_000/min burst 9_000", cost=["$2/h", "$20/day"])
+    stage.run(llm=llm, client=stand_ins.Client(), prompt="why?", prompt_tokens=10, max_tokens=50)
+
+    def ask(prompt: str) -> None:
+        raise LimitTimeout("used up", retry_after=60.0, window="cost $2/h")
+
+    stage.run(ask=ask, log=logging.getLogger("page"), LimitTimeout=LimitTimeout)
+
+
+@world("howto/send-to-channels-groups")
+def _send_to_groups(stage: Stage) -> None:
+    _configure(CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}})
+    names = stage.run()
+    names["answer"](7)
+    stage.run(
+        pk=7, message={"type": "a"}, layer=names["get_channel_layer"](), groups=["one", "two"], group="one"
+    )
 
 
 @world("howto/time-limits-on-gevent")
