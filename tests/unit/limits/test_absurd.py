@@ -65,7 +65,9 @@ async def stream():
 
 
 @pytest.mark.parametrize(
-    "fn", [generator, coroutine, stream, functools.partial(coroutine), lambda: [coroutine()][0]], ids=repr
+    "fn",
+    [generator, coroutine, stream, functools.partial(coroutine), lambda: [coroutine()][0]],
+    ids=["generator", "coroutine", "stream", "partial", "lambda"],
 )
 def test_call_does_not_run_what_begins_later(limiter, fn):
     """A generator or coroutine would run after its permit had ended."""
