@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from greenkit.cli._run import run
 
         return run(options.program, mode=options.mode, children=options.children, watch=options.watch)
+    if options.command == "plan":
+        from greenkit.cli._plan import plan
+
+        return plan(options)
     if options.command == "explain":
         from greenkit.cli._explain import explain
 
@@ -85,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("alive", help="say whether the hub of each process still turns; for probes")
     commands.add_parser("celery", help="run Celery patched, with the gevent pool unless you name one")
     _add_doctor(commands)
+    # Late: arithmetic that only the command line needs.
+    from greenkit.cli._plan import add_plan
+
+    add_plan(commands)
     explain = commands.add_parser("explain", help="print what the pages say of a finding, such as GK101")
     explain.add_argument("ids", nargs="+", metavar="GK101")
     return parser
