@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from greenkit.cli._run import run
 
         return run(options.program, mode=options.mode, children=options.children, watch=options.watch)
+    if options.command == "top":
+        from greenkit.cli._top import top
+
+        return top(options)
     if options.command == "plan":
         from greenkit.cli._plan import plan
 
@@ -89,6 +93,13 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("alive", help="say whether the hub of each process still turns; for probes")
     commands.add_parser("celery", help="run Celery patched, with the gevent pool unless you name one")
     _add_doctor(commands)
+    top = commands.add_parser("top", help="show what the patched processes of this host do, live")
+    top.add_argument("directory", nargs="?", default="", metavar="DIRECTORY",
+                     help="where they meet: GREENKIT_METRICS_DIR, or that of --port")  # fmt: skip
+    top.add_argument("--port", type=int, default=9808, help="their port (9808)")
+    top.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="between two looks (1)")
+    top.add_argument("--once", action="store_true", help="print one look and leave")
+    top.add_argument("--json", action="store_true", help="with --once: print one JSON object")
     # Late: arithmetic that only the command line needs.
     from greenkit.cli._plan import add_plan
 

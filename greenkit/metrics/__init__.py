@@ -8,5 +8,15 @@ from __future__ import annotations
 
 from greenkit.metrics._heartbeat import Heartbeat, heartbeat
 from greenkit.metrics._process import collector, from_environ, instrument, serve, stop
+from greenkit.metrics._slots import directory_of
 
-__all__ = ["Heartbeat", "collector", "from_environ", "heartbeat", "instrument", "serve", "stop"]
+__all__ = [
+    "Heartbeat",
+    "collector",
+    "directory_of",
+    "from_environ",
+    "heartbeat",
+    "instrument",
+    "serve",
+    "stop",
+]

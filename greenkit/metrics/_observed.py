@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["HUB_LAG", "LIMITER_WAIT", "Histogram", "Observed"]
 
 _EVERY = 0.1  # seconds between two looks at the hub: ten callbacks a second
+_LOOKS = 10
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _MOST_NAMES = 100
 HUB_LAG = "hub_lag"
@@ -55,11 +57,16 @@ class Observed:
 
     Args:
         also: Called as `also(name, seconds, labels)` with each observation.
+
+    Attributes:
+        recent: The worst lag of each of the last 60 seconds, the newest last.
     """
 
     def __init__(self, also: Callable[[str, float, dict[str, str]], object] | None = None) -> None:
         self.hub_lag = Histogram()
         self.limiter_waits: dict[str, Histogram] = {}
+        self.recent: deque[float] = deque(maxlen=60)
+        self._worst, self._looks = 0.0, 0
         self._also = also
         self._timer: Any = None
         self._last = 0.0
@@ -86,6 +93,11 @@ class Observed:
         lag = max(0.0, now - self._last - _EVERY)
         self._last = now
         self.hub_lag.observe(lag)
+        self._worst = max(self._worst, lag)
+        self._looks += 1
+        if self._looks >= _LOOKS:
+            self.recent.append(round(self._worst, 4))
+            self._worst, self._looks = 0.0, 0
         if self._also is not None:
             self._also(HUB_LAG, lag, {})
 

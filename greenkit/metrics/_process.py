@@ -76,7 +76,7 @@ def _open() -> None:
 
     from greenkit.metrics._server import Endpoint
 
-    _served.append(Endpoint(*_wanted[0], REGISTRY))
+    _served.append(Endpoint(*_wanted[0], REGISTRY, _observed[0] if _observed else None))
 
 
 def stop() -> None:

@@ -6,6 +6,7 @@ it asks the others. When it ends, another takes the port within two seconds.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -15,12 +16,15 @@ import gevent
 from gevent.pywsgi import WSGIServer
 
 from greenkit.metrics._health import not_ready
+from greenkit.metrics._picture import picture
 from greenkit.metrics._prometheus import CONTENT_TYPE, merged, page
 from greenkit.metrics._slots import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from greenkit.metrics._observed import Observed
 
 __all__ = ["Endpoint"]
 
@@ -37,19 +41,23 @@ class Endpoint:
         port: The port.
         directory: Where the processes that share it meet.
         registry: What `/metrics` shows.
+        observed: The hub's lag, for `greenkit top`.
     """
 
-    def __init__(self, host: str, port: int, directory: Path, registry: Any) -> None:
+    def __init__(
+        self, host: str, port: int, directory: Path, registry: Any, observed: Observed | None = None
+    ) -> None:
         self._address = (host, port)
         self._directory = directory
         self._registry = registry
+        self._observed = observed
         self._pid = os.getpid()
         self._slot = Slot(self._directory)
         own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         own.bind(str(self._slot.socket))
         own.listen(16)
         own.setblocking(False)
-        self._own = WSGIServer(own, self._answer_alone, log=None, error_log=_log)
+        self._own = WSGIServer(own, self._answer_privately, log=None, error_log=_log)
         self._own.start()
         self._port: WSGIServer | None = None
         self._seeker = gevent.spawn(self._seek_port)
@@ -105,6 +113,12 @@ class Endpoint:
         if path == "/readyz":
             return _verdict(start, not_ready())
         return _say(start, "404 Not Found", "there are /metrics, /healthz and /readyz\n")
+
+    def _answer_privately(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        # Not on the port: it shows lines of the program.
+        if environ["PATH_INFO"] == "/top":
+            return _say(start, "200 OK", json.dumps(picture(self._observed)), "application/json")
+        return self._answer_alone(environ, start)
 
     def _answer_for_all(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]

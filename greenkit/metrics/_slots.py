@@ -13,9 +13,14 @@ from pathlib import Path
 
 from greenkit.errors import ConfigError
 
-__all__ = ["Slot", "directory_for"]
+__all__ = ["Slot", "directory_for", "directory_of"]
 
 _MOST = 1000
+
+
+def directory_of(port: int) -> Path:
+    """Return the directory where processes that share `port` meet, when none is named. Switches: never."""
+    return Path(tempfile.gettempdir(), f"greenkit-metrics-{os.getuid()}-{port}")
 
 
 def directory_for(port: int, given: str | None) -> Path:
@@ -26,7 +31,7 @@ def directory_for(port: int, given: str | None) -> Path:
 
     Switches: never.
     """
-    path = Path(given) if given else Path(tempfile.gettempdir(), f"greenkit-metrics-{os.getuid()}-{port}")
+    path = Path(given) if given else directory_of(port)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = path.lstat()
     if path.is_symlink() or state.st_uid != os.getuid():

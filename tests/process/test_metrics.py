@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import pty
 import re
+import select
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +28,9 @@ from gevent.monkey import get_original
 from greenkit import Limiter
 llm = Limiter("llm", requests="100/s", concurrency=5)
 
+def wait_for_nothing():
+    gevent.sleep(60)
+
 def act():
     for line in sys.stdin:
         word = line.strip()
@@ -32,6 +39,9 @@ def act():
         elif word == "block":
             print("blocks", flush=True)
             get_original("time", "sleep")(6)
+        elif word == "wait":
+            gevent.spawn(wait_for_nothing)
+            gevent.sleep(0)
         elif word == "fork":
             if os.fork() == 0:
                 gevent.sleep(60)
@@ -235,6 +245,59 @@ def test_systemd_is_told_as_long_as_the_hub_turns(start, tmp_path) -> None:
             [systemd.recv(100) for _ in range(4)]
         systemd.settimeout(10)
         assert systemd.recv(100) == b"WATCHDOG=1"
+
+
+def top(*words) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "greenkit", "top", *map(str, words)],
+        capture_output=True, text=True, check=False, timeout=30, env={**os.environ, "COLUMNS": "160"},
+    )  # fmt: skip
+
+
+def test_top_shows_each_process_with_its_limits_and_waits(start, port, tmp_path) -> None:
+    """Lines of the program stay off the port; a blocked process is shown as one."""
+    place = tmp_path / "metrics"
+    assert top(place, "--once").returncode == 2
+    one, two = start(), start()
+    until(lambda: processes(port) == {"0", "1"}, "they do not answer")
+    one.tell("call")
+    one.tell("wait")
+    one.tell("wait")
+    seen = json.loads(top(place, "--once", "--json").stdout)
+    assert [seen[number]["pid"] for number in ("0", "1")] == [one.pid, two.pid]
+    assert seen["0"]["facts"]["limiter"]["llm"]["granted"] == 1
+    assert any(count == 2 and "wait_for_nothing" in line for count, line in seen["0"]["waits"]), seen
+    until(lambda: json.loads(top(place, "--once", "--json").stdout)["0"]["lag"], "no lag is shown")
+    text = top(place, "--once").stdout
+    assert f"process 0, pid {one.pid}" in text
+    assert "1 granted" in text
+    assert "wait_for_nothing" in text
+    assert get(port, "/top")[0] == 404
+    two.tell("block")
+    assert "no answer within a second: its hub stands still" in top(place, "--once").stdout
+
+
+def test_top_is_live_until_q(start, port, tmp_path) -> None:
+    """On a terminal it draws again and again, and leaves the terminal as it was."""
+    start()
+    until(lambda: processes(port) == {"0"}, "it does not answer")
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    command = [sys.executable, "-m", "greenkit", "top", str(tmp_path / "metrics"), "--every", "0.2"]
+    shown = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"}
+    )
+    said = b""
+    while said.count(b"hub lag") < 3:
+        said += os.read(ours, 65536)
+    os.write(ours, b"q")
+    while shown.poll() is None:
+        if select.select([ours], [], [], 0.1)[0]:
+            os.read(ours, 65536)
+    assert shown.returncode == 0
+    assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:0", "1:99999", ":x"])
