@@ -53,7 +53,7 @@ class Borrower:
 
 
 def borrowers(lent: Iterable[PooledConnection]) -> tuple[Borrower, ...]:
-    """Return who holds the connections, longest first. Switches: never."""
+    """Return who holds the connections, longest first."""
     now = monotonic()
     found = [
         Borrower(_where(_holder(pooled)), now - _since(pooled), pooled.status() == _driver.ACTIVE)
@@ -64,7 +64,7 @@ def borrowers(lent: Iterable[PooledConnection]) -> tuple[Borrower, ...]:
 
 
 def in_words(found: tuple[Borrower, ...]) -> str:
-    """Return a sentence that names the borrowers, "" when there are none. Switches: never."""
+    """Return a sentence that names the borrowers, "" when there are none."""
     if not found:
         return ""
     each = [
@@ -77,7 +77,7 @@ def in_words(found: tuple[Borrower, ...]) -> str:
 
 
 def is_being_killed() -> bool:
-    """Tell whether a kill is what unwinds the caller's stack. Switches: never."""
+    """Tell whether a kill is what unwinds the caller's stack."""
     error = sys.exc_info()[1]
     while error is not None:
         if isinstance(error, GreenletExit):
@@ -100,13 +100,13 @@ class IdleHolders:
         self.seconds: dict[str, float] = {}
 
     def watch(self) -> None:
-        """Look from now on, until nobody waits. Switches: never."""
+        """Look from now on, until nobody waits."""
         if not self._watching and monkey.is_module_patched("socket"):
             self._watching = True
             gevent.spawn(self._watch).rawlink(self._end)
 
     def look(self) -> None:
-        """Count what has stood still at the same line since the last look. Switches: never."""
+        """Count what has stood still at the same line since the last look."""
         now, seen = monotonic(), {}
         for pooled in list(self._checked_out()):
             if pooled.raw.closed or pooled.status() == _driver.ACTIVE:
@@ -120,7 +120,7 @@ class IdleHolders:
         self._seen = seen
 
     def note(self, found: tuple[Borrower, ...]) -> None:
-        """Count what a caller saw when its wait had timed out. Switches: never."""
+        """Count what a caller saw when its wait had timed out."""
         if not self._watching:
             for borrower in found:
                 if not borrower.querying:

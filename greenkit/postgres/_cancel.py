@@ -33,8 +33,6 @@ def prepare(pgconn: int, library: str) -> Callable[[float], bool]:
     Args:
         pgconn: Address of libpq's `PGconn`, as in psycopg2's `connection.pgconn_ptr`.
         library: Path of the extension module that links libpq.
-
-    Switches: never (the returned function may).
     """
     libpq = _libpq.blocking(library)
     if hasattr(libpq, "PQcancelCreate"):

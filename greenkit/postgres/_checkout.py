@@ -76,14 +76,14 @@ class PooledConnection:
             self.on_owner_end(self, in_hub=isinstance(owner, Greenlet))
 
     def looks_open(self) -> bool:
-        """Tell whether nothing has come from the server since it went idle. Switches: never.
+        """Tell whether nothing has come from the server since it went idle.
 
         What idles has nothing to read but a notice or the end. Half a microsecond, no round trip.
         """
         return not self.raw.closed and not self._look(0)
 
     def lend(self, on_owner_end: OwnerEnd, *, trail: bool) -> None:
-        """Hear of the borrower's end, and note its stack if a `trail` is wanted. Switches: never."""
+        """Hear of the borrower's end, and note its stack if a `trail` is wanted."""
         if trail:
             self._trail = _trail()
         owner = getcurrent()
@@ -95,7 +95,7 @@ class PooledConnection:
             owner.rawlink(self)
 
     def check_in(self) -> None:
-        """Note that it was given back. Switches: never."""
+        """Note that it was given back."""
         owner = self.owner
         self.owner = self.holder = self.on_owner_end = None
         if owner is not None:

@@ -44,10 +44,7 @@ _TERMINATE = b"X\x00\x00\x00\x04"  # frontend message "Terminate", protocol 3.0
 
 
 def poller(fd: int) -> Any:
-    """Return a native poll object for `fd`; gevent's would make an event and a watcher per look.
-
-    Switches: never.
-    """
+    """Return a native poll object for `fd`; gevent's would make an event and a watcher per look."""
     native = monkey.get_original("select", "poll")()
     native.register(fd, select.POLLIN)
     return native
@@ -58,8 +55,6 @@ def shut_down(fd: int) -> None:
 
     The only thing that may be done to a connection another greenlet is in: psycopg2's methods
     would wait for a native lock that greenlet holds, and stop the process.
-
-    Switches: never.
     """
     line = _own(fd)
     try:
@@ -79,8 +74,6 @@ def close_and_wait(fd: int, *, send_terminate: bool, cooperative: bool, grace: f
             has sent it already.
         cooperative: Wait in the hub; else in a native poll.
         grace: Seconds to wait at the most.
-
-    Switches: may, when `cooperative`.
     """
     until = Deadline.after(grace)
     if cooperative and getcurrent() is gevent.get_hub():
@@ -93,10 +86,7 @@ def close_and_wait(fd: int, *, send_terminate: bool, cooperative: bool, grace: f
 
 @contextmanager
 def counted() -> Iterator[None]:
-    """Have connects inside the block that are given up count until the server has ended them.
-
-    Switches: never.
-    """
+    """Have connects inside the block that are given up count until the server has ended them."""
     token = _counted.set(True)
     try:
         yield
@@ -109,8 +99,6 @@ def close_half_open(fd: int) -> None:
 
     Args:
         fd: The half-made connection's descriptor; it stays open.
-
-    Switches: may.
     """
     if _counted.get():
         close_and_wait(fd, send_terminate=False, cooperative=True, grace=GRACE)
@@ -126,10 +114,7 @@ def _wait_and_close(fd: int, *, send_terminate: bool) -> None:
 
 
 def wait_for_end(fd: int, until: Deadline, *, send_terminate: bool, cooperative: bool = True) -> None:
-    """Do what `close_and_wait()` does, in a greenlet that nobody interrupts.
-
-    Switches: may, when `cooperative`.
-    """
+    """Do what `close_and_wait()` does, in a greenlet that nobody interrupts."""
     line = _own(fd)
     try:
         line.setblocking(False)
@@ -151,8 +136,6 @@ def run_uninterrupted(clean_up: Callable[[], object], until: Deadline) -> None:
 
     In the hub (a finalizer called by the collector) nobody can wait: `clean_up` is not run there, and the
     caller, whose clean-up has not ended, closes the connection as it does when the server is deaf.
-
-    Switches: may; in the hub never.
     """
     if getcurrent() is gevent.get_hub():
         return
@@ -160,10 +143,7 @@ def run_uninterrupted(clean_up: Callable[[], object], until: Deadline) -> None:
 
 
 def join_uninterrupted(worker: gevent.Greenlet, until: Deadline) -> None:
-    """Wait for the end of `worker`, or for `until`, whatever interrupts the caller; raise that afterwards.
-
-    Switches: may; in the hub never, and nothing is waited for.
-    """
+    """Wait for the end of `worker`, or for `until`, whatever interrupts the caller; raise that afterwards."""
     if getcurrent() is gevent.get_hub():
         return  # a join() would fail at once, again and again until the deadline, with all greenlets frozen
     interrupt: BaseException | None = None

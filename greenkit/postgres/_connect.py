@@ -48,10 +48,7 @@ _Timeout = for_driver(QueryTimeout, psycopg2.OperationalError)
 
 
 def connecting(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """Return psycopg2's `_connect` with guarded connections, cooperative names and all hosts tried.
-
-    Switches: never (the returned function may).
-    """
+    """Return psycopg2's `_connect` with guarded connections, cooperative names and all hosts tried."""
 
     def _connect(dsn: str, connection_factory: Any = None, **options: Any) -> Any:
         factory = guarded(GuardedConnection, connection_factory or extensions.connection)
@@ -75,8 +72,6 @@ def connect(conn: Any) -> None:
     """Be the wait callback of a connection that is being made; its socket is closed when it fails.
 
     Or of somebody's stand-in for a connection, of which no more is known than how to wait for it.
-
-    Switches: may.
     """
     if not isinstance(conn, extensions.connection):
         _pump(conn, current())
@@ -106,8 +101,6 @@ def attempts(dsn: str, failures: list[psycopg2.OperationalError] | None = None) 
 
     Raises:
         psycopg2.OperationalError: The numbers of hosts, addresses and ports do not fit together.
-
-    Switches: may.
     """
     parts = _with_defaults(extensions.parse_dsn(dsn))
     hosts, addresses = _list(parts, "host"), _list(parts, "hostaddr")

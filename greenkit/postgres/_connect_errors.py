@@ -42,29 +42,20 @@ _REASON = re.compile(r"failed: |fatal: |error: |^- |:  [0-9A-Z]{5}: ", re.IGNORE
 
 
 def is_hopeless(error: Exception) -> bool:
-    """Tell whether every host, each in a line of its own, refused for good.
-
-    Switches: never.
-    """
+    """Tell whether every host, each in a line of its own, refused for good."""
     lines = str(error).strip().splitlines()
     reasons = [line for line in lines if _REASON.search(line)] or lines
     return bool(reasons) and all(map(_is_hopeless, reasons))
 
 
 def is_full(error: Exception) -> bool:
-    """Tell whether the server refused because it has as many connections as it may.
-
-    Switches: never.
-    """
+    """Tell whether the server refused because it has as many connections as it may."""
     words = str(error)
     return _FULL_STATE in _SQLSTATE.findall(words) or _FULL.search(words) is not None
 
 
 def without_location(message: str) -> str:
-    """Return libpq's verbose `message` without the place in the server's source.
-
-    Switches: never.
-    """
+    """Return libpq's verbose `message` without the place in the server's source."""
     return _LOCATION.sub("", message)
 
 

@@ -83,7 +83,7 @@ class Connector:
         return len(self._attempts)
 
     def hand_over(self, idle: Callable[[], PooledConnection | None]) -> None:
-        """Give what `idle` takes to the callers that have waited longest. Switches: never."""
+        """Give what `idle` takes to the callers that have waited longest."""
         with self._lock:
             while self.waiters and (pooled := idle()) is not None:
                 self.waiters.popleft().answer(pooled)
@@ -106,8 +106,6 @@ class Connector:
 
         Raises:
             WaitTimeout: `until` passed; its cause is the server's last error, if it refuses.
-
-        Switches: may.
         """
         waiter = _Waiter(until)
         with self._lock:
@@ -135,7 +133,7 @@ class Connector:
         return waiter.pooled
 
     def close(self, reason: str) -> None:
-        """Tell everybody who waits that nothing will come, and stop connecting. Switches: never."""
+        """Tell everybody who waits that nothing will come, and stop connecting."""
         with self._lock:
             self._closed = reason
             waiting, self.waiters = self.waiters, deque()
@@ -145,7 +143,7 @@ class Connector:
         gevent.killall(greenlets, block=False)
 
     def forget(self) -> None:
-        """Forget callers and connects that exist only in the parent of a fork. Switches: never."""
+        """Forget callers and connects that exist only in the parent of a fork."""
         self.waiters, self._attempts = deque(), set()
 
     def _refuses_at_once(self) -> bool:

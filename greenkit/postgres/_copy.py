@@ -34,12 +34,12 @@ _Timeout = for_driver(QueryTimeout, psycopg2.OperationalError)
 
 
 def is_green(cursor: Any) -> bool:
-    """Tell whether psycopg2 would refuse to copy here. Switches: never."""
+    """Tell whether psycopg2 would refuse to copy here."""
     return extensions.get_wait_callback() is not None and not cursor.connection.async_
 
 
 def statement(cursor: Any, direction: str, table: str, *, sep: str, null: str, columns: Any) -> Any:
-    """Compose the statement of `copy_from()` and `copy_to()`. Switches: never."""
+    """Compose the statement of `copy_from()` and `copy_to()`."""
     names: Any = sql.SQL("")
     if columns is not None:
         names = sql.SQL(" ({})").format(sql.SQL(",").join(map(sql.Identifier, columns)))
@@ -48,10 +48,7 @@ def statement(cursor: Any, direction: str, table: str, *, sep: str, null: str, c
 
 
 def run(cursor: Any, command: Any, file: Any, size: int) -> int:
-    """Run `command` with `file` at our end; return the rows copied, -1 when unknown.
-
-    Switches: may.
-    """
+    """Run `command` with `file` at our end; return the rows copied, -1 when unknown."""
     with_file = Copy(cursor, command)
     if with_file.state is None:
         return int(extensions.cursor.rowcount.__get__(cursor))
@@ -71,8 +68,6 @@ def leave(cursor: Any, error: Exception) -> None:
 
     Raises:
         ProgrammingError: It was a COPY; says what runs one.
-
-    Switches: may.
     """
     conn = cursor.connection
     if not is_green(cursor) or conn.closed or conn.info.transaction_status != _ACTIVE:
@@ -144,7 +139,7 @@ class Copy:
             self._watch.close()
 
     def put(self, data: str | bytes) -> None:
-        """Send a piece of the input, of any length. Switches: may."""
+        """Send a piece of the input, of any length."""
         if isinstance(data, str):
             data = data.encode(self.codec)
         while (sent := self._libpq.PQputCopyData(self._pgconn, data, len(data))) == 0:
@@ -155,7 +150,7 @@ class Copy:
         self._flush()
 
     def rows(self) -> Iterator[bytes]:
-        """Yield the output row by row, as the server cuts it. Switches: may."""
+        """Yield the output row by row, as the server cuts it."""
         buffer = ctypes.c_void_p()
         while True:
             length = self._libpq.PQgetCopyData(self._pgconn, ctypes.byref(buffer), 1)
@@ -172,10 +167,7 @@ class Copy:
                 raise psycopg2.OperationalError(self._words())
 
     def abandon(self, error: BaseException | None = None) -> None:
-        """End it without its result; close the connection when the server does not agree in time.
-
-        Switches: may.
-        """
+        """End it without its result; close the connection when the server does not agree in time."""
         grace = self._until = Deadline.after(_closing.GRACE)
         ended: list[bool] = []
 

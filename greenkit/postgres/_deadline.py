@@ -43,10 +43,7 @@ def deadline(seconds: float | None) -> Iterator[Deadline]:
 
 
 def current() -> Deadline:
-    """Return the deadline in force here; one that never comes when there is none.
-
-    Switches: never.
-    """
+    """Return the deadline in force here; one that never comes when there is none."""
     return _current.get()
 
 
@@ -54,8 +51,6 @@ def for_query(seconds: float | None) -> Deadline:
     """Return the deadline of a query that begins now on a connection whose `query_timeout` is `seconds`.
 
     A `deadline()` in force replaces it, so that a block may give a long query more time.
-
-    Switches: never.
     """
     until = _current.get()
     return until if seconds is None or until is not _NONE else Deadline.after(seconds)
@@ -70,7 +65,7 @@ def connect_timeout(parameters: Mapping[str, str]) -> float | None:
 
 
 def passed(seconds: float | None) -> str:
-    """Return the words for a query that was cancelled at the end of its time. Switches: never."""
+    """Return the words for a query that was cancelled at the end of its time."""
     if seconds is None or _current.get() is not _NONE:
         return "the query passed its deadline; it was cancelled"
     return (
@@ -81,10 +76,7 @@ def passed(seconds: float | None) -> str:
 
 @contextmanager
 def lifted(seconds: float | None = None) -> Iterator[None]:
-    """Put the deadline out of force for a block that has `seconds` of its own: cleaning up has other bounds.
-
-    Switches: never.
-    """
+    """Put the deadline out of force for a block that has `seconds` of its own: cleaning up has other bounds."""
     token = _current.set(_NONE if seconds is None else Deadline.after(seconds))
     try:
         yield

@@ -32,10 +32,10 @@ class Driver(Protocol):
         """Tell whether waiting may be left to the hub here."""
 
     def close(self, conn: Any) -> None:
-        """Close an idle or broken `conn` and see its backend off. Switches: may."""
+        """Close an idle or broken `conn` and see its backend off."""
 
     def abandon(self, conn: Any) -> None:
-        """Get rid of a `conn` in the middle of a query, perhaps somebody else's. Switches: may."""
+        """Get rid of a `conn` in the middle of a query, perhaps somebody else's."""
 
 
 class _Psycopg2:
@@ -88,8 +88,6 @@ def raw(thing: Any) -> Any:
 
     What only looks (descriptor, status, closing) takes the raw object; the user keeps the proxy, which
     records the queries.
-
-    Switches: never.
     """
     while (inner := getattr(thing, "__wrapped__", None)) is not None:
         thing = inner
@@ -99,10 +97,7 @@ def raw(thing: Any) -> Any:
 
 
 def is_psycopg2(thing: Any) -> bool:
-    """Tell whether a connection or cursor, wrapped or not, is psycopg2's; psycopg 3's otherwise.
-
-    Switches: never.
-    """
+    """Tell whether a connection or cursor, wrapped or not, is psycopg2's; psycopg 3's otherwise."""
     return any(kind.__module__.partition(".")[0] == "psycopg2" for kind in type(raw(thing)).__mro__)
 
 
@@ -111,8 +106,6 @@ def driver_of(conn: Any) -> Driver:
 
     Raises:
         TypeError: Neither psycopg2 nor psycopg 3 made it.
-
-    Switches: never.
     """
     for kind in type(raw(conn)).__mro__:
         name = kind.__module__.partition(".")[0]
@@ -123,18 +116,12 @@ def driver_of(conn: Any) -> Driver:
 
 
 def guess() -> Driver | None:
-    """Return the adapter of a driver that is loaded, before any connection has shown which.
-
-    Switches: never.
-    """
+    """Return the adapter of a driver that is loaded, before any connection has shown which."""
     return next((_adapter(name) for name in _ADAPTERS if name in sys.modules), None)
 
 
 def status_of(conn: Any) -> Callable[[], int]:
-    """Return what reads libpq's transaction status; may be called while a greenlet is in a query.
-
-    Switches: never (nor does the returned function).
-    """
+    """Return what reads libpq's transaction status; may be called while a greenlet is in a query."""
     of_psycopg2 = getattr(conn, "get_transaction_status", None)  # `info` would make an object each time
     if of_psycopg2 is not None:
         found: Callable[[], int] = of_psycopg2

@@ -40,10 +40,7 @@ _T = TypeVar("_T", bound=GreenkitError)
 
 
 def for_driver(kind: type[_T], drivers: type[Exception] | None) -> type[_T]:
-    """Return the subclass of `kind` that is also the class `drivers`, or `kind` without one.
-
-    Switches: never.
-    """
+    """Return the subclass of `kind` that is also the class `drivers`, or `kind` without one."""
     wanted: tuple[Any, Any] = (kind, drivers)  # Any: mypy thinks classes unhashable
     combined: type[_T] = _combined(*wanted)
     return combined

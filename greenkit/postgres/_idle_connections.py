@@ -74,10 +74,7 @@ class IdleConnections:
         return theirs if theirs is not None and own is not None and issubclass(theirs, own) else own
 
     def find(self, until: Deadline) -> PooledConnection:
-        """Return an idle connection that works, the last one used first, or a new one.
-
-        Switches: may.
-        """
+        """Return an idle connection that works, the last one used first, or a new one."""
         earlier = self.check_error
         pooled = self.find_nowait(until)
         if pooled is None and until.expired and self.check_error is not earlier:
@@ -94,8 +91,6 @@ class IdleConnections:
         """Return an idle connection that works, or None; waits only for a `check` of the user's.
 
         Each check has half of the time that is left, so that some remains for a new connection.
-
-        Switches: may.
         """
         check, idle = self.check, self.idle
         while idle:
@@ -110,7 +105,7 @@ class IdleConnections:
         return None
 
     def add(self) -> None:
-        """Open a connection and make it idle. Switches: may."""
+        """Open a connection and make it idle."""
         try:
             pooled = self._open(Deadline.earliest(current(), Deadline.after(self.settings.timeout)))
         except Exception as error:
@@ -122,10 +117,7 @@ class IdleConnections:
         self.put(pooled)
 
     def put(self, pooled: PooledConnection) -> None:
-        """Hand a sound connection to whoever waits for one, or make it idle; a closed pool closes it.
-
-        Switches: may, when the pool is closed.
-        """
+        """Hand a sound connection to whoever waits for one, or make it idle; a closed pool closes it."""
         # Callers queue before their last look here, and are looked for after it is here: nobody is missed,
         # and where nobody waits no lock is taken. So, too, with another thread that closes the pool.
         self.idle.append(pooled)
@@ -135,7 +127,7 @@ class IdleConnections:
             self.connector.hand_over(self._pop)
 
     def missing(self) -> int:
-        """Return how many connections `min_size` lacks; none while the server refuses. Switches: never."""
+        """Return how many connections `min_size` lacks; none while the server refuses."""
         return 0 if self.closed or self.reconnect.refuses else max(0, self.min_size - self.size)
 
     def _pop(self) -> PooledConnection | None:
@@ -153,8 +145,6 @@ class IdleConnections:
         Args:
             pooled: What its borrower gave back, or lost by ending.
             suspect: A kill ended its borrower, which may have left locks and settings in the session.
-
-        Switches: may.
         """
         # Behind PgBouncer a session's state is not the connection's: closing it would clear nothing.
         if suspect and not self.settings.pgbouncer:
@@ -176,10 +166,7 @@ class IdleConnections:
             self.put(pooled)
 
     def discard(self, pooled: PooledConnection) -> None:
-        """Close `pooled` and see its backend off; it counts until that is done.
-
-        Switches: may.
-        """
+        """Close `pooled` and see its backend off; it counts until that is done."""
         driver, conn = self._driver, pooled.raw
         try:
             if driver is not None:
@@ -194,7 +181,7 @@ class IdleConnections:
                 self.thrown_away += 1
 
     def has_expired(self) -> bool:
-        """Tell whether the longest idle connection has to go. Switches: never."""
+        """Tell whether the longest idle connection has to go."""
         try:
             oldest = self.idle[0]
         except IndexError:
@@ -204,18 +191,12 @@ class IdleConnections:
         return surplus or not self._is_wanted(oldest, now)
 
     def close_expired(self) -> None:
-        """Close the longest idle connection if it still has to go; in a slot of the caller's.
-
-        Switches: may.
-        """
+        """Close the longest idle connection if it still has to go; in a slot of the caller's."""
         if self.has_expired():
             self.close_oldest()
 
     def examine(self, *, ask: bool) -> None:
-        """Keep the longest idle connection if it is sound; `ask` the server, or only look.
-
-        Switches: may.
-        """
+        """Keep the longest idle connection if it is sound; `ask` the server, or only look."""
         try:
             pooled = self.idle.popleft()  # taken: two threads may not look at one at the same time
         except IndexError:
@@ -224,14 +205,11 @@ class IdleConnections:
             self.put(pooled)
 
     def outdate(self) -> None:
-        """Have every connection there is now replaced: idle ones when next looked at. Switches: never."""
+        """Have every connection there is now replaced: idle ones when next looked at."""
         self._generation += 1
 
     def close(self) -> None:
-        """Close what is idle, and from now on whatever comes back.
-
-        Switches: may.
-        """
+        """Close what is idle, and from now on whatever comes back."""
         self.closed = True
         self.connector.close(f"the pool {self.settings.name!r} was closed while a connection was wanted")
         self._close_idle()
@@ -241,10 +219,7 @@ class IdleConnections:
             self.close_oldest()
 
     def forget(self) -> list[PooledConnection]:
-        """Return what is idle and keep nothing: after a fork it belongs to the parent.
-
-        Switches: never.
-        """
+        """Return what is idle and keep nothing: after a fork it belongs to the parent."""
         self.lock = RLock()  # another thread may have held the old one for ever
         self.connector = Connector(self._open, self.put, self.reconnect, self.lock)
         forgotten = list(self.idle)
@@ -348,7 +323,7 @@ class IdleConnections:
         return not conn.closed and pooled.status() == _IDLE
 
     def close_oldest(self) -> None:
-        """Close the longest idle connection. Switches: may."""
+        """Close the longest idle connection."""
         try:
             pooled = self.idle.popleft()
         except IndexError:

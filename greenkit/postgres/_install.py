@@ -116,7 +116,7 @@ def _install_psycopg3() -> None:
 
 
 def callback() -> Any:
-    """Return psycopg2's wait callback, whoever set it. Switches: never."""
+    """Return psycopg2's wait callback, whoever set it."""
     if "psycopg2" not in sys.modules:
         return None
     from psycopg2 import extensions

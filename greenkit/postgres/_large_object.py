@@ -67,13 +67,13 @@ class LargeObject(extensions.lobject):
         return self._closed or self._fd is None or bool(self._conn.closed)
 
     def read(self, size: int = -1) -> Any:
-        """Return up to `size` bytes, decoded in text mode; to the end when negative. Switches: may."""
+        """Return up to `size` bytes, decoded in text mode; to the end when negative."""
         self._must_be_open()
         data = self._read(self._fd, size)
         return data if self.mode.endswith("b") else data.decode(self._codec)
 
     def write(self, data: str | bytes) -> int:
-        """Write at the current position; return the bytes written. Switches: may."""
+        """Write at the current position; return the bytes written."""
         self._must_be_open()
         raw = data.encode(self._codec) if isinstance(data, str) else bytes(data)
         for at in range(0, len(raw), _CHUNK):
@@ -81,22 +81,22 @@ class LargeObject(extensions.lobject):
         return len(raw)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Move to a position and return it. Switches: may."""
+        """Move to a position and return it."""
         self._must_be_open()
         return int(self._ask("lo_lseek64(%s, %s, %s)", self._fd, offset, whence))
 
     def tell(self) -> int:
-        """Return the current position. Switches: may."""
+        """Return the current position."""
         self._must_be_open()
         return int(self._ask("lo_tell64(%s)", self._fd))
 
     def truncate(self, len: int = 0) -> None:  # noqa: A002 - psycopg2's name
-        """Cut it to `len` bytes. Switches: may."""
+        """Cut it to `len` bytes."""
         self._must_be_open()
         self._ask("lo_truncate64(%s, %s)", self._fd, len)
 
     def export(self, path: Any) -> None:
-        """Write the whole object to the file `path`. Switches: may."""
+        """Write the whole object to the file `path`."""
         self._must_not_autocommit()
         fd = self._open("r")
         with pathlib.Path(path).open("wb") as file:
@@ -105,13 +105,13 @@ class LargeObject(extensions.lobject):
         self._ask("lo_close(%s)", fd)
 
     def unlink(self) -> None:
-        """Close it and remove it from the database. Switches: may."""
+        """Close it and remove it from the database."""
         self._must_not_autocommit()
         self.close()
         self._ask_libpq("lo_unlink(%s)", self.oid)
 
     def close(self) -> None:
-        """Close it; the end of its transaction has done so already. Switches: may."""
+        """Close it; the end of its transaction has done so already."""
         fd, self._fd, self._closed = self._fd, None, True
         if fd is not None and not self._conn.closed and self._conn.gk_mark == self._mark:
             self._ask("lo_close(%s)", fd)

@@ -52,18 +52,13 @@ def blocking(library: str) -> Any:
 
     Args:
         library: Path of the extension module that links libpq.
-
-    Switches: never.
     """
     return _declared(ctypes.CDLL(library), _CANCELLING)
 
 
 @cache
 def quick(library: str) -> Any:
-    """Return the functions that never wait, as COPY needs them: calls keep the GIL.
-
-    Switches: never.
-    """
+    """Return the functions that never wait, as COPY needs them: calls keep the GIL."""
     return _declared(ctypes.PyDLL(library), _COPYING)
 
 

@@ -53,8 +53,6 @@ def wait_callback(conn: Any) -> None:
     Raises:
         QueryTimeout: The deadline of `greenkit.postgres.deadline()` or the DSN's
             `connect_timeout` passed.
-
-    Switches: may.
     """
     if getattr(conn, "status", None) not in _SETTLED:
         connect(conn)
@@ -75,10 +73,7 @@ def wait_callback(conn: Any) -> None:
 
 
 def forget(conn: Any) -> None:
-    """Let go of the watchers of `conn`, before its descriptor is closed.
-
-    Switches: never.
-    """
+    """Let go of the watchers of `conn`, before its descriptor is closed."""
     watch: FdWatch | None = _watches.pop(conn, None)
     if isinstance(conn, GuardedConnection):
         watch, conn.gk_watch = conn.gk_watch, None

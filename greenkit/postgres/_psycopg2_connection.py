@@ -46,8 +46,6 @@ def use(conn: Any, what: str, call: Callable[..., Any], /, *args: Any, **options
 
     Raises:
         ConcurrentUseError: Another greenlet is in a call of this connection.
-
-    Switches: may.
     """
     me = getcurrent()
     if conn.gk_user is not None:
@@ -87,8 +85,6 @@ def _cancel_query(conn: Any) -> None:
 
     Raises:
         psycopg2.OperationalError: It could not be delivered.
-
-    Switches: may.
     """
     delivery = conn.gk_cancel
     if delivery is None:
@@ -124,20 +120,20 @@ class GuardedConnection(extensions.connection):
     gk_query_timeout: float | None = None
 
     def cursor(self, name: Any = None, cursor_factory: Any = None, *args: Any, **options: Any) -> Any:
-        """Return psycopg2's cursor, guarded. Switches: never."""
+        """Return psycopg2's cursor, guarded."""
         kind = GuardedCursor if name is None else GuardedNamedCursor
         factory = cursor_factory or self.cursor_factory
         return super().cursor(name, guarded(kind, factory) if factory else kind, *args, **options)
 
     def cancel(self) -> None:
-        """Cancel the query in flight, from any greenlet; others run meanwhile. Switches: may."""
+        """Cancel the query in flight, from any greenlet; others run meanwhile."""
         if self.closed or self.async_ or self.status == extensions.STATUS_PREPARED:
             super().cancel()  # refuses, or is somebody else's loop's business
             return
         _cancel_query(self)
 
     def poll(self) -> int:
-        """Go on with what is under way, as psycopg2 does. Switches: never."""
+        """Go on with what is under way, as psycopg2 does."""
         return int(use(self, "poll", super().poll))
 
     def lobject(
@@ -148,7 +144,7 @@ class GuardedConnection(extensions.connection):
         new_file: Any = None,
         lobject_factory: Any = None,
     ) -> Any:
-        """Return a large object that lets others run. Switches: may."""
+        """Return a large object that lets others run."""
         factory = lobject_factory or extensions.lobject
         if extensions.get_wait_callback() is None:
             return super().lobject(oid, mode, new_oid, new_file, factory)
@@ -209,7 +205,7 @@ class GuardedCursor(extensions.cursor):
     _copied: int | None = None
 
     def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - psycopg2's name
-        """Execute as psycopg2 does. Switches: may."""
+        """Execute as psycopg2 does."""
         if self._copied is not None:
             self._copied = None
         try:
@@ -219,15 +215,15 @@ class GuardedCursor(extensions.cursor):
             raise
 
     def executemany(self, query: Any, vars_list: Any) -> None:
-        """Execute as psycopg2 does. Switches: may."""
+        """Execute as psycopg2 does."""
         use(self.connection, "executemany", super().executemany, query, vars_list)
 
     def callproc(self, procname: Any, *args: Any) -> Any:
-        """Call as psycopg2 does. Switches: may."""
+        """Call as psycopg2 does."""
         return use(self.connection, "callproc", super().callproc, procname, *args)
 
     def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
-        """Run a COPY of any form from or to `file`. Switches: may."""
+        """Run a COPY of any form from or to `file`."""
         if not _copy.is_green(self):
             super().copy_expert(sql, file, size)
             return
@@ -239,7 +235,7 @@ class GuardedCursor(extensions.cursor):
     def copy_from(
         self, file: Any, table: str, sep: str = "\t", null: str = "\\N", size: int = 8192, columns: Any = None
     ) -> None:
-        """Copy `file` into `table`. Switches: may."""
+        """Copy `file` into `table`."""
         if not _copy.is_green(self):
             super().copy_from(file, table, sep, null, size, columns)
             return
@@ -250,7 +246,7 @@ class GuardedCursor(extensions.cursor):
         GuardedCursor.copy_expert(self, sql, file, size)
 
     def copy_to(self, file: Any, table: str, sep: str = "\t", null: str = "\\N", columns: Any = None) -> None:
-        """Copy `table` into `file`. Switches: may."""
+        """Copy `table` into `file`."""
         if not _copy.is_green(self):
             super().copy_to(file, table, sep, null, columns)
             return
@@ -262,7 +258,7 @@ class GuardedCursor(extensions.cursor):
 
     @property
     def rowcount(self) -> int:
-        """Return psycopg2's count, or the rows of a COPY. Switches: never."""
+        """Return psycopg2's count, or the rows of a COPY."""
         # psycopg2's own cannot be written from outside, and its COPY is not what ran.
         return _rowcount(self) if self._copied is None else self._copied
 
@@ -291,10 +287,7 @@ for _name in ("__next__", "close", "fetchall", "fetchmany", "fetchone", "scroll"
 
 @cache
 def guarded(guard: Any, factory: Any) -> Any:
-    """Return `factory` with `guard` behind it; `factory` itself when it is no class of psycopg2's.
-
-    Switches: never.
-    """
+    """Return `factory` with `guard` behind it; `factory` itself when it is no class of psycopg2's."""
     kind = guard.__mro__[-2]  # psycopg2's own
     if factory is kind:
         return guard

@@ -50,10 +50,7 @@ _before: dict[tuple[Any, str], Any] = {}
 
 
 def is_known() -> bool:
-    """Tell whether this psycopg has what we replace, with the parameters we know.
-
-    Switches: never.
-    """
+    """Tell whether this psycopg has what we replace, with the parameters we know."""
     expected = (
         (getattr(psycopg.Connection, "wait", None), {"self", "gen", "interval"}, {"timeout"}),
         (getattr(psycopg.waiting, "wait", None), {"gen", "fileno", "interval"}, {"timeout"}),
@@ -74,8 +71,6 @@ def install() -> None:
     """Have psycopg 3 wait in the hub, keep deadlines, and cancel what is interrupted.
 
     Of a psycopg whose waiting has changed nothing is replaced but a wait in C (GK305 says so).
-
-    Switches: never.
     """
     if _before:
         return
@@ -99,8 +94,6 @@ def install() -> None:
 
 def uninstall() -> None:
     """Put back what `install()` found.
-
-    Switches: never.
     """
     while _before:
         (module, name), value = _before.popitem()

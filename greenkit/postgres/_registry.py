@@ -30,12 +30,12 @@ _pools: weakref.WeakSet[KnownPool] = weakref.WeakSet()
 
 
 def add(pool: KnownPool) -> None:
-    """Know `pool` for as long as it lives. Switches: never."""
+    """Know `pool` for as long as it lives."""
     _pools.add(pool)
 
 
 def pools() -> list[KnownPool]:
-    """Return the pools that are alive, by name. Switches: never."""
+    """Return the pools that are alive, by name."""
     return sorted(_pools, key=lambda pool: pool.name)
 
 

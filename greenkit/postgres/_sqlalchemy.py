@@ -29,15 +29,15 @@ class LendingPool(Pool):
         self._on_its_way: dict[Any, Any] = {}
 
     def status(self) -> str:
-        """Return the lender's account. Switches: never."""
+        """Return the lender's account."""
         return repr(self._lender)
 
     def recreate(self) -> LendingPool:
-        """Return another pool with the same lender. Switches: never."""
+        """Return another pool with the same lender."""
         return LendingPool(self._lender, _dispatch=self.dispatch, dialect=self._dialect)
 
     def dispose(self) -> None:
-        """Have every connection replaced; the lender stays open. Switches: may."""
+        """Have every connection replaced; the lender stays open."""
         self._lender.drain()
 
     def _borrowed(self) -> Any:

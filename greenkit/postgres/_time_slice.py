@@ -25,11 +25,11 @@ class TimeSlice:
         self.renew()
 
     def renew(self) -> None:
-        """Note that others have just run. Switches: never."""
+        """Note that others have just run."""
         self._began = time.monotonic()
 
     def pass_on(self) -> None:
-        """Let the hub look at everything, if it is time. Switches: may."""
+        """Let the hub look at everything, if it is time."""
         if time.monotonic() - self._began > _LENGTH:
             _run_hub_once()
             self.renew()

@@ -33,7 +33,7 @@ class Upkeep:
         self.runs = False
 
     def start(self, pool: Any, settings: Settings) -> None:
-        """See that it runs; where there is no hub, do nothing. Switches: never."""
+        """See that it runs; where there is no hub, do nothing."""
         if self.runs:
             return
         if not monkey.is_module_patched("socket") or get_hub().loop is None:
@@ -48,7 +48,7 @@ class Upkeep:
         self.runs = False
 
     def stop(self) -> None:
-        """End it. Switches: never."""
+        """End it."""
         if self._greenlet is not None:
             self._greenlet.kill(block=False)
 
@@ -68,8 +68,6 @@ def tend(connections: IdleConnections, line: WaitLine) -> None:
     """Close what is too old or has idled too long, and open what is missing to `min_size`.
 
     Everything is done in a slot of the line that nobody wants: the bound holds, nobody waits.
-
-    Switches: may.
     """
     while connections.has_expired() and line.acquire_nowait():
         try:
@@ -80,10 +78,7 @@ def tend(connections: IdleConnections, line: WaitLine) -> None:
 
 
 def examine(connections: IdleConnections, line: WaitLine, *, ask: bool) -> None:
-    """Go through the idle connections and close what is broken; `ask` the server, or only look.
-
-    Switches: may.
-    """
+    """Go through the idle connections and close what is broken; `ask` the server, or only look."""
     for _ in range(len(connections.idle)):
         if not line.acquire_nowait():
             break  # they are wanted: then each is looked at before it is lent
@@ -98,8 +93,6 @@ def fill(connections: IdleConnections, line: WaitLine) -> None:
 
     Raises:
         Exception: The first error of those that could not be opened.
-
-    Switches: may.
     """
     missing = range(connections.missing())
     if not monkey.is_module_patched("socket"):
