@@ -1,8 +1,8 @@
-"""Talk to PostgreSQL without standing in anybody's way, and never over more connections than agreed.
+"""Cooperative access to PostgreSQL, and a connection pool that never exceeds its bound.
 
-Here live psycopg2's wait callback, the care psycopg 3 needs, deadlines for queries, the
-`ConnectionPool`, COPY and LISTEN. Django's ENGINE is in `greenkit.django.postgresql`. No driver is
-imported until it is used. Called by applications, `greenkit.django` and `greenkit.celery`.
+psycopg2's wait callback, patches for psycopg 3, deadlines for queries, the `ConnectionPool`, COPY and
+LISTEN. Django's ENGINE is in `greenkit.django.postgresql`. A driver is imported when it is first used.
+Called by applications, `greenkit.django` and `greenkit.celery`.
 """
 
 from __future__ import annotations

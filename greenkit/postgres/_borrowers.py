@@ -1,7 +1,7 @@
-"""Name who holds the connections of a pool, where in the code, for how long, and what waits for nothing.
+"""Name who holds the connections of a pool: the line of code, for how long, and whether a query runs.
 
-Nothing is recorded when a connection is lent but the time: where a borrower stands is read from its
-greenlet's (or thread's) frame when somebody asks.
+Checking out records only the time. The line is read from the borrower's frame (of its greenlet or thread)
+when statistics are asked for.
 """
 
 from __future__ import annotations

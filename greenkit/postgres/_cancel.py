@@ -1,8 +1,8 @@
-"""Cancel a psycopg2 query in the server without stopping anybody here.
+"""Cancel a query in the server without blocking this process.
 
-psycopg2's own `cancel()` connects and reads with the GIL held: behind a dead network it stops
-every greenlet and every thread. libpq 17 has a cancel that can be polled. An older libpq has only
-the blocking call, made through ctypes (which lets go of the GIL) in the hub's thread pool.
+psycopg2's own `cancel()` connects and reads with the GIL held: behind a dead network it stops every
+greenlet and every thread. libpq 17 has a cancel that can be polled. An older libpq has only the blocking
+call, made through ctypes (which releases the GIL) in the hub's thread pool.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One connection of a pool: how old, how idle, lent to whom and from where."""
+"""One connection of a pool: its age, since when it is idle, who checked it out and where."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Part from a server so that it is known to be gone.
+"""Close a connection and wait until its backend has exited.
 
-Closing a socket takes no time; the backend behind it needs a moment to notice. Whoever opens the
-next connection in that moment has one more than agreed. So we say goodbye, then wait (briefly,
-with a bound) until the server hangs up: its process has left `pg_stat_activity` by then.
+Closing a socket takes no time; the backend notices later. A connection opened in between would exceed the
+pool's bound. So the terminate message is sent, then the end of the stream is awaited (with a bound): by
+then the server process has left `pg_stat_activity`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def poller(fd: int) -> Any:
 
 
 def shut_down(fd: int) -> None:
-    """Break the connection under whoever uses it, without touching the driver's object.
+    """Shut the socket down under the greenlet that uses it, without touching the driver's object.
 
     The only thing that may be done to a connection another greenlet is in: psycopg2's methods
     would wait for a native lock that greenlet holds, and stop the process.
@@ -114,7 +114,7 @@ def _wait_and_close(fd: int, *, send_terminate: bool) -> None:
 
 
 def wait_for_end(fd: int, until: Deadline, *, send_terminate: bool, cooperative: bool = True) -> None:
-    """Do what `close_and_wait()` does, in a greenlet that nobody interrupts."""
+    """Do what `close_and_wait()` does, in a greenlet that is not interrupted."""
     line = _own(fd)
     try:
         line.setblocking(False)
@@ -123,7 +123,7 @@ def wait_for_end(fd: int, until: Deadline, *, send_terminate: bool, cooperative:
         line.shutdown(SHUT_WR)
         _read_to_end(line, until, cooperative=cooperative)
     except (OSError, WaitTimeout):
-        pass  # gone already, or deaf: nothing more can be asked of it
+        pass  # the server is gone or does not answer
     finally:
         line.close()
 

@@ -1,9 +1,9 @@
-"""Connect with psycopg2 so that nothing waits in libpq: not for names, not for dead hosts.
+"""Connect with psycopg2 so that libpq never blocks: not for names, not for dead hosts.
 
-Under a wait callback libpq resolves names with the process standing still, ignores
-`connect_timeout`, and never leaves a silent host for the next of a list. So names are resolved in
-the hub and given as `hostaddr` beside `host` (certificates are still checked against the name),
-and each address is an attempt of its own with the whole `connect_timeout`, as psycopg 3 does it.
+Under a wait callback libpq resolves names while the process stands still, ignores `connect_timeout`, and
+never leaves a silent host for the next of a list. So names are resolved in the hub and passed as `hostaddr`
+beside `host` (certificates are still checked against the name), and each address is an attempt with the
+whole `connect_timeout`, as in psycopg 3.
 """
 
 from __future__ import annotations

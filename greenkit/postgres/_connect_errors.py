@@ -1,8 +1,8 @@
-"""Tell from a server's refusal whether waiting can heal it.
+"""Classify a failed connect: can waiting help?
 
-Neither driver has the SQLSTATE of a failed connect; libpq writes it into the message when asked to be
-verbose, as `install()` has it asked. It counts in any language. Where there is none (libpq's own words,
-PgBouncer's codes, an unpatched process) the words decide, in English. What is not recognised is waited out.
+Neither driver has the SQLSTATE of a failed connect; libpq writes it into the message when it is asked to be
+verbose, and `install()` asks. The SQLSTATE holds in any language. Without one (libpq's own messages,
+PgBouncer's codes, an unpatched process) the English text decides. What is not recognised is retried.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import re
 __all__ = ["is_full", "is_hopeless", "without_location"]
 
 _SQLSTATE = re.compile(r":  ([0-9A-Z]{5}): ")
-# Who you are (28), what you ask for (22, 3D, 3F, 42), and a database that lets nobody in (55000).
+# Authentication (28), what is asked for (22, 3D, 3F, 42), and a database closed to connections (55000).
 _HOPELESS_STATE = re.compile("22|28|3D|3F|42|55000")
 _FULL_STATE = "53300"
 # The last line of a verbose message: where in the server's source it was written.
 _LOCATION = re.compile(r"\n\S[^\n:]*:  (?:\w+, )?\S+\.[chly]:\d+$", re.MULTILINE)
 
-# The same in words, and TLS that one end does not accept.
+# The same as text, and TLS that one side refuses.
 _HOPELESS = re.compile(
     r"""
     authentication\ failed | no\ password\ supplied | no\ pg_hba\.conf\ entry | pg_hba\.conf\ rejects

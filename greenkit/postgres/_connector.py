@@ -1,9 +1,9 @@
-"""Give a caller that found no idle connection whatever comes first: one that comes back, or a new one.
+"""Serve callers that found no idle connection: with one that is returned, or with a new one.
 
-Connects are made in greenlets of their own, never more than callers wait, and what they open goes to the
-caller that has waited longest. So nobody waits for his own connect while a connection lies idle: a server
-that lets in fewer than `max_size`, or a connect that hangs, costs nobody but itself. In an unpatched process
-each caller connects in its own thread, and takes what comes back between two attempts.
+Connects run in greenlets of their own, never more than there are waiters, and each new connection goes to
+the longest waiter. So no caller waits for a connect of its own while a connection is idle: a server that
+accepts fewer than `max_size`, or a connect that hangs, delays no one else. In an unpatched process each
+caller connects in its own thread, and takes what is returned between two attempts.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Waiter:
         self.notify()
 
     def notify(self) -> None:
-        """Wake it; the pool's lock is held, and whoever is woken looks under that lock what has changed."""
+        """Wake it, with the pool's lock held; the woken caller reads its result under the same lock."""
         if not self._notified:
             self._notified = True
             self._answered.release()

@@ -1,9 +1,8 @@
-"""COPY over a green psycopg2 connection: what psycopg2 refuses, done on the libpq it has loaded.
+"""COPY over a green psycopg2 connection, which psycopg2 refuses: done with the libpq it has loaded.
 
-psycopg2's own `execute()` sends the statement (it opens the transaction and keeps its books), then
-refuses to go on because it has no file, and leaves libpq in the middle of a COPY. From there on
-libpq is driven here, without ever blocking. Meanwhile the calling greenlet is the connection's only user
-(`_psycopg2_connection`).
+psycopg2's own `execute()` sends the statement (it opens the transaction and tracks its state), then fails
+because it has no file, and leaves libpq in the middle of a COPY. From there this module drives libpq in
+non-blocking calls. Meanwhile the calling greenlet is the connection's only user (`_psycopg2_connection`).
 """
 
 from __future__ import annotations

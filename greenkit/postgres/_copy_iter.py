@@ -1,4 +1,4 @@
-"""COPY as Python iterates: chunks in, rows out, with either driver."""
+"""COPY as iteration, with either driver: `copy_in()` takes chunks, `copy_out()` yields rows."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""By when the queries of this greenlet must be done.
+"""The deadline for the queries of the current greenlet.
 
-A context variable, so that it belongs to the greenlet and goes wherever its context is copied to
-(`gevent.spawn` copies none). Read by the wait functions of both drivers.
+A context variable: it belongs to the greenlet and is copied with its context (`gevent.spawn` copies none).
+Read by the wait functions of both drivers.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def passed(seconds: float | None) -> str:
 
 @contextmanager
 def lifted(seconds: float | None = None) -> Iterator[None]:
-    """Put the deadline out of force for a block that has `seconds` of its own: cleaning up has other bounds."""
+    """Suspend the deadline for a block with `seconds` of its own, such as clean-up."""
     token = _current.set(_NONE if seconds is None else Deadline.after(seconds))
     try:
         yield

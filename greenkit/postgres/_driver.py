@@ -1,6 +1,6 @@
-"""The few things psycopg2 and psycopg 3 do differently, as a pool sees them.
+"""The differences between psycopg2 and psycopg 3 that a pool has to know.
 
-Which driver it is shows in the connection a pool was given; nothing is imported to find out.
+The driver is detected from the connections a pool is given; nothing is imported to find out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Driver(Protocol):
         """Close an idle or broken `conn` and see its backend off."""
 
     def abandon(self, conn: Any) -> None:
-        """Get rid of a `conn` in the middle of a query, perhaps somebody else's."""
+        """Close a `conn` in the middle of a query, perhaps of another greenlet."""
 
 
 class _Psycopg2:

@@ -1,4 +1,4 @@
-"""The way from a `ConnectionPool` to SQLAlchemy; its package is loaded when it is asked for."""
+"""Connect SQLAlchemy to a `ConnectionPool`; SQLAlchemy is imported on the first call."""
 
 from __future__ import annotations
 

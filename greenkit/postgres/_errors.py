@@ -1,8 +1,8 @@
-"""Errors that the driver's own handlers catch as well.
+"""Errors that handlers of the driver's own classes catch, too.
 
-Django, SQLAlchemy and most applications look for the driver's classes; so what is raised here is
-one of those *and* one of ours. The combined class is built when the driver is known, because
-neither driver may be imported before it is used.
+Django, SQLAlchemy and most applications catch the driver's classes; so each error is an instance of one of
+those *and* of one of ours. The combined class is built when the driver is known, because neither driver may
+be imported before it is used.
 """
 
 from __future__ import annotations

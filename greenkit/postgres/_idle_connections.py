@@ -1,7 +1,7 @@
-"""The connections of a pool: which are idle, which are fit to be lent, how many there are.
+"""The connections of a pool: which are idle, which may be lent, how many there are.
 
-Every caller holds a slot of the pool's `WaitLine`, or has taken one for the purpose; so what is
-counted here never exceeds the slots. Waiting in line and lending are `_pool`'s.
+Every caller holds a slot of the pool's `WaitLine`, or has taken one for the purpose; so the count never
+exceeds the slots. Queueing and checking out are in `_pool`.
 """
 
 from __future__ import annotations
@@ -117,9 +117,9 @@ class IdleConnections:
         self.put(pooled)
 
     def put(self, pooled: PooledConnection) -> None:
-        """Hand a sound connection to whoever waits for one, or make it idle; a closed pool closes it."""
-        # Callers queue before their last look here, and are looked for after it is here: nobody is missed,
-        # and where nobody waits no lock is taken. So, too, with another thread that closes the pool.
+        """Hand a working connection to the longest waiter, or make it idle; a closed pool closes it."""
+        # Waiters queue before their last look at `idle`; here it is filled first, then they are looked for.
+        # So none is missed, and without waiters no lock is taken. The same holds for closing the pool.
         self.idle.append(pooled)
         if self.closed:
             self._close_idle()
@@ -332,7 +332,7 @@ class IdleConnections:
 
 
 class _NoDriverError(Exception):
-    """Be what nobody raises, where no driver is loaded whose error could be caught."""
+    """Stand in for the driver's error where no driver is loaded; never raised."""
 
 
 def _ping(conn: Any) -> None:

@@ -71,7 +71,7 @@ def installed() -> bool:
 
 
 def uninstall() -> None:
-    """Take our callback out; one set by somebody else stays.
+    """Remove our callback; another library's stays.
 
     Switches: never.
     """
@@ -116,7 +116,7 @@ def _install_psycopg3() -> None:
 
 
 def callback() -> Any:
-    """Return psycopg2's wait callback, whoever set it."""
+    """Return psycopg2's wait callback, ours or not."""
     if "psycopg2" not in sys.modules:
         return None
     from psycopg2 import extensions

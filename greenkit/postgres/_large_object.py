@@ -1,7 +1,7 @@
-"""psycopg2's `lobject`, made of the server's SQL functions.
+"""psycopg2's `lobject`, built on the server's SQL functions.
 
-psycopg2 refuses `connection.lobject()` under a wait callback, because libpq's large object calls
-block. The server offers the same as functions: a round trip each, like libpq's own.
+psycopg2 refuses `connection.lobject()` under a wait callback, because libpq's large object calls block. The
+server offers the same as functions, at one round trip each, like libpq's own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Call the libpq that psycopg2 has loaded.
+"""Call the libpq that a driver has loaded, through ctypes.
 
-psycopg2 links libpq, so its symbols are found through the extension module itself; nothing is
-searched or loaded. Only what psycopg2 cannot do cooperatively is done here.
+The driver's extension module links libpq, so its symbols are found through that; nothing is searched or
+loaded. Used only for what the drivers cannot do cooperatively.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""NOTIFY as something to iterate over, for as long as the server lives and longer."""
+"""Notifications as an iterator that reconnects when the server goes away."""
 
 from __future__ import annotations
 

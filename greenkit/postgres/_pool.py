@@ -1,8 +1,8 @@
-"""Lend a bounded number of connections, in order, and lose none.
+"""A bounded pool that serves callers in order and loses no connection.
 
-A slot of the `WaitLine` is the right to have one connection: it is taken before connecting and
-given back only when the connection is idle again or its backend is gone, so there are never more
-than `max_size`, whatever is killed when. Nothing here calls a method of a lent connection.
+A slot of the `WaitLine` is the right to one connection: it is taken before connecting and released only
+when the connection is idle again or its backend has exited, so there are never more than `max_size`,
+wherever a kill strikes. No method of a checked-out connection is called here.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ class ConnectionPool(Generic[_Conn]):
         connections.min_size, connections.max_size = least, max_size
         self._line.resize(max_size)
         while connections.idle and connections.size > max_size:
-            connections.close_oldest()  # in nobody's slot: it is one too many
+            connections.close_oldest()  # surplus: it has no slot
 
     def close(self, *, timeout: float = 5.0) -> None:
         """Lend no more, close what is idle, and wait up to `timeout` seconds for what is lent.
@@ -423,7 +423,7 @@ class ConnectionPool(Generic[_Conn]):
     def _after_fork(self) -> None:
         """Forget the parent's connections: a byte from here on their sockets would break them."""
         parents = [*self._idle_connections.forget(), *self._checked_out.values()]
-        # Kept, so that a borrower in the child can give them back, and nobody closes them.
+        # Kept, so that a borrower in the child can give them back, and the collector closes none.
         self._stale = {id(pooled.raw): pooled.conn for pooled in parents}
         nowhere = os.open(os.devnull, os.O_RDWR)
         for pooled in parents:

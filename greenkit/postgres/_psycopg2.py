@@ -1,8 +1,8 @@
-"""psycopg2's wait callback: let others run, keep deadlines, cancel what is interrupted.
+"""psycopg2's wait callback: run other greenlets, keep deadlines, cancel interrupted queries.
 
-`psycopg2.extensions.set_wait_callback` is one door for the whole process, the one psycogreen
-uses as well; whoever called last is inside. While psycopg2 calls us it holds the connection's
-native lock, so nothing here calls a method of the connection but `poll()` and plain readings.
+`psycopg2.extensions.set_wait_callback` is one setting for the whole process, which psycogreen uses too; the
+last call wins. While psycopg2 calls us it holds the connection's native lock, so only `poll()` and plain
+attributes of the connection are used here.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def wait_callback(conn: Any) -> None:
         until = current() if (seconds := _query_timeout(conn)) is None else for_query(seconds)
         _pump(conn, watch, until)
     except psycopg2.Error:
-        raise  # the connection itself failed: nobody is left to cancel
+        raise  # the connection itself failed: there is nothing to cancel
     except WaitTimeout:
         _stop(conn, watch, _Timeout(passed(_query_timeout(conn))))
     except BaseException as interrupt:
@@ -130,7 +130,7 @@ def _stop(conn: Any, watch: FdWatch, interrupt: BaseException) -> None:
 
 
 def _end_query(conn: Any, watch: FdWatch, grace: Deadline) -> bool:
-    """Cancel until the server has answered and nobody's cancel is on its way; tell whether it did."""
+    """Cancel until the server has answered and no cancel is in flight; tell whether it did."""
     answered = False
     while not (answered or grace.expired):
         deliver = _cancel.prepare(conn.pgconn_ptr, _LIBRARY)

@@ -1,10 +1,10 @@
-"""Give a psycopg2 connection one user at a time, and its user the error that ended the wait.
+"""psycopg2 connections with one user at a time, which get the error that ended a wait.
 
-psycopg2 holds a native lock of the connection while its wait callback lets others run. A second
-greenlet that calls `commit()`, `close()` or the like waits for that lock with the whole process:
-no greenlet, no timer, no signal handler runs any more. So psycopg2's classes are entered through
-subclasses that know their user. They are put *behind* an application's own connection and cursor
-classes, at the last step into C: whatever those override is guarded too.
+psycopg2 holds a native lock of the connection while its wait callback runs other greenlets. A second
+greenlet that calls `commit()`, `close()` or the like would block on that lock with the whole process: no
+greenlet, timer or signal handler would run any more. So psycopg2's classes are entered through subclasses
+that know their user. They come *after* an application's own connection and cursor classes in the MRO, at
+the last step into C: whatever those override is guarded too.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class GuardedConnection(extensions.connection):
     def cancel(self) -> None:
         """Cancel the query in flight, from any greenlet; others run meanwhile."""
         if self.closed or self.async_ or self.status == extensions.STATUS_PREPARED:
-            super().cancel()  # refuses, or is somebody else's loop's business
+            super().cancel()  # refuses, or belongs to the user's own loop
             return
         _cancel_query(self)
 
@@ -181,7 +181,7 @@ def _ending(name: str) -> Callable[..., Any]:
     def method(self: Any) -> None:
         nothing_to_do = self.status == extensions.STATUS_READY
         end(self)
-        # psycopg2 asks the server nothing then; a loop of such calls would let nobody run.
+        # psycopg2 asks the server nothing then; a loop of such calls would starve all other greenlets.
         if nothing_to_do and extensions.get_wait_callback() is not None and getcurrent() is not get_hub():
             gevent.sleep(0)
 
@@ -211,7 +211,7 @@ class GuardedCursor(extensions.cursor):
         try:
             use(self.connection, "execute", _execute, self, query, vars)
         except psycopg2.ProgrammingError as error:
-            _copy.leave(self, error)  # of `execute("COPY …")` nobody would
+            _copy.leave(self, error)  # psycopg2 leaves libpq in the middle of the COPY
             raise
 
     def executemany(self, query: Any, vars_list: Any) -> None:

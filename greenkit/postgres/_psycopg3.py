@@ -1,9 +1,9 @@
-"""What psycopg 3 needs in a patched process.
+"""psycopg 3 in a patched process.
 
-It waits in C unless `select` was patched before its import, and else wakes ten times a second; it
-knows no deadline for a query; and it cancels an interrupted query for `KeyboardInterrupt` only,
-so a killed greenlet would leave its connection in the middle of one. Functions are put in
-their places: `Connection.wait` and `close`, the module's `wait` and `wait_conn`, and a look-up.
+Without this it waits in C unless `select` was patched before its import, and otherwise wakes ten times a
+second; it has no deadline for a query; and it cancels an interrupted query only for `KeyboardInterrupt`, so
+a killed greenlet leaves its connection in the middle of one. Replaced are `Connection.wait`, `close` and
+`cancel`, the module's `wait` and `wait_conn`, the connecting generator, and the look-up of names.
 """
 
 from __future__ import annotations
@@ -93,8 +93,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Put back what `install()` found.
-    """
+    """Put back what `install()` found."""
     while _before:
         (module, name), value = _before.popitem()
         setattr(module, name, value)
@@ -205,7 +204,7 @@ def _stop(conn: Any, gen: Any) -> None:
         with suppress(gevent.Timeout):  # the first interrupt counts, unless a kill follows
             _closing.run_uninterrupted(lambda: _end_query(conn, gen, grace), grace)
         if getcurrent() is get_hub():
-            conn.pgconn.finish()  # nobody could wait for the server's answer here
+            conn.pgconn.finish()  # the hub cannot wait for the server's answer
 
 
 def _end_query(conn: Any, gen: Any, grace: Deadline) -> None:

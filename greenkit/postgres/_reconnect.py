@@ -1,9 +1,9 @@
-"""Know whether a server lets us in, and when to try again.
+"""Whether the server refuses connections, and when to try again.
 
-Without it everybody who finds no connection tries for himself: ten thousand refused connects in the seconds
-of a restart, and an error for each. While a server refuses, one attempt at a time is made, with growing
-pauses. What no waiting heals (a wrong password, a missing database) is told apart from a server that is away,
-and from one that is full: then the connections that are open go on being lent.
+Without it each caller that finds no connection would try for itself: ten thousand refused connects during a
+restart, and an error for each. While the server refuses, one attempt at a time is made, with exponential
+back-off. Errors that waiting cannot mend (a wrong password, a missing database) are raised at once. A full
+server is no outage: the open connections go on being lent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a `ConnectionPool` was told, checked once."""
+"""The arguments of a `ConnectionPool`, validated once."""
 
 from __future__ import annotations
 

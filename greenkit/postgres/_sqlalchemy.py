@@ -1,7 +1,7 @@
-"""SQLAlchemy over a `ConnectionPool`: its engine borrows from ours instead of from its own.
+"""SQLAlchemy over a `ConnectionPool`: its engine borrows from ours instead of its own.
 
-`postgres.for_sqlalchemy()` is the door. SQLAlchemy keeps a record beside each connection, made
-once: what its dialect asks of a new connection is asked once, not at every checkout.
+`postgres.for_sqlalchemy()` is the way in. SQLAlchemy keeps a record beside each connection, made once: what
+its dialect asks of a new connection is asked once, not at every checkout.
 """
 
 from __future__ import annotations

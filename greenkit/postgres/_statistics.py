@@ -1,4 +1,4 @@
-"""What a `ConnectionPool` has to show of itself."""
+"""The statistics of a `ConnectionPool`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Take turns in the middle of work that never has to wait.
+"""Yield to the hub in the middle of work that never has to wait.
 
-`gevent.sleep(0)` is not enough: the hub runs fifty callbacks before it looks at sockets and timers
-again (gevent 26, `CALLBACK_CHECK_COUNT`), and who gives way every two milliseconds is one of them each
-time. Measured: nobody else's socket was read for 100 ms.
+`gevent.sleep(0)` is not enough: the hub runs fifty callbacks before it polls sockets and timers again
+(gevent 26, `CALLBACK_CHECK_COUNT`), and a greenlet that sleeps(0) every two milliseconds is one of them
+each time. Measured: no other socket was read for 100 ms.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Look after a pool's idle connections when nobody else does.
+"""Background maintenance of a pool's idle connections.
 
-In a patched process a greenlet per pool; it holds the pool only while it works, and never keeps
-the process alive. Unpatched there is no hub to run it: connections are looked after when they
-are borrowed and given back.
+In a patched process one greenlet per pool; it references the pool only while it works, and never keeps the
+process alive. An unpatched process has no hub to run it: connections are examined when they are borrowed
+and given back.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def fill(connections: IdleConnections, line: WaitLine) -> None:
 
 
 def _open_one(connections: IdleConnections, line: WaitLine) -> None:
-    # Without a slot it is wanted, and whoever wants it opens it.
+    # No free slot: a caller has it, and opens the connection.
     if connections.missing() and line.acquire_nowait():
         try:
             connections.add()
