@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import gevent
 from gevent import monkey
 
-from greenkit.limits._bell import bell_here
 from greenkit.limits._protocol import RecordError
+from greenkit.limits._queue import parker_here
 from greenkit.wait import hub_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from greenkit.limits._bell import GreenBell, NativeBell
     from greenkit.limits._fleet import SharedBudget
     from greenkit.limits._protocol import Reply, Request
+    from greenkit.limits._queue import GreenParker, NativeParker
 
 __all__ = ["Agent", "Wire", "agent_of"]
 
@@ -84,11 +84,11 @@ class Agent:
     """
 
     __slots__ = (
-        "_bell",
         "_connect",
         "_greenlet",
         "_lock",
         "_lost",
+        "_parker",
         "_runs",
         "_served",
         "_unusable",
@@ -103,7 +103,7 @@ class Agent:
         # Those that wait for the backend to come back: it may never, and a limiter that nobody uses any
         # more must not be kept for that.
         self._lost: weakref.WeakSet[SharedBudget] = weakref.WeakSet()
-        self._bell: GreenBell | NativeBell | None = None
+        self._parker: GreenParker | NativeParker | None = None
         self._runs = self.away = False
         self._where: Any = None
         self._greenlet: Any = None
@@ -118,8 +118,8 @@ class Agent:
             self._served.add(budget)
             if not self._runs or (self._where is not None and self._where.dead):
                 self._start()
-            elif self._bell is not None:
-                self._bell.ring()
+            elif self._parker is not None:
+                self._parker.wake()
 
     def abandon(self) -> None:
         """End, in a forked child, the copy of the parent's greenlet: it would read the parent's answers.
@@ -148,14 +148,14 @@ class Agent:
             wire = self._connect()
             while True:
                 # Made before the look, so that whoever asks from here on is heard.
-                self._bell = bell_here(ref=alone)
+                self._parker = parker_here(ref=alone)
                 due, wait = self._due()
                 if due:
                     self._ask(wire, due)
                 elif wait < math.inf:
-                    self._bell.wait(wait)
+                    self._parker.park(wait)
                 else:
-                    self._bell.wait(_IDLE)
+                    self._parker.park(_IDLE)
                     ended = self._may_go()
                     if ended:
                         return

@@ -9,11 +9,10 @@ import random
 from typing import TYPE_CHECKING
 
 from greenkit.errors import LimitTimeout
-from greenkit.limits._bell import sleep
 from greenkit.limits._feedback import LONGEST_PAUSE, Ending, ending_of, worth_another
 from greenkit.limits._from_async import entered
-from greenkit.limits._line import NORMAL, RETRY
 from greenkit.limits._permit import NEW, Permit
+from greenkit.limits._queue import NORMAL, RETRY, sleep
 from greenkit.responses import read
 
 if TYPE_CHECKING:
@@ -276,7 +275,7 @@ class Attempts:
             return None
         cap = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** min(self.number - 1, 10))
         backoff = max(asked, random.uniform(0.0, cap))
-        # No time for another: the failure itself tells more than a time-out in the line would.
+        # No time for another: the failure itself tells more than a time-out in the queue would.
         soonest = max(backoff, door._budget.eta(self._costs))
         if door._terms.clock.now() + soonest >= self._until:
             return None

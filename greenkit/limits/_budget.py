@@ -1,7 +1,7 @@
 """One budget for everybody in the process: what can be asked of it, given back, and changed.
 
 Whoever finds the budget open and nobody waiting takes it and never meets the hub. Everybody else stands in
-line (`_turns`).
+queue (`_turns`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from greenkit.limits._bell import bell_here
-from greenkit.limits._line import NORMAL, Waiter
+from greenkit.limits._queue import NORMAL, Waiter, parker_here
 from greenkit.limits._turns import SLOT_RETRY, Turns
 
 if TYPE_CHECKING:
@@ -43,9 +42,9 @@ class Budget(Turns):
         with self.lock:
             now = self.now()
             store = self.store
-            if not self.line.waiting and not store.admit(costs, now, credit=0.0):
+            if not self.queue.waiting and not store.admit(costs, now, credit=0.0):
                 return 0.0
-            eta = store.eta(costs, self.line.ahead(NORMAL), now)
+            eta = store.eta(costs, self.queue.ahead(NORMAL), now)
             return max(eta, SLOT_RETRY if store.full or store.half_open.out else 1e-9)
 
     def take(self, costs: Amounts, *, lane: int, until: float) -> None:
@@ -63,19 +62,19 @@ class Budget(Turns):
         """
         with self.lock:
             now = self.now()
-            line, store = self.line, self.store
+            queue, store = self.queue, self.store
             # It may have come back since the caller looked, and nobody would look again.
-            if not line.waiting and not store.admit(costs, now, credit=0.0):
+            if not queue.waiting and not store.admit(costs, now, credit=0.0):
                 return
             if until < math.inf:
-                eta = store.eta(costs, line.ahead(lane), now)
+                eta = store.eta(costs, queue.ahead(lane), now)
                 if until <= now or now + eta > until:
                     raise self._too_late(eta, until - now, costs)
-            waiter = Waiter(costs, lane=lane, until=until, bell=bell_here())
+            waiter = Waiter(costs, lane=lane, until=until, parker=parker_here())
             self._join(waiter)
-            head = line.head() or waiter
+            head = queue.head() or waiter
             if head is waiter or until < self._head_at:
-                self._set_alarm(head, store.due(head.costs), now)
+                self._set_timer(head, store.due(head.costs), now)
             self._tell()
         try:
             self._sleep(waiter)
@@ -91,7 +90,7 @@ class Budget(Turns):
         Switches: never.
         """
         with self.lock:
-            return self.store.eta(costs, self.line.ahead(lane), self.now())
+            return self.store.eta(costs, self.queue.ahead(lane), self.now())
 
     # -- giving back, and changing -----------------------------------------------------------------
 
@@ -102,7 +101,7 @@ class Budget(Turns):
         """
         with self.lock:
             after = self.store.settle(before, costs, self.now())
-            if self.line.waiting:
+            if self.queue.waiting:
                 self._retime()
             self._tell()
             return after
@@ -190,7 +189,7 @@ class Budget(Turns):
         """
         with self.lock:
             now = self.now()
-            # Most answers of a server tell nothing new, and those cost no look at the line.
+            # Most answers of a server tell nothing new, and those cost no look at the queue.
             if self.store.ceil(shares, now) | self.store.limit_to(available, now):
                 self._changed()
 
@@ -201,11 +200,11 @@ class Budget(Turns):
         """
         with self.lock:
             self.store.configure(rules, slots, self.now())
-            for waiter in list(self.line):
+            for waiter in list(self.queue):
                 waiter.error = self.store.too_high(waiter.costs)
                 if waiter.error is not None:
-                    self.line.remove(waiter)
-                    waiter.bell.ring()
+                    self.queue.remove(waiter)
+                    waiter.parker.wake()
             self._changed()
 
     def available(self) -> dict[str, float]:
@@ -229,4 +228,4 @@ class Budget(Turns):
         Switches: never.
         """
         with self.lock:
-            return not self.line.waiting and self.store.quiet(self.now())
+            return not self.queue.waiting and self.store.quiet(self.now())

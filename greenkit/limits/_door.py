@@ -16,8 +16,8 @@ from greenkit.limits._attempts import Attempts
 from greenkit.limits._calendar import charged
 from greenkit.limits._estimate import Guess
 from greenkit.limits._feedback import LONGEST_PAUSE, Ending, too_busy
-from greenkit.limits._line import NORMAL, lane_of
 from greenkit.limits._permit import HELD, LET_THROUGH, TAKEN, TAKEN_SHADOW, Permit, Refusal, named
+from greenkit.limits._queue import NORMAL, lane_of
 from greenkit.limits._quota import meant
 from greenkit.limits._statistics import LimiterStatistics
 from greenkit.responses import Answer, plain_headers, read_answer
@@ -339,7 +339,7 @@ class Door:
             timed_out=tally.timed_out,
             rejected=tally.rejected,
             shadowed=tally.shadowed,
-            waiting=budget.line.waiting,
+            waiting=budget.queue.waiting,
             in_use=store.held,
             concurrency=store.size,
             wait_p50=tally.waits.quantile(0.50, of=permits),
@@ -380,7 +380,7 @@ class Door:
     # -- for permits ---------------------------------------------------------------------------------
 
     def _wait(self, permit: Permit) -> None:
-        """Stand in line for `permit`, which is not to be had at once."""
+        """Stand in the queue for `permit`, which is not to be had at once."""
         costs, timeout = permit._costs, permit._timeout
         if self._terms.shadow:
             self._let_through(permit, self._budget.eta(costs))

@@ -6,18 +6,17 @@ import math
 from typing import TYPE_CHECKING
 
 from greenkit.limits._agent import agent_of
-from greenkit.limits._bell import bell_here
 from greenkit.limits._budget import Budget
-from greenkit.limits._line import NORMAL
 from greenkit.limits._news import Try
+from greenkit.limits._queue import NORMAL, parker_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from greenkit._clock import Clock
     from greenkit.limits._agent import Wire
-    from greenkit.limits._line import Waiter
     from greenkit.limits._protocol import Reply, Request
+    from greenkit.limits._queue import Waiter
     from greenkit.limits._rules import Amounts
     from greenkit.limits._shared import SharedStore
 
@@ -70,7 +69,7 @@ class SharedBudget(Budget):
         with self.lock:
             if self.store.mode != "shared":
                 self._tell()  # whoever met the backend away has to ask for it to come back
-            return 1.0 if self.line.waiting else self.store.admit(costs, self.now(), credit=0.0)
+            return 1.0 if self.queue.waiting else self.store.admit(costs, self.now(), credit=0.0)
 
     def take(self, costs: Amounts, *, lane: int, until: float) -> None:
         """Take `costs` when their turn has come and the backend has booked them; see `Budget.take()`.
@@ -90,19 +89,19 @@ class SharedBudget(Budget):
         Switches: may.
         """
         with self.lock:
-            if self.line.waiting:
-                return max(self.store.eta(costs, self.line.ahead(NORMAL), self.now()), 1e-9)
+            if self.queue.waiting:
+                return max(self.store.eta(costs, self.queue.ahead(NORMAL), self.now()), 1e-9)
             if self.store.mode != "shared":
                 return self._alone(costs)
             if not self.store.admit(costs, self.now(), credit=0.0):
                 return 0.0
-            bell = bell_here()
-            one = Try(costs, bell)
+            parker = parker_here()
+            one = Try(costs, parker)
             self.store.tries.append(one)
             self._tell()
         try:
             while one.answer is None:
-                bell.wait(max(_SECOND_LOOK, min(_SILENCE, self._verdict_at() - self.now())))
+                parker.park(max(_SECOND_LOOK, min(_SILENCE, self._verdict_at() - self.now())))
                 if one.answer is None:
                     self._look_at_silence()
         except BaseException:
@@ -123,13 +122,13 @@ class SharedBudget(Budget):
         """
         with self.lock:
             now = self.now()
-            at = self.store.wants(self.line, now)
+            at = self.store.wants(self.queue, now)
             return 0.0 if at <= now else at - now
 
     def compose(self) -> Request:
         """Return all there is to say. Switches: never."""
         with self.lock:
-            return self.store.compose(self.line, self.now())
+            return self.store.compose(self.queue, self.now())
 
     def apply(self, reply: Reply) -> None:
         """Take the answer in. Switches: never."""
@@ -139,7 +138,7 @@ class SharedBudget(Budget):
                     self.store.grant()
                 if one.answer is None:
                     one.answer = 0.1
-                one.bell.ring()
+                one.parker.wake()
             self._look_soon()
 
     def lost(self, error: BaseException) -> None:
@@ -148,7 +147,7 @@ class SharedBudget(Budget):
             for one in self.store.lost(self.now()):
                 if not one.left:
                     one.answer = self._alone(one.costs)
-                one.bell.ring()
+                one.parker.wake()
             self._look_soon()
 
     # -- the lock is held in all that follows --------------------------------------------------------
@@ -191,5 +190,5 @@ class SharedBudget(Budget):
             self._tell()
         return super()._next(now)
 
-    def _set_alarm(self, head: Waiter, due: float, now: float) -> None:
-        self._time(head, min(due, self.line.next_expiry(), self._verdict_at(), now + _LOOK), now)
+    def _set_timer(self, head: Waiter, due: float, now: float) -> None:
+        self._time(head, min(due, self.queue.next_expiry(), self._verdict_at(), now + _LOOK), now)

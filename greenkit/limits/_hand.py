@@ -1,7 +1,7 @@
 """What a process has of a shared budget and has not given to anybody yet.
 
 The store books slots up to a horizon ahead. Here they become *credit* at their instants, and whoever is first
-in line takes from it; so a waiter that is killed loses nobody's slot, and nobody overtakes.
+in the queue takes from it; so a waiter that is killed loses nobody's slot, and nobody overtakes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from greenkit.limits._rules import JITTER_CREDIT
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from greenkit.limits._line import Waiter
+    from greenkit.limits._queue import Waiter
     from greenkit.limits._rules import Amounts
 
 __all__ = ["Hand"]
@@ -133,14 +133,14 @@ class Hand:
         """
         return tuple([max(0.0, one - have) for one, have in zip(ahead, self._total, strict=False)])
 
-    def uncovered(self, line: Iterable[Waiter], most: int) -> list[Waiter]:
+    def uncovered(self, queue: Iterable[Waiter], most: int) -> list[Waiter]:
         """Return the waiters, in order and at most so many, for whom nothing is in hand.
 
         Switches: never.
         """
         have = self._total
         found: list[Waiter] = []
-        for waiter in line:
+        for waiter in queue:
             left = _minus(have, (*waiter.costs, 1.0))
             if min(left) >= -_ROUNDING:
                 have = left

@@ -16,11 +16,10 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from greenkit.limits._alarm import Alarm
 from greenkit.limits._door import Door
 from greenkit.limits._fleet import SharedBudget
 from greenkit.limits._fork import after_fork
-from greenkit.limits._line import NORMAL
+from greenkit.limits._queue import NORMAL, WakeTimer
 from greenkit.wait import Mailbox, hub_here
 
 if TYPE_CHECKING:
@@ -74,7 +73,6 @@ class Keys:
     __slots__ = (
         "__weakref__",
         "_ages",
-        "_alarm",
         "_armed_until",
         "_leaving",
         "_live",
@@ -87,6 +85,7 @@ class Keys:
         "_slots_of",
         "_span",
         "_users",
+        "_wake_timer",
         "_weights",
         "granted",
         "plain",
@@ -120,7 +119,7 @@ class Keys:
         self._leaving: dict[Hashable, None] = {}
         self._ages: deque[_Age] = deque()  # the youngest first
         self._turn_page()
-        self._alarm = Alarm(self._turn, ref=False)
+        self._wake_timer = WakeTimer(self._turn, ref=False)
         self._armed_until = -math.inf
         after_fork(self)
 
@@ -314,7 +313,7 @@ class Keys:
             seconds = min(seconds, self._span, _LEAVE if self._leaving else _LONGEST)
             # Overdue, it is set anew: the thread of the hub it was set in may not wait for anything any more.
             self._armed_until = now + seconds + _LEAVE
-            self._alarm.set(Mailbox.of(hub), seconds)
+            self._wake_timer.set(Mailbox.of(hub), seconds)
 
     def _turn(self) -> None:
         """Clean up a little, in the hub; where there is none the permits do it."""

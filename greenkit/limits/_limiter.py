@@ -200,7 +200,7 @@ class Limiter(Door):
         return replace(
             seen,
             granted=seen.granted + self._keys.granted + sum(one.store.granted for one in live),
-            waiting=seen.waiting + sum(one.line.waiting for one in live),
+            waiting=seen.waiting + sum(one.queue.waiting for one in live),
             in_use=seen.in_use + sum(one.store.held for one in live),
             keys=len(self._keys),
         )
@@ -266,7 +266,7 @@ class Limiter(Door):
     def configure(self, *, concurrency: Concurrency | None = None, **rates: Windows) -> None:
         """Change limits while they are in use; what is not named stays.
 
-        What is out counts against the new limits, those in line are timed anew at once, and those
+        What is out counts against the new limits, those in the queue are timed anew at once, and those
         whose cost can never pass any more get `CostTooHighError`.
 
         Raises:

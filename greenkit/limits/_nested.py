@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from greenkit.limits._door import Door
-from greenkit.limits._line import NORMAL
+from greenkit.limits._queue import NORMAL
 from greenkit.limits._terms import Terms
 
 if TYPE_CHECKING:

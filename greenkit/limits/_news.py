@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from greenkit.limits._bell import GreenBell, NativeBell
+    from greenkit.limits._queue import GreenParker, NativeParker
     from greenkit.limits._rules import Amounts
 
 __all__ = ["News", "Try"]
@@ -84,15 +84,15 @@ class Try:
 
     Attributes:
         costs: What it asks for.
-        bell: Wakes it.
+        parker: Wakes it.
         answer: 0.0 for yes, or the seconds after which it would pass; None while not known.
         left: It does not wait for the answer any more.
     """
 
-    __slots__ = ("answer", "bell", "costs", "left")
+    __slots__ = ("answer", "costs", "left", "parker")
 
-    def __init__(self, costs: Amounts, bell: GreenBell | NativeBell) -> None:
+    def __init__(self, costs: Amounts, parker: GreenParker | NativeParker) -> None:
         self.costs = costs
-        self.bell = bell
+        self.parker = parker
         self.answer: float | None = None
         self.left = False

@@ -55,7 +55,7 @@ class Refusal:
 class Permit:
     """Let one call through, at a cost that can be corrected once it is known; made by a limiter.
 
-    Entering waits in line; leaving gives back the concurrency slot. How the block ended decides
+    Entering waits in the queue; leaving gives back the concurrency slot. How the block ended decides
     about the cost:
 
     - normally, or with most errors: it stands as reserved or as settled;
@@ -118,7 +118,7 @@ class Permit:
         return self
 
     async def __aenter__(self) -> Permit:
-        """Enter from a coroutine: it waits in the same line, and its loop goes on.
+        """Enter from a coroutine: it waits in the same queue, and its loop goes on.
 
         Raises:
             LimitTimeout: It cannot go in time. RuntimeError: The permit was used before, or is held.

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from greenkit._aimd import AdaptiveSize
-    from greenkit.limits._line import Line, Waiter
     from greenkit.limits._protocol import Reply
+    from greenkit.limits._queue import Queue, Waiter
     from greenkit.limits._rules import Amounts
 
 __all__ = ["SharedStore"]
@@ -293,19 +293,19 @@ class SharedStore(LocalStore):
 
     # -- talking to the store ------------------------------------------------------------------------
 
-    def wants(self, line: Line, now: float) -> float:
+    def wants(self, queue: Queue, now: float) -> float:
         """Return the clock reading at which there is something to say; `inf` for nothing.
 
         Switches: never.
         """
         if self.mode != "shared":
             return self._last + _PROBE
-        if self.tries or (self._hand.permits and not line.waiting):
+        if self.tries or (self._hand.permits and not queue.waiting):
             return -math.inf
         at = self._news.due
         # Counted first: looking at each waiter takes a while, and this is asked whenever one comes.
-        if line.waiting > self._hand.permits or (line.waiting and self._hand.uncovered(line, 1)):
-            at = min(at, max(self._retry_at, self._gathered(line)))
+        if queue.waiting > self._hand.permits or (queue.waiting and self._hand.uncovered(queue, 1)):
+            at = min(at, max(self._retry_at, self._gathered(queue)))
         if self.slots is not None:
             if self.held + self._hand.permits != self._reported:
                 at = min(at, self._last + _SLOT_PROBE)
@@ -313,25 +313,25 @@ class SharedStore(LocalStore):
                 at = min(at, self._last + WORKER_GONE / 3)
         return at
 
-    def _gathered(self, line: Line) -> float:
+    def _gathered(self, queue: Queue) -> float:
         """Return when enough wait with nothing in hand to be worth a request."""
         hand, last = self._hand, self._last
         if self._retry_at > -math.inf:
             return last + min((hand.last - last) * _EARLY, self._gather)
-        left = line.waiting * (1 - _ENOUGH)
+        left = queue.waiting * (1 - _ENOUGH)
         if self._workers > 1:
             left /= 2  # the places of others lie between those left here and those to come
         return min(hand.instant(math.ceil(left)), last + self._horizon * _LONGEST)
 
-    def compose(self, line: Line, now: float) -> Request:
+    def compose(self, queue: Queue, now: float) -> Request:
         """Return everything there is to say; `answered()` or `lost()` follows.
 
         Switches: never.
         """
-        if not line.waiting:
+        if not queue.waiting:
             self._give_back(now)
         tries, self.tries = self.tries, []
-        asked = self._hand.uncovered(line, _MOST_ITEMS) if line.waiting else []
+        asked = self._hand.uncovered(queue, _MOST_ITEMS) if queue.waiting else []
         items = [Item(one.costs, ahead=False) for one in tries]
         items += [Item(one.costs, ahead=True) for one in asked]
         for item in items:

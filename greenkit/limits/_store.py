@@ -1,4 +1,4 @@
-"""What is left of a budget in this process: rules, pace, pause and slots, without lock or line.
+"""What is left of a budget in this process: rules, pace, pause and slots, without lock or queue.
 
 A rule takes a state and a time; a store holds the state. The budget has its lock around every call here.
 """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import gevent
 
 from greenkit.limits import Limiter, _attempts
-from greenkit.limits._alarm import Alarm
+from greenkit.limits._queue import WakeTimer
 from greenkit.testing import FakeClock
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def sleeping_moves_the_clock(monkeypatch: pytest.MonkeyPatch, clock: FakeClock, 
             gevent.sleep(0)
         clock.advance(seconds)
 
-    monkeypatch.setattr(Alarm, "_start", start)
-    monkeypatch.setattr(Alarm, "cancel", cancel)
+    monkeypatch.setattr(WakeTimer, "_start", start)
+    monkeypatch.setattr(WakeTimer, "cancel", cancel)
     monkeypatch.setattr(_attempts, "sleep", sleep)
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from greenkit.errors import LimitTimeout
 from greenkit.limits import Limiter, _fleet
-from greenkit.limits._bell import GreenBell
 from greenkit.limits._hand import Hand
 from greenkit.limits._protocol import MICRO, exchange
+from greenkit.limits._queue import GreenParker
 from greenkit.testing import FakeClock
 
 
@@ -74,13 +74,13 @@ def courier(clock, monkeypatch):
 @pytest.fixture
 def on_the_way(monkeypatch):
     """Give who is on the way: granted and woken, but not run yet, so that a kill may come first."""
-    seen, ring = set(), GreenBell.ring
+    seen, ring = set(), GreenParker.wake
 
     def note(self):
         seen.add(self._greenlet)
         ring(self)
 
-    monkeypatch.setattr(GreenBell, "ring", note)
+    monkeypatch.setattr(GreenParker, "wake", note)
     return seen
 
 
@@ -137,7 +137,7 @@ def play(seed, clock, courier, on_the_way):
 
 
 def test_every_permit_is_used_or_still_there(clock, courier, on_the_way):
-    """Killed in line, while the store was asked, or on the way: not one is lost and none is made."""
+    """Killed in the queue, while the store was asked, or on the way: not one is lost and none is made."""
     total = {}
     for seed in range(150):
         on_the_way.clear()

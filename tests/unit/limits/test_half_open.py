@@ -8,8 +8,8 @@ from gevent.event import Event
 
 from greenkit.errors import LimitTimeout
 from greenkit.limits import Limiter, _fleet
-from greenkit.limits._alarm import Alarm
 from greenkit.limits._half_open import PROBE_TIME
+from greenkit.limits._queue import WakeTimer
 from greenkit.testing import FakeClock
 from tests.unit.limits.test_fleet import Courier
 
@@ -42,9 +42,9 @@ class Clock(FakeClock):
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(
-        Alarm, "_start", lambda alarm, _, seconds: clock.alarms.update({alarm: clock.now() + seconds})
+        WakeTimer, "_start", lambda alarm, _, seconds: clock.alarms.update({alarm: clock.now() + seconds})
     )
-    monkeypatch.setattr(Alarm, "cancel", lambda alarm: clock.alarms.pop(alarm, None))
+    monkeypatch.setattr(WakeTimer, "cancel", lambda alarm: clock.alarms.pop(alarm, None))
     return clock
 
 

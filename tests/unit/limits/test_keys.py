@@ -8,7 +8,7 @@ import pytest
 
 from greenkit.errors import CostTooHighError
 from greenkit.limits import Limiter
-from greenkit.limits._alarm import Alarm
+from greenkit.limits._queue import WakeTimer
 from greenkit.testing import FakeClock, assert_no_switch
 from tests.unit.limits.simulate import sleeping_moves_the_clock
 from tests.unit.limits.test_threads import natively
@@ -107,13 +107,13 @@ def test_a_timer_forgets_where_a_hub_runs(clock, monkeypatch):
     """Nobody has to come back for it."""
     api = Limiter("api", requests="60/min burst 10", clock=clock)
     ann = api.key("ann")
-    mine, set_for = api._keys._alarm, []
+    mine, set_for = api._keys._wake_timer, []
 
     def note(self, hub, seconds):
         if self is mine:  # limiters that earlier tests left behind have alarms too
             set_for.append(seconds)
 
-    monkeypatch.setattr(Alarm, "set", note)
+    monkeypatch.setattr(WakeTimer, "set", note)
     gevent.sleep(0)  # makes sure there is a hub
     ann.try_permit()
     assert set_for

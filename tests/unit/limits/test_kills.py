@@ -10,8 +10,8 @@ import gevent
 import pytest
 
 from greenkit.limits import Limiter
-from greenkit.limits._bell import GreenBell
 from greenkit.limits._budget import Budget
+from greenkit.limits._queue import GreenParker
 from greenkit.testing import FakeClock
 from tests.unit.limits.simulate import sleeping_moves_the_clock
 
@@ -26,7 +26,7 @@ def clock(monkeypatch):
 @pytest.fixture
 def handed(monkeypatch):
     """Give who is on the way: granted and woken, but not run yet, so that a kill may come first."""
-    on_the_way, ring = set(), GreenBell.ring
+    on_the_way, ring = set(), GreenParker.wake
 
     def note(self):
         on_the_way.add(self._greenlet)
@@ -34,14 +34,14 @@ def handed(monkeypatch):
             partial(self.mailbox.post, partial(ring, self))
         )  # two turns in which a kill may come
 
-    monkeypatch.setattr(GreenBell, "ring", note)
+    monkeypatch.setattr(GreenParker, "wake", note)
     return on_the_way
 
 
 def kill_at_random(seed, clock, limiter, on_the_way=()):
     """Let 30 waiters through while some are killed.
 
-    Return (instants passed, killed in line, killed while the turn was on its way to them).
+    Return (instants passed, killed in the queue, killed while the turn was on its way to them).
     """
     rng = random.Random(seed)
     passed = []
@@ -85,7 +85,7 @@ def test_a_killed_waiter_loses_no_permit_of_others(clock, handed):
         check_nothing_lost(clock, limiter, passed)
         killed_in_line += in_line
         killed_in_hand_off += on_the_way
-    assert killed_in_line > 500, "too few were killed in line"
+    assert killed_in_line > 500, "too few were killed in the queue"
     assert killed_in_hand_off > 100, "the hand-off was hardly ever hit"
 
 

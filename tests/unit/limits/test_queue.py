@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from greenkit.limits._line import BATCH, NORMAL, PATIENCE, RETRY, Line, Waiter, lane_of
+from greenkit.limits._queue import BATCH, MOST_AHEAD, NORMAL, RETRY, Queue, Waiter, lane_of
 
 
 class Bell:
@@ -14,35 +14,35 @@ class Bell:
 
 
 def waiter(lane=NORMAL, cost=1.0, until=float("inf")):
-    return Waiter((cost,), lane=lane, until=until, bell=Bell())
+    return Waiter((cost,), lane=lane, until=until, parker=Bell())
 
 
 def test_retry_goes_before_normal_and_normal_before_batch():
     """Whoever came first goes first only within its lane."""
-    line = Line(1)
+    queue = Queue(1)
     came = [waiter(BATCH), waiter(NORMAL), waiter(RETRY), waiter(NORMAL)]
     for one in came:
-        line.add(one)
+        queue.add(one)
     order = []
-    while (head := line.head()) is not None:
+    while (head := queue.head()) is not None:
         order.append(came.index(head))
-        line.grant(head)
+        queue.grant(head)
     assert order == [2, 1, 3, 0]
 
 
 def test_no_lane_starves():
     """However many come before them, the lowest lane has every ninth grant, and the one above shares."""
-    line = Line(1)
+    queue = Queue(1)
     for lane in (BATCH, NORMAL):
         for _ in range(20):
-            line.add(waiter(lane))
+            queue.add(waiter(lane))
     granted = []
     for _ in range(200):
-        line.add(waiter(RETRY))
-        head = line.head()
+        queue.add(waiter(RETRY))
+        head = queue.head()
         granted.append(head.lane)
-        line.grant(head)
-    for lane, longest in ((NORMAL, PATIENCE + 3), (BATCH, PATIENCE + 1)):
+        queue.grant(head)
+    for lane, longest in ((NORMAL, MOST_AHEAD + 3), (BATCH, MOST_AHEAD + 1)):
         places = [place for place, one in enumerate(granted) if one == lane]
         gaps = [later - earlier for earlier, later in itertools.pairwise(places)]
         assert len(places) == 20
@@ -53,58 +53,58 @@ def test_a_line_agrees_with_a_list():
     """Adding, leaving, expiring and granting at random: the same as in a model of plain lists."""
     for seed in range(200):
         rng = random.Random(seed)
-        line, model, now = Line(1), [], 0.0
+        queue, model, now = Queue(1), [], 0.0
         for _ in range(120):
             now += rng.random()
             what = rng.random()
             if what < 0.5:
                 one = waiter(rng.choice([RETRY, NORMAL, BATCH]), rng.random(), now + rng.choice([1, 5, 1e9]))
-                line.add(one)
+                queue.add(one)
                 model.append(one)
             elif what < 0.7 and model:
                 gone = model.pop(rng.randrange(len(model)))
-                line.remove(gone)
-                line.remove(gone)
+                queue.remove(gone)
+                queue.remove(gone)
             elif what < 0.8:
-                while (late := line.expired(now)) is not None:
+                while (late := queue.expired(now)) is not None:
                     assert late.until <= now
                     model.remove(late)
                 assert all(one.until > now for one in model)
             elif model:
-                head = line.head()
+                head = queue.head()
                 first = next(one for one in model if one.lane == head.lane)
                 assert head is first
-                line.grant(head)
+                queue.grant(head)
                 model.remove(head)
-            assert line.waiting == len(model)
-            assert set(line) == set(model)
-            assert line.next_expiry() == min((one.until for one in model), default=float("inf"))
-            assert line.ahead(RETRY)[0] == pytest.approx(
+            assert queue.waiting == len(model)
+            assert set(queue) == set(model)
+            assert queue.next_expiry() == min((one.until for one in model), default=float("inf"))
+            assert queue.ahead(RETRY)[0] == pytest.approx(
                 sum(one.costs[0] for one in model if one.lane == RETRY), abs=1e-9
             )
 
 
 def test_those_who_left_cost_no_memory():
     """Ten thousand that gave up behind one long wait are not kept."""
-    line = Line(1)
-    line.add(waiter())
+    queue = Queue(1)
+    queue.add(waiter())
     for _ in range(10_000):
         one = waiter(until=5.0)
-        line.add(one)
-        line.remove(one)
-    assert len(line._lanes[NORMAL]) < 200
-    assert len(line._times) < 200
+        queue.add(one)
+        queue.remove(one)
+    assert len(queue._lanes[NORMAL]) < 200
+    assert len(queue._times) < 200
 
 
 def test_whoever_waits_in_a_dead_thread_is_forgotten():
     """Its hub runs nothing any more, so the turn goes to the next."""
-    line = Line(1)
+    queue = Queue(1)
     dead, alive = waiter(), waiter()
-    dead.bell = type("Dead", (), {"hub": None, "gone": True})()
-    line.add(dead)
-    line.add(alive)
-    assert line.head() is alive
-    assert line.waiting == 1
+    dead.parker = type("Dead", (), {"hub": None, "gone": True})()
+    queue.add(dead)
+    queue.add(alive)
+    assert queue.head() is alive
+    assert queue.waiting == 1
 
 
 def test_a_priority_has_a_name():
