@@ -6,13 +6,12 @@ its permits, retry by attempts, and what servers say back. Waiting itself is `gr
 
 from __future__ import annotations
 
-from greenkit.limits._estimate import Estimate, Guess
 from greenkit.limits._limiter import Limiter
-from greenkit.limits._parse import Rate, parse_rate
 from greenkit.limits._permit import Permit, Refusal
 from greenkit.limits._prices import Price, Prices
-from greenkit.limits._quota import Quota
-from greenkit.limits._statistics import LimiterStatistics
+from greenkit.limits._quota_headers import Quota
+from greenkit.limits._rates import Rate, parse_rate
+from greenkit.limits._statistics import Estimate, Guess, LimiterStatistics
 
 __all__ = [
     "Estimate",

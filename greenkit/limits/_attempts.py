@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from greenkit.limits._door import Door
-    from greenkit.limits._rules import Amounts
+    from greenkit.limits._gcra import Amounts
 
 __all__ = ["Attempts", "RetryBudget"]
 
@@ -263,7 +263,7 @@ class Attempts:
         """Count a 429, and tell whether others went since this call's last, and none of them was refused."""
         self._rejections += 1
         (granted, rejected), tally = self._seen, self._door._terms.tally
-        now = self._door._budget.view().store.granted
+        now = self._door._budget.view().state.granted
         self._seen = now, tally.rejected + 1
         # One of the granted is this call's own.
         return self._rejections > 1 and now > granted + 1 and tally.rejected <= rejected

@@ -9,12 +9,12 @@ import math
 from typing import TYPE_CHECKING
 
 from greenkit.limits._calendar import Charge
-from greenkit.limits._rules import ROUNDING, Rules
+from greenkit.limits._gcra import ROUNDING, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from greenkit.limits._rules import Amounts, Rule
+    from greenkit.limits._gcra import Amounts, Rule
 
 __all__ = ["CalendarRules"]
 

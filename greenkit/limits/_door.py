@@ -14,22 +14,21 @@ from greenkit import facts
 from greenkit.errors import LimitTimeout, WouldWait
 from greenkit.limits._attempts import Attempts
 from greenkit.limits._calendar import charged
-from greenkit.limits._estimate import Guess
 from greenkit.limits._feedback import LONGEST_PAUSE, Ending, too_busy
 from greenkit.limits._permit import HELD, LET_THROUGH, TAKEN, TAKEN_SHADOW, Permit, Refusal, named
 from greenkit.limits._queue import NORMAL, lane_of
-from greenkit.limits._quota import meant
-from greenkit.limits._statistics import LimiterStatistics
+from greenkit.limits._quota_headers import meant
+from greenkit.limits._statistics import Guess, LimiterStatistics
 from greenkit.responses import Answer, plain_headers, read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from greenkit._clock import Clock
-    from greenkit.limits._budget import Budget
+    from greenkit.limits._gcra import Amounts
     from greenkit.limits._keys import KeyBudget
+    from greenkit.limits._local import LocalBudget
     from greenkit.limits._nested import NestedBudget
-    from greenkit.limits._rules import Amounts
     from greenkit.limits._terms import Terms
 
     P = ParamSpec("P")
@@ -54,7 +53,7 @@ class Door:
     if TYPE_CHECKING:  # slots of a limiter, methods of a key
 
         @property
-        def _budget(self) -> Budget | KeyBudget | NestedBudget: ...
+        def _budget(self) -> LocalBudget | KeyBudget | NestedBudget: ...
         def _take_nowait(self, costs: Amounts, /) -> float: ...
         def _try_take(self, costs: Amounts, /) -> float: ...
 
@@ -326,8 +325,8 @@ class Door:
         Switches: never.
         """
         budget, tally = self._budget.view(), self._terms.tally
-        store = budget.store
-        granted = store.granted
+        state = budget.state
+        granted = state.granted
         permits = max(granted, tally.waits.count)
         rules, left = self._terms.rules.rules, budget.available()
         available: dict[str, float] = {}
@@ -340,16 +339,16 @@ class Door:
             rejected=tally.rejected,
             shadowed=tally.shadowed,
             waiting=budget.queue.waiting,
-            in_use=store.held,
-            concurrency=store.size,
+            in_use=state.held,
+            concurrency=state.size,
             wait_p50=tally.waits.quantile(0.50, of=permits),
             wait_p95=tally.waits.quantile(0.95, of=permits),
             wait_max=tally.waits.longest,
-            paused_for=store.paused_for(self._terms.clock.now()),
-            pace=store.factor,
+            paused_for=state.paused_for(self._terms.clock.now()),
+            pace=state.factor,
             available=available,
             keys=0,
-            backend=store.mode,
+            backend=state.mode,
             windows={f"{rule.dimension} {rule.rate}": left[rule.name] for rule in rules},
         )
 
@@ -467,7 +466,7 @@ class Door:
         # Where only one can be, a key needs no budget made to look at.
         if len(terms.rules.rules) == 1 and not terms.counts_slots:
             return f"{terms.rules.rules[0].dimension} {terms.rules.rules[0].rate}"
-        return self._budget.view().store.in_the_way(costs, terms.clock.now())
+        return self._budget.view().state.in_the_way(costs, terms.clock.now())
 
 
 def check_seconds(name: str, seconds: float) -> None:

@@ -17,17 +17,17 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from greenkit.limits._door import Door
-from greenkit.limits._fleet import SharedBudget
-from greenkit.limits._fork import after_fork
+from greenkit.limits._local import after_fork
 from greenkit.limits._queue import NORMAL, WakeTimer
+from greenkit.limits._shared_budget import SharedBudget
 from greenkit.wait import Mailbox, hub_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping
 
     from greenkit._clock import Clock
-    from greenkit.limits._budget import Budget
-    from greenkit.limits._rules import Amounts, Rules
+    from greenkit.limits._gcra import Amounts, Rules
+    from greenkit.limits._local import LocalBudget
 
 __all__ = ["KeyBudget", "KeyDoor", "Keys"]
 
@@ -97,7 +97,7 @@ class Keys:
         rules: Rules,
         *,
         clock: Clock,
-        make: Callable[[Hashable, float], Budget],
+        make: Callable[[Hashable, float], LocalBudget],
         rules_of: Callable[[float], Rules],
         slots_of: Callable[[float], Any],
         local: bool,
@@ -112,7 +112,7 @@ class Keys:
         self._slots_of = slots_of
         self._now = clock.now
         self._lock = RLock()
-        self._live: dict[Hashable, Budget] = {}
+        self._live: dict[Hashable, LocalBudget] = {}
         self._weights: dict[Hashable, float] = {}  # of the live ones
         self._users: dict[Hashable, int] = {}
         # Nobody uses them any more, but something is still to be remembered; in the order they came.
@@ -128,13 +128,13 @@ class Keys:
         return len(self._live) + sum(len(age.tats) for age in self._ages)
 
     @property
-    def live(self) -> list[Budget]:
+    def live(self) -> list[LocalBudget]:
         """Return the budgets of the keys in use."""
         with self._lock:
             return list(self._live.values())
 
     def take_nowait(self, key: Hashable, weight: float, costs: Amounts) -> float:
-        """As `Budget.take_nowait()`. Switches: never."""
+        """As `LocalBudget.take_nowait()`. Switches: never."""
         with self._lock:
             if not self.plain or key in self._live:
                 with self.budget(key, weight) as budget:
@@ -150,7 +150,7 @@ class Keys:
             return 0.0
 
     def settle(self, key: Hashable, weight: float, before: Amounts, costs: Mapping[str, float]) -> Amounts:
-        """As `Budget.settle()`. Switches: never."""
+        """As `LocalBudget.settle()`. Switches: never."""
         with self._lock:
             if not self.plain or key in self._live:
                 with self.budget(key, weight) as budget:
@@ -162,7 +162,7 @@ class Keys:
             return after
 
     @contextmanager
-    def budget(self, key: Hashable, weight: float) -> Iterator[Budget]:
+    def budget(self, key: Hashable, weight: float) -> Iterator[LocalBudget]:
         """Give `key` a budget for the length of a block, or longer if it is needed longer.
 
         Switches: never.
@@ -185,7 +185,7 @@ class Keys:
                     self._rest(other)
                 self._arm()
 
-    def look(self, key: Hashable, weight: float) -> Budget:
+    def look(self, key: Hashable, weight: float) -> LocalBudget:
         """Return a budget to look at: the one in use, or one as it would be.
 
         Switches: never.
@@ -195,7 +195,7 @@ class Keys:
             return self._made(key, weight) if budget is None else budget
 
     def probe(self, key: Hashable) -> int:
-        """As `Budget.probe()`. Switches: never."""
+        """As `LocalBudget.probe()`. Switches: never."""
         budget = self._live.get(key)  # one at rest has no pause to come back from
         return 0 if budget is None else budget.probe()
 
@@ -210,20 +210,20 @@ class Keys:
             for key, budget in self._live.items():
                 weight = self._weights[key]
                 budget.configure(
-                    self._rules_of(weight), self._slots_of(weight) if slots else budget.store.slots
+                    self._rules_of(weight), self._slots_of(weight) if slots else budget.state.slots
                 )
 
     # -- the lock is held in all that follows --------------------------------------------------------
 
-    def _wake(self, key: Hashable, weight: float) -> Budget:
+    def _wake(self, key: Hashable, weight: float) -> LocalBudget:
         budget = self._live[key] = self._made(key, weight)
         self._weights[key] = weight
         return budget
 
-    def _made(self, key: Hashable, weight: float) -> Budget:
+    def _made(self, key: Hashable, weight: float) -> LocalBudget:
         budget = self._make(key, weight)
         if self._local:
-            budget.store.tats = self._state(key, self._rules_of(weight), self._now())
+            budget.state.tats = self._state(key, self._rules_of(weight), self._now())
         return budget
 
     def _rest(self, key: Hashable) -> None:
@@ -238,9 +238,9 @@ class Keys:
         del self._live[key]
         self._users.pop(key, None)
         weight = self._weights.pop(key)
-        self.granted += budget.store.granted
+        self.granted += budget.state.granted
         if self._local:
-            self._remember(key, weight, budget.store.tats, self._now())
+            self._remember(key, weight, budget.state.tats, self._now())
 
     def _state(self, key: Hashable, rules: Rules, now: float) -> Amounts:
         for age in self._ages:
@@ -334,7 +334,7 @@ class Keys:
 
 
 class KeyBudget:
-    """Be the budget of one key, wherever it is kept at the moment; see `Budget`."""
+    """Be the budget of one key, wherever it is kept at the moment; see `LocalBudget`."""
 
     __slots__ = ("_key", "_keys", "_weight")
 
@@ -344,7 +344,7 @@ class KeyBudget:
         self._weight = weight
 
     def take_nowait(self, costs: Amounts) -> float:
-        """As `Budget.take_nowait()`. Switches: never."""
+        """As `LocalBudget.take_nowait()`. Switches: never."""
         return self._keys.take_nowait(self._key, self._weight, costs)
 
     def try_take(self, costs: Amounts) -> float:
@@ -355,64 +355,64 @@ class KeyBudget:
             return budget.try_take(costs) if isinstance(budget, SharedBudget) else budget.take_nowait(costs)
 
     def take(self, costs: Amounts, *, lane: int, until: float) -> None:
-        """As `Budget.take()`. Switches: may."""
+        """As `LocalBudget.take()`. Switches: may."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.take(costs, lane=lane, until=until)
 
     def settle(self, before: Amounts, costs: Mapping[str, float]) -> Amounts:
-        """As `Budget.settle()`. Switches: never."""
+        """As `LocalBudget.settle()`. Switches: never."""
         return self._keys.settle(self._key, self._weight, before, costs)
 
     def eta(self, costs: Amounts, *, lane: int = NORMAL) -> float:
-        """As `Budget.eta()`. Switches: never."""
+        """As `LocalBudget.eta()`. Switches: never."""
         return self.view().eta(costs, lane=lane)
 
     def give_back_slot(self) -> None:
-        """As `Budget.give_back_slot()`. Switches: never."""
+        """As `LocalBudget.give_back_slot()`. Switches: never."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.give_back_slot()
 
     def take_back(self, costs: Amounts) -> None:
-        """As `Budget.take_back()`. Switches: never."""
+        """As `LocalBudget.take_back()`. Switches: never."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.take_back(costs)
 
     def heard(self, *, error: bool) -> None:
-        """As `Budget.heard()`. Switches: never."""
+        """As `LocalBudget.heard()`. Switches: never."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.heard(error=error)
 
     def pause(self, seconds: float, *, asked: bool = False) -> None:
-        """As `Budget.pause()`. Switches: never."""
+        """As `LocalBudget.pause()`. Switches: never."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.pause(seconds, asked=asked)
 
     def probe(self) -> int:
-        """As `Budget.probe()`. Switches: never."""
+        """As `LocalBudget.probe()`. Switches: never."""
         return self._keys.probe(self._key)
 
     def probe_answered(self, number: int, *, passed: bool) -> None:
-        """As `Budget.probe_answered()`. Switches: never."""
+        """As `LocalBudget.probe_answered()`. Switches: never."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.probe_answered(number, passed=passed)
 
     def resume(self) -> None:
-        """As `Budget.resume()`. Switches: never."""
+        """As `LocalBudget.resume()`. Switches: never."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.resume()
 
     def slow_down(self, pause: float) -> None:
-        """As `Budget.slow_down()`. Switches: never."""
+        """As `LocalBudget.slow_down()`. Switches: never."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.slow_down(pause)
 
     def learn(self, available: Mapping[str, float], shares: Mapping[str, float]) -> None:
-        """As `Budget.learn()`. Switches: never."""
+        """As `LocalBudget.learn()`. Switches: never."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.learn(available, shares)
 
-    def view(self) -> Budget:
-        """As `Budget.view()`. Switches: never."""
+    def view(self) -> LocalBudget:
+        """As `LocalBudget.view()`. Switches: never."""
         return self._keys.look(self._key, self._weight)
 
 

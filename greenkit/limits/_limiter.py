@@ -13,22 +13,21 @@ from greenkit import facts
 from greenkit._aimd import AdaptiveSize
 from greenkit._clock import MONOTONIC, Clock
 from greenkit.limits._attempts import RetryBudget
-from greenkit.limits._backend import backend_of, local_budget, record_of, refuse_adaptive
 from greenkit.limits._door import Door
-from greenkit.limits._estimate import Estimate
-from greenkit.limits._fleet import SharedBudget
 from greenkit.limits._keys import KeyDoor, Keys
-from greenkit.limits._parse import shown
-from greenkit.limits._quota import reader_of
+from greenkit.limits._quota_headers import reader_of
+from greenkit.limits._rates import shown
+from greenkit.limits._shared_budget import SharedBudget, backend_of, local_budget, record_of, refuse_adaptive
+from greenkit.limits._statistics import Estimate
 from greenkit.limits._terms import Terms
 from greenkit.limits._windows import rules_of, windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from greenkit.limits._budget import Budget
-    from greenkit.limits._quota import Reader
-    from greenkit.limits._rules import Amounts, Rules
+    from greenkit.limits._gcra import Amounts, Rules
+    from greenkit.limits._local import LocalBudget
+    from greenkit.limits._quota_headers import Reader
     from greenkit.limits._statistics import LimiterStatistics
     from greenkit.limits._windows import Windows
 
@@ -98,7 +97,7 @@ class Limiter(Door):
         "_weights",
     )
 
-    _budget: Budget
+    _budget: LocalBudget
     _take_nowait: Callable[[Amounts], float]
     _try_take: Callable[[Amounts], float]
 
@@ -199,9 +198,9 @@ class Limiter(Door):
         live = self._keys.live
         return replace(
             seen,
-            granted=seen.granted + self._keys.granted + sum(one.store.granted for one in live),
+            granted=seen.granted + self._keys.granted + sum(one.state.granted for one in live),
             waiting=seen.waiting + sum(one.queue.waiting for one in live),
-            in_use=seen.in_use + sum(one.store.held for one in live),
+            in_use=seen.in_use + sum(one.state.held for one in live),
             keys=len(self._keys),
         )
 
@@ -221,7 +220,7 @@ class Limiter(Door):
                 )
             return self._keys
 
-    def _budget_of(self, key: Hashable, weight: float) -> Budget:
+    def _budget_of(self, key: Hashable, weight: float) -> LocalBudget:
         return self._make(
             self._rules_of(weight),
             self._slots_of(weight),
@@ -292,7 +291,7 @@ class Limiter(Door):
                 "that are out were not counted in them; make a new Limiter"
             )
             raise TypeError(msg)
-        slots = self._budget.store.slots if concurrency is None else _slots(concurrency)
+        slots = self._budget.state.slots if concurrency is None else _slots(concurrency)
         if isinstance(self._budget, SharedBudget):
             refuse_adaptive(slots)
         self._rates = merged
@@ -303,7 +302,7 @@ class Limiter(Door):
         if self._keys is not None:
             self._keys.configure(rules, slots=concurrency is not None)
 
-    def _stand_on(self, budget: Budget, rules: Rules) -> None:
+    def _stand_on(self, budget: LocalBudget, rules: Rules) -> None:
         """Look up once what runs on every permit."""
         self._terms.follow(rules)
         for weight, terms in self._weights.items():

@@ -12,8 +12,8 @@ from greenkit.limits._terms import Terms
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from greenkit.limits._budget import Budget
-    from greenkit.limits._rules import Amounts, Rule
+    from greenkit.limits._gcra import Amounts, Rule
+    from greenkit.limits._local import LocalBudget
 
 __all__ = ["Nested", "NestedBudget"]
 
@@ -94,7 +94,7 @@ class BothRules:
 
 
 class NestedBudget:
-    """Take from the inner budget, then from the outer; see `Budget` for what each method promises."""
+    """Take from the inner budget, then from the outer; see `LocalBudget` for what each method promises."""
 
     __slots__ = ("_heard", "_inner", "_now", "_outer")
 
@@ -105,7 +105,7 @@ class NestedBudget:
         self._now = outer.door.clock.now
 
     def take_nowait(self, costs: Amounts) -> float:
-        """As `Budget.take_nowait()`. Switches: never."""
+        """As `LocalBudget.take_nowait()`. Switches: never."""
         return self._both(costs, lambda part: part.door._take_nowait(part.of(costs)))
 
     def try_take(self, costs: Amounts) -> float:
@@ -113,7 +113,7 @@ class NestedBudget:
         return self._both(costs, lambda part: part.door._try_take(part.of(costs)))
 
     def take(self, costs: Amounts, *, lane: int, until: float) -> None:
-        """As `Budget.take()`: waits for the inner first, which holds nobody else of the outer up.
+        """As `LocalBudget.take()`: waits for the inner first, which holds nobody else of the outer up.
 
         Switches: may.
         """
@@ -130,12 +130,12 @@ class NestedBudget:
             raise
 
     def take_back(self, costs: Amounts) -> None:
-        """As `Budget.take_back()`. Switches: never."""
+        """As `LocalBudget.take_back()`. Switches: never."""
         self._inner.budget.take_back(self._inner.of(costs))
         self._outer.budget.take_back(self._outer.of(costs))
 
     def settle(self, before: Amounts, costs: Mapping[str, float]) -> Amounts:
-        """As `Budget.settle()`. Switches: never."""
+        """As `LocalBudget.settle()`. Switches: never."""
         inner, outer = self._inner, self._outer
         names = self._names
         unknown = costs.keys() - set(names)
@@ -149,49 +149,49 @@ class NestedBudget:
         return tuple(after.values())
 
     def eta(self, costs: Amounts, *, lane: int = NORMAL) -> float:
-        """As `Budget.eta()`. Switches: never."""
+        """As `LocalBudget.eta()`. Switches: never."""
         etas = [part.budget.eta(part.of(costs), lane=lane) for part in (self._inner, self._outer)]
         return float(max(etas))
 
     def give_back_slot(self) -> None:
-        """As `Budget.give_back_slot()`. Switches: never."""
+        """As `LocalBudget.give_back_slot()`. Switches: never."""
         self._inner.budget.give_back_slot()
         self._outer.budget.give_back_slot()
 
     def heard(self, *, error: bool) -> None:
-        """As `Budget.heard()`. Switches: never."""
+        """As `LocalBudget.heard()`. Switches: never."""
         self._heard.budget.heard(error=error)
 
     def probe(self) -> tuple[Any, Any] | int:
-        """As `Budget.probe()`, of both. Switches: never."""
+        """As `LocalBudget.probe()`, of both. Switches: never."""
         probes = (self._inner.budget.probe(), self._outer.budget.probe())
         return probes if any(probes) else 0
 
     def probe_answered(self, number: Any, *, passed: bool) -> None:
-        """As `Budget.probe_answered()`. Switches: never."""
+        """As `LocalBudget.probe_answered()`. Switches: never."""
         for part, probe in zip((self._inner, self._outer), number, strict=True):
             if probe:
                 part.budget.probe_answered(probe, passed=passed)
 
     def pause(self, seconds: float, *, asked: bool = False) -> None:
-        """As `Budget.pause()`. Switches: never."""
+        """As `LocalBudget.pause()`. Switches: never."""
         self._heard.budget.pause(seconds, asked=asked)
 
     def resume(self) -> None:
-        """As `Budget.resume()`. Switches: never."""
+        """As `LocalBudget.resume()`. Switches: never."""
         self._heard.budget.resume()
 
     def slow_down(self, pause: float) -> None:
-        """As `Budget.slow_down()`. Switches: never."""
+        """As `LocalBudget.slow_down()`. Switches: never."""
         self._heard.budget.slow_down(pause)
 
     def learn(self, available: Mapping[str, float], shares: Mapping[str, float]) -> None:
-        """As `Budget.learn()`. Switches: never."""
+        """As `LocalBudget.learn()`. Switches: never."""
         self._heard.budget.learn(available, shares)
 
-    def view(self) -> Budget:
-        """As `Budget.view()`, of the one that hears the server. Switches: never."""
-        return self._heard.budget.view()  # type: ignore[no-any-return] # a Budget, whichever it is of
+    def view(self) -> LocalBudget:
+        """As `LocalBudget.view()`, of the one that hears the server. Switches: never."""
+        return self._heard.budget.view()  # type: ignore[no-any-return] # a LocalBudget, whichever it is of
 
     @property
     def _names(self) -> tuple[str, ...]:

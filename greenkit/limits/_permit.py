@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from greenkit.limits._door import Door
-    from greenkit.limits._rules import Amounts
+    from greenkit.limits._gcra import Amounts
 
 __all__ = ["HELD", "LET_THROUGH", "NEW", "TAKEN", "TAKEN_SHADOW", "Permit", "Refusal", "named"]
 

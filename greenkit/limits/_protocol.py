@@ -24,7 +24,7 @@ from greenkit.limits._calendar import EPOCH
 from greenkit.limits._half_open import PROBE_TIME
 
 if TYPE_CHECKING:
-    from greenkit.limits._rules import Amounts
+    from greenkit.limits._gcra import Amounts
 
     Record = dict[str, float]
 

@@ -27,7 +27,7 @@ from greenkit.wait import Mailbox, hub_here, hub_to_wait_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from greenkit.limits._rules import Amounts
+    from greenkit.limits._gcra import Amounts
 
 __all__ = [
     "BATCH",

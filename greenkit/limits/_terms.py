@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from greenkit._clock import Clock
     from greenkit.limits._attempts import RetryBudget
-    from greenkit.limits._quota import Reader
-    from greenkit.limits._rules import Amounts, Rules
+    from greenkit.limits._gcra import Amounts, Rules
+    from greenkit.limits._quota_headers import Reader
 
     Price = Callable[[Mapping[str, float]], Amounts]
 

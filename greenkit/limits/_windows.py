@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from greenkit._clock import MONOTONIC
 from greenkit.errors import ConfigError
 from greenkit.limits._calendar_rules import CalendarRules
-from greenkit.limits._parse import Rate, parse_rate
-from greenkit.limits._rules import Rule, Rules
+from greenkit.limits._gcra import Rule, Rules
+from greenkit.limits._rates import Rate, parse_rate
 
 if TYPE_CHECKING:
     from greenkit._clock import Clock

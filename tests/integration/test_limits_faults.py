@@ -288,17 +288,17 @@ FIRST = """
     import threading
     from gevent import monkey
     from gevent._hub_local import get_hub_if_exists
-    from greenkit.limits import Limiter, _agent
+    from greenkit.limits import Limiter, _sync
     import sys
 
-    _agent._IDLE = 0.3
+    _sync._IDLE = 0.3
     native = monkey.get_original("_thread", "_count")
     limit = Limiter(sys.argv[1], requests="2/s burst 1", share=sys.argv[2])
     assert get_hub_if_exists() is None
     for _ in range(3):
         with limit.permit():
             pass
-    [agent] = _agent._agents.values()
+    [agent] = _sync._syncs.values()
     assert agent._where is None, "the agent was to have a thread of its own"
     import gevent
     while native():  # it ends, being idle

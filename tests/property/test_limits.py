@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenkit.limits import Rate
-from greenkit.limits._rules import JITTER_CREDIT, Rule, Rules
+from greenkit.limits._gcra import JITTER_CREDIT, Rule, Rules
 
 rates = st.builds(
     Rate,

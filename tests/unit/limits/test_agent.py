@@ -8,7 +8,7 @@ import weakref
 
 import gevent
 
-from greenkit.limits._agent import Agent
+from greenkit.limits._sync import Sync
 
 
 class Gone:
@@ -41,7 +41,7 @@ class Waiting:
 
 def test_a_budget_nobody_uses_is_not_kept_for_a_backend_that_is_away():
     """It is heard while somebody holds it; dropped, it goes, though its backend never came back."""
-    agent = Agent(Gone)
+    agent = Sync(Gone)
     budget = Waiting()
     agent.serve(budget)
     while not budget.told:

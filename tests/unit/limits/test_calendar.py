@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenkit.errors import ConfigError, CostTooHighError, LimitTimeout
-from greenkit.limits import Limiter, Rate, _fleet, parse_rate
+from greenkit.limits import Limiter, Rate, _shared_budget, parse_rate
 from greenkit.limits._calendar import EPOCH, Calendar, charged
 from greenkit.limits._protocol import MICRO, exchange
 from greenkit.limits._windows import rules_of, windows
@@ -363,7 +363,7 @@ class Courier:
 @pytest.fixture
 def courier(clock, monkeypatch):
     courier = Courier(clock)
-    monkeypatch.setattr(_fleet, "agent_of", lambda *_: courier)
+    monkeypatch.setattr(_shared_budget, "sync_of", lambda *_: courier)
     return courier
 
 

@@ -8,10 +8,10 @@ import gevent
 import pytest
 
 from greenkit.errors import LimitTimeout
-from greenkit.limits import Limiter, _fleet
-from greenkit.limits._hand import Hand
+from greenkit.limits import Limiter, _shared_budget
 from greenkit.limits._protocol import MICRO, exchange
 from greenkit.limits._queue import GreenParker
+from greenkit.limits._reservations import Reservations
 from greenkit.testing import FakeClock
 
 
@@ -67,7 +67,7 @@ def clock():
 @pytest.fixture
 def courier(clock, monkeypatch):
     courier = Courier(clock)
-    monkeypatch.setattr(_fleet, "agent_of", lambda *_: courier)
+    monkeypatch.setattr(_shared_budget, "sync_of", lambda *_: courier)
     return courier
 
 
@@ -155,7 +155,7 @@ def test_every_permit_is_used_or_still_there(clock, courier, on_the_way):
 def test_the_count_sees_a_hand_that_forgets(clock, courier, on_the_way, monkeypatch, forgetful):
     """A twin that drops what a killed waiter had, or what nobody uses, is caught."""
     twins = {"put_back": lambda self, costs: None, "empty": lambda self: (0.0,)}
-    monkeypatch.setattr(Hand, forgetful, twins[forgetful])
+    monkeypatch.setattr(Reservations, forgetful, twins[forgetful])
     with pytest.raises(AssertionError):
         test_every_permit_is_used_or_still_there(clock, courier, on_the_way)
 
@@ -188,7 +188,7 @@ def test_one_request_carries_everybody_and_books_ahead(clock, courier):
     courier.deliver()
     look(limit)
     assert passed == list(range(10))
-    assert limit._budget.store._hand.permits == 25
+    assert limit._budget.state._reserved.permits == 25
     clock.advance(0.13)
     look(limit)
     assert passed == list(range(23))

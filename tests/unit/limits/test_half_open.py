@@ -7,7 +7,7 @@ import pytest
 from gevent.event import Event
 
 from greenkit.errors import LimitTimeout
-from greenkit.limits import Limiter, _fleet
+from greenkit.limits import Limiter, _shared_budget
 from greenkit.limits._half_open import PROBE_TIME
 from greenkit.limits._queue import WakeTimer
 from greenkit.testing import FakeClock
@@ -262,7 +262,7 @@ def test_a_key_that_was_paused_is_forgotten_in_the_end(clock):
 @pytest.fixture
 def courier(clock, monkeypatch):
     courier = Courier(clock)
-    monkeypatch.setattr(_fleet, "agent_of", lambda *_: courier)
+    monkeypatch.setattr(_shared_budget, "sync_of", lambda *_: courier)
     return courier
 
 

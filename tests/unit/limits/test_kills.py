@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from greenkit.limits import Limiter
-from greenkit.limits._budget import Budget
+from greenkit.limits._local import LocalBudget
 from greenkit.limits._queue import GreenParker
 from greenkit.testing import FakeClock
 from tests.unit.limits.simulate import sleeping_moves_the_clock
@@ -94,9 +94,9 @@ def test_the_kill_test_sees_a_limiter_that_books_too_early(clock, monkeypatch):
     due = []
 
     def book_then_sleep(self, costs, *, lane, until):
-        mine = max(self.store.tats[0], self.now())
-        self.store.tats = (mine + 0.1,)
-        self.store.granted += 1
+        mine = max(self.state.tats[0], self.now())
+        self.state.tats = (mine + 0.1,)
+        self.state.granted += 1
         due.append(mine)
         try:
             while self.now() < mine:
@@ -108,7 +108,7 @@ def test_the_kill_test_sees_a_limiter_that_books_too_early(clock, monkeypatch):
         finally:
             due.remove(mine)
 
-    monkeypatch.setattr(Budget, "take", book_then_sleep)
+    monkeypatch.setattr(LocalBudget, "take", book_then_sleep)
     with pytest.raises(AssertionError):  # noqa: PT012
         for seed in range(5):
             limiter = Limiter("a", requests="10/s burst 1", clock=clock)

@@ -32,7 +32,7 @@ class TooManyError(Exception):
 
 
 def test_an_open_limit_is_taken_without_a_switch():
-    """Budget there, nobody waiting: neither permit, settle nor try_permit meets the hub."""
+    """LocalBudget there, nobody waiting: neither permit, settle nor try_permit meets the hub."""
     limiter = Limiter("a", requests="10/s burst 5", tokens="1000/s burst 500", concurrency=3)
     with assert_no_switch():
         with limiter.permit(tokens=100) as permit:

@@ -134,16 +134,16 @@ def test_threads_that_look_and_write_in_two_steps_are_caught():
     """The broken twin: a call between the look and the write lets another thread in."""
 
     def steps(limiter):
-        store, clock = limiter._budget.store, limiter.clock.now
+        state, clock = limiter._budget.state, limiter.clock.now
 
         def take():
-            before = store.tats
-            after = store.rules.decide(before, (1.0, 1.0), clock(), credit=0.0)
+            before = state.tats
+            after = state.rules.decide(before, (1.0, 1.0), clock(), credit=0.0)
             if after is None:
                 return False
-            if store.tats is before:
+            if state.tats is before:
                 clock()
-                store.tats = after
+                state.tats = after
                 return True
             return take()
 

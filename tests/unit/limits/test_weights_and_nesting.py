@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from greenkit.errors import CostTooHighError, LimitTimeout
-from greenkit.limits import Limiter, _fleet
+from greenkit.limits import Limiter, _shared_budget
 from greenkit.testing import FakeClock, kill_at_every_switch
 from tests.unit.limits.simulate import sleeping_moves_the_clock
 from tests.unit.limits.test_fleet import Courier
@@ -266,7 +266,7 @@ class Scene:
         seen = self.limiter.statistics()
         assert (seen.waiting, seen.in_use) == (0, 0)
         assert seen.granted == 2 * self.charged
-        whole, clock = self.limiter._budget.store, self.limiter.clock
+        whole, clock = self.limiter._budget.state, self.limiter.clock
         clock.advance(60.0)
         assert available(self.limiter) == {"requests": 2, "tokens": 40}
         assert whole.held == 0
@@ -299,7 +299,7 @@ def test_shared_limits_nest_too(clock, monkeypatch):
     """A refusal by the whole, asked of the store, leaves the key's record as it was."""
     courier = Courier(clock)
     courier.records = {}
-    monkeypatch.setattr(_fleet, "agent_of", lambda *_: courier)
+    monkeypatch.setattr(_shared_budget, "sync_of", lambda *_: courier)
     users = Limiter("users", requests="1/day burst 10", share="redis://nowhere", clock=clock)
     llm = Limiter("llm", requests="1/day burst 1", clock=clock)
     jobs = [gevent.spawn(users.inside(llm).try_permit) for _ in range(3)]

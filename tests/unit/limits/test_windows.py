@@ -9,8 +9,8 @@ import pytest
 
 from greenkit.errors import ConfigError, CostTooHighError, LimitTimeout
 from greenkit.limits import Limiter, Quota, Rate
-from greenkit.limits._quota import meant
-from greenkit.limits._store import LocalStore
+from greenkit.limits._local_state import LocalState
+from greenkit.limits._quota_headers import meant
 from greenkit.limits._windows import rules_of, windows
 from greenkit.testing import FakeClock
 from tests.unit.limits.simulate import sleeping_moves_the_clock
@@ -198,7 +198,7 @@ def test_no_window_is_ever_exceeded_however_greenlets_ask(clock, seed, monkeypat
     rng = random.Random(seed)
     limiter = Limiter("a", requests=["60/min burst 4", "40/h burst 15", "50/day burst 30"], clock=clock)
     booked = []  # (instant, 1 or -1): when it was granted, not when the greenlet ran
-    admit, take_back = LocalStore.admit, LocalStore.take_back
+    admit, take_back = LocalState.admit, LocalState.take_back
 
     def note_admit(store, costs, now, *, credit):
         wait = admit(store, costs, now, credit=credit)
@@ -210,8 +210,8 @@ def test_no_window_is_ever_exceeded_however_greenlets_ask(clock, seed, monkeypat
         booked.append((now, -1))
         take_back(store, costs, now)
 
-    monkeypatch.setattr(LocalStore, "admit", note_admit)
-    monkeypatch.setattr(LocalStore, "take_back", note_take_back)
+    monkeypatch.setattr(LocalState, "admit", note_admit)
+    monkeypatch.setattr(LocalState, "take_back", note_take_back)
 
     def wait():
         with limiter.permit():

@@ -14,9 +14,9 @@ from greenkit.limits._half_open import HalfOpen
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from greenkit.limits._rules import Amounts, Rules
+    from greenkit.limits._gcra import Amounts, Rules
 
-__all__ = ["LocalStore"]
+__all__ = ["LocalState"]
 
 # The shortest answer to "how long", so that a refusal is never taken for a grant.
 _AT_ONCE = 1e-9
@@ -24,7 +24,7 @@ _AT_ONCE = 1e-9
 _LOOK_AGAIN = 60.0
 
 
-class LocalStore:
+class LocalState:
     """Keep what is out, and book what may go.
 
     Args:

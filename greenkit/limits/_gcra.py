@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from greenkit._clock import MONOTONIC
 from greenkit.errors import ConfigError, CostTooHighError
 from greenkit.limits._calendar import Window, step_of
-from greenkit.limits._parse import shown
+from greenkit.limits._rates import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from greenkit._clock import Clock
-    from greenkit.limits._parse import Rate
+    from greenkit.limits._rates import Rate
 
     Amounts = tuple[float, ...]
 

@@ -16,8 +16,8 @@ from greenkit.responses import number_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from greenkit.limits._parse import Rate
-    from greenkit.limits._rules import Rule, Rules
+    from greenkit.limits._gcra import Rule, Rules
+    from greenkit.limits._rates import Rate
 
     Reader = Callable[[Mapping[str, Any]], Mapping[str, "Quota"]]
 

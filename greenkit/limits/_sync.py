@@ -25,11 +25,11 @@ from greenkit.wait import hub_here
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from greenkit.limits._fleet import SharedBudget
     from greenkit.limits._protocol import Reply, Request
     from greenkit.limits._queue import GreenParker, NativeParker
+    from greenkit.limits._shared_budget import SharedBudget
 
-__all__ = ["Agent", "Wire", "agent_of"]
+__all__ = ["Sync", "Wire", "sync_of"]
 
 # A backend that has not answered by then is away. Its client's own time-out comes a little earlier.
 ANSWER_TIME = 0.25
@@ -73,7 +73,7 @@ class Wire(Protocol):
         """Have `ask()`, which another native thread is in, fail. Switches: never."""
 
 
-class Agent:
+class Sync:
     """Serve shared budgets.
 
     Args:
@@ -258,24 +258,24 @@ def _ended_in_time(wire: Wire, asked: Sequence[tuple[str, Request]]) -> list[Rep
         answered.release()
 
 
-def agent_of(key: object, connect: Callable[[], Wire]) -> Agent:
+def sync_of(key: object, connect: Callable[[], Wire]) -> Sync:
     """Return this process's agent for a backend.
 
     Switches: never.
     """
     mine = (os.getpid(), key)
-    agent = _agents.get(mine)
+    agent = _syncs.get(mine)
     if agent is None:
-        agent = _agents.setdefault(mine, Agent(connect))
+        agent = _syncs.setdefault(mine, Sync(connect))
     return agent
 
 
 def _abandon_agents_after_fork() -> None:
-    for agent in _agents.values():
+    for agent in _syncs.values():
         agent.abandon()
-    _agents.clear()
+    _syncs.clear()
 
 
-_agents: dict[tuple[int, object], Agent] = {}
+_syncs: dict[tuple[int, object], Sync] = {}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_agents_after_fork)

@@ -10,22 +10,21 @@ from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
-from greenkit.limits._hand import Hand
-from greenkit.limits._news import News, Try
-from greenkit.limits._parse import Rate
+from greenkit.limits._gcra import Rule, Rules
+from greenkit.limits._local_state import LocalState
 from greenkit.limits._protocol import HORIZON, MICRO, WORKER_GONE, Item, Request
-from greenkit.limits._rules import Rule, Rules
-from greenkit.limits._store import LocalStore
+from greenkit.limits._rates import Rate
+from greenkit.limits._reservations import Outbox, Reservations, Try
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from greenkit._aimd import AdaptiveSize
+    from greenkit.limits._gcra import Amounts
     from greenkit.limits._protocol import Reply
     from greenkit.limits._queue import Queue, Waiter
-    from greenkit.limits._rules import Amounts
 
-__all__ = ["SharedStore"]
+__all__ = ["SharedState"]
 
 # A request gathers waiters for a share of the horizon between these, and books early enough to lose no slot
 # by it. Drawn anew each time: of two processes in step the first would have all, and the other nothing.
@@ -50,7 +49,7 @@ _FRESH = 1.0
 _random = Random()  # its own: a limiter must not disturb the program's random numbers
 
 
-class SharedStore(LocalStore):
+class SharedState(LocalState):
     """Keep this process's part of a shared budget.
 
     Args:
@@ -71,17 +70,17 @@ class SharedStore(LocalStore):
         "_back",
         "_floors",
         "_gather",
-        "_hand",
         "_has_probe",
         "_horizon",
         "_lacks_slots",
         "_largest",
         "_last",
-        "_news",
         "_on_error",
         "_opens_at",
+        "_outbox",
         "_processes",
         "_reported",
+        "_reserved",
         "_retry_at",
         "_seen",
         "_sent",
@@ -122,8 +121,8 @@ class SharedStore(LocalStore):
 
     def _begin(self) -> None:
         """Have nothing in hand, nothing to say, and nothing under way."""
-        self._hand = Hand(len(self.rules.rules), strict=self._strict)
-        self._news = News.none(len(self.rules.rules))
+        self._reserved = Reservations(len(self.rules.rules), strict=self._strict)
+        self._outbox = Outbox.empty(len(self.rules.rules))
         self._sent: tuple[list[Waiter], list[Try], int] = ([], [], 0)
         self.tries: list[Try] = []
         self.asked_at = math.inf
@@ -132,11 +131,11 @@ class SharedStore(LocalStore):
         self._lacks_slots = False
         self._has_probe = False  # the permit that goes first after a pause is booked here, and not used yet
 
-    # -- as LocalStore -------------------------------------------------------------------------------
+    # -- as LocalState -------------------------------------------------------------------------------
 
     def quiet(self, now: float) -> bool:
         """Tell whether the store knows all there is to know. Switches: never."""
-        told = self._news.due == math.inf and not self._hand.permits and self.asked_at == math.inf
+        told = self._outbox.due == math.inf and not self._reserved.permits and self.asked_at == math.inf
         if self.held or not told:
             return False
         if self.mode == "shared":  # where slots are counted the store has to hear that none is held
@@ -163,9 +162,9 @@ class SharedStore(LocalStore):
         if self.mode == "closed" or now < self.paused_until:
             return max(self.paused_until - now, 1e-9) if self.mode == "open" else math.inf
         if self.mode == "shared":
-            self._news.charge([-units for units in self._hand.mature(now)], now)
-            if not self._hand.take(costs):
-                return max(self._hand.first - now, 1e-9)
+            self._outbox.charge([-units for units in self._reserved.mature(now)], now)
+            if not self._reserved.take(costs):
+                return max(self._reserved.first - now, 1e-9)
             self._has_probe = False
         self.grant()
         return 0.0
@@ -199,7 +198,7 @@ class SharedStore(LocalStore):
         """Return when the next booked slot opens. Switches: never."""
         if self.mode == "local":
             return super().due(costs)
-        return self._hand.first if self.mode == "shared" else math.inf
+        return self._reserved.first if self.mode == "shared" else math.inf
 
     def eta(self, costs: Amounts, ahead: Amounts, now: float) -> float:
         """Return the seconds until `costs` may go, by the store's last answer. Switches: never."""
@@ -210,14 +209,14 @@ class SharedStore(LocalStore):
         if self.mode == "shared":
             if now - self._last > _FRESH:
                 return max(0.0, self.paused_until - now)
-            ahead = self._hand.behind(ahead)
+            ahead = self._reserved.behind(ahead)
         return super().eta(costs, ahead, now)
 
     def wait(self, costs: Amounts, now: float) -> float:
         """Return the seconds the head still has to wait at the least. Switches: never."""
         if self.mode == "local":
             return super().wait(costs, now)
-        if self.mode == "shared" and not self._hand.permits:
+        if self.mode == "shared" and not self._reserved.permits:
             return max(0.0, self.paused_until - now, self._opens_at - now)
         return 0.0
 
@@ -229,7 +228,7 @@ class SharedStore(LocalStore):
         """Correct what `before` cost here, and say so soon. Switches: never."""
         after = super().settle(before, costs, now)
         if self.mode == "shared":
-            self._news.charge([new - old for new, old in zip(after, before, strict=True)], now)
+            self._outbox.charge([new - old for new, old in zip(after, before, strict=True)], now)
         return after
 
     def slow_down(self, now: float) -> None:
@@ -237,16 +236,16 @@ class SharedStore(LocalStore):
         if self.mode != "shared":
             super().slow_down(now)
             return
-        self._news.cut = True
-        self._news.at_once()
+        self._outbox.cut = True
+        self._outbox.at_once()
 
     def pause(self, seconds: float, now: float, *, asked: bool) -> None:
         """Have nobody go for `seconds`. Switches: never."""
         super().pause(seconds, now, asked=asked)
-        news = self._news
-        news.pause, news.resume = max(news.pause, seconds), False
-        news.asked |= asked
-        news.at_once()
+        outbox = self._outbox
+        outbox.pause, outbox.resume = max(outbox.pause, seconds), False
+        outbox.asked |= asked
+        outbox.at_once()
         # What was booked was booked before the pause was known.
         self._give_back(now)
 
@@ -254,31 +253,31 @@ class SharedStore(LocalStore):
         """Say how the first call after a pause ended; its process alone knows. Switches: never."""
         if self.mode != "shared":
             return super().probe_answered(number, now, passed=passed)
-        self._news.probe, self._news.passed = number, passed
-        self._news.at_once()
+        self._outbox.probe, self._outbox.passed = number, passed
+        self._outbox.at_once()
         return True
 
     def resume(self) -> None:
         """End the pause for everybody. Switches: never."""
         super().resume()
-        self._news.pause, self._news.asked, self._news.resume = 0.0, False, True
-        self._news.at_once()
+        self._outbox.pause, self._outbox.asked, self._outbox.resume = 0.0, False, True
+        self._outbox.at_once()
         self._retry_at = self._opens_at = -math.inf
 
     def limit_to(self, available: Mapping[str, float], now: float) -> bool:
         """Say that no more is left than `available`. Switches: never."""
         if not super().limit_to(available, now):
             return False
-        self._news.left = tuple([available.get(name, -1.0) for name in self.rules.names])
-        self._news.soon(now)
+        self._outbox.left = tuple([available.get(name, -1.0) for name in self.rules.names])
+        self._outbox.soon(now)
         return True
 
     def ceil(self, shares: Mapping[str, float], now: float) -> bool:
         """Say what the server's own limits are. Switches: never."""
         if not super().ceil(shares, now):
             return False
-        self._news.shares = tuple([min(1.0, shares.get(name, -1.0)) for name in self.rules.names])
-        self._news.soon(now)
+        self._outbox.shares = tuple([min(1.0, shares.get(name, -1.0)) for name in self.rules.names])
+        self._outbox.soon(now)
         return True
 
     def configure(self, rules: Rules, slots: int | AdaptiveSize | None, now: float) -> None:
@@ -300,14 +299,14 @@ class SharedStore(LocalStore):
         """
         if self.mode != "shared":
             return self._last + _PROBE
-        if self.tries or (self._hand.permits and not queue.waiting):
+        if self.tries or (self._reserved.permits and not queue.waiting):
             return -math.inf
-        at = self._news.due
+        at = self._outbox.due
         # Counted first: looking at each waiter takes a while, and this is asked whenever one comes.
-        if queue.waiting > self._hand.permits or (queue.waiting and self._hand.uncovered(queue, 1)):
+        if queue.waiting > self._reserved.permits or (queue.waiting and self._reserved.uncovered(queue, 1)):
             at = min(at, max(self._retry_at, self._gathered(queue)))
         if self.slots is not None:
-            if self.held + self._hand.permits != self._reported:
+            if self.held + self._reserved.permits != self._reported:
                 at = min(at, self._last + _SLOT_PROBE)
             if self.held:  # or its slots would be taken for those of a dead process
                 at = min(at, self._last + WORKER_GONE / 3)
@@ -315,13 +314,13 @@ class SharedStore(LocalStore):
 
     def _gathered(self, queue: Queue) -> float:
         """Return when enough wait with nothing in hand to be worth a request."""
-        hand, last = self._hand, self._last
+        reserved, last = self._reserved, self._last
         if self._retry_at > -math.inf:
-            return last + min((hand.last - last) * _EARLY, self._gather)
+            return last + min((reserved.last - last) * _EARLY, self._gather)
         left = queue.waiting * (1 - _ENOUGH)
         if self._workers > 1:
             left /= 2  # the places of others lie between those left here and those to come
-        return min(hand.instant(math.ceil(left)), last + self._horizon * _LONGEST)
+        return min(reserved.instant(math.ceil(left)), last + self._horizon * _LONGEST)
 
     def compose(self, queue: Queue, now: float) -> Request:
         """Return everything there is to say; `answered()` or `lost()` follows.
@@ -331,27 +330,27 @@ class SharedStore(LocalStore):
         if not queue.waiting:
             self._give_back(now)
         tries, self.tries = self.tries, []
-        asked = self._hand.uncovered(queue, _MOST_ITEMS) if queue.waiting else []
+        asked = self._reserved.uncovered(queue, _MOST_ITEMS) if queue.waiting else []
         items = [Item(one.costs, ahead=False) for one in tries]
         items += [Item(one.costs, ahead=True) for one in asked]
         for item in items:
             self._largest = tuple(map(max, self._largest, item.costs))
-        held = self.held + self._hand.permits
+        held = self.held + self._reserved.permits
         self._sent = (asked, tries, held)
         self.asked_at, self._void = now, False
         return self._request(held, tuple(items), now)
 
     def _request(self, held: int, items: tuple[Item, ...], now: float) -> Request:
-        deltas = tuple(map(sum, zip(self._news.deltas, self._went_alone(), strict=True)))
-        news, self._news = self._news, News.none(len(self.rules.rules))
+        deltas = tuple(map(sum, zip(self._outbox.deltas, self._went_alone(), strict=True)))
+        outbox, self._outbox = self._outbox, Outbox.empty(len(self.rules.rules))
         intervals = tuple([rule.interval * MICRO for rule in self._base.rules])
         bursts = tuple([rule.burst for rule in self._base.rules])
         return Request(
             self._worker(), self._base.names, intervals, bursts, self._seen, self._floors,
-            deltas, news.left, news.shares,
+            deltas, outbox.left, outbox.shares,
             expected=self._told_time + (now - self._told_at) * MICRO if self._seen else -1.0,
-            pause=news.pause * MICRO, resume=news.resume, cut=news.cut,
-            asked=news.asked, probe=news.probe, passed=news.passed,
+            pause=outbox.pause * MICRO, resume=outbox.resume, cut=outbox.cut,
+            asked=outbox.asked, probe=outbox.probe, passed=outbox.passed,
             back=self._back, held=held, size=super().size or 0, items=items, spans=self._spans(now),
         )  # fmt: skip
 
@@ -406,13 +405,13 @@ class SharedStore(LocalStore):
         if paused:
             self._give_back(now)  # somebody else's pause, which our bookings knew nothing of
         self._booked(asked, reply.offsets[len(tries) :], now, reply)
-        if self._news.pause:
+        if self._outbox.pause:
             self._give_back(now)  # a pause that began since it was asked
         return tries
 
     def _follow_pauses(self, reply: Reply, now: float) -> bool:
         """Take over the pause in force; tell whether what is in hand was booked in ignorance of it."""
-        if self._news.pause:  # not told yet: it goes on whatever the store says of itself
+        if self._outbox.pause:  # not told yet: it goes on whatever the store says of itself
             return False
         unknown = reply.half_open not in {0, self.half_open.number}
         paused = (reply.paused > 0 and now >= self.paused_until) or unknown
@@ -428,7 +427,7 @@ class SharedStore(LocalStore):
         self._retry_at = self._opens_at = -math.inf
         for waiter, offset in zip(asked, offsets, strict=False):
             if offset >= 0:
-                self._hand.book(now + offset / MICRO, waiter.costs)
+                self._reserved.book(now + offset / MICRO, waiter.costs)
                 self._has_probe = bool(reply.half_open)
                 continue
             ahead = (-1.0 - offset) / MICRO
@@ -503,9 +502,9 @@ class SharedStore(LocalStore):
         if self._has_probe:
             self._has_probe = False
             self.probe_answered(self.half_open.number, now, passed=False)
-        self._news.charge([-units for units in self._hand.empty()], now)
+        self._outbox.charge([-units for units in self._reserved.empty()], now)
 
     def _put_back(self, costs: Amounts) -> None:
         """Have `costs` in hand again: who asked for them was killed."""
-        self._hand.put_back(costs)
+        self._reserved.put_back(costs)
         self._has_probe = self._has_probe or bool(self.half_open.number)
