@@ -9,9 +9,7 @@ import random
 from typing import TYPE_CHECKING
 
 from greenkit.errors import LimitTimeout
-from greenkit.limits._feedback import LONGEST_PAUSE, Ending, ending_of, worth_another
-from greenkit.limits._from_async import entered
-from greenkit.limits._permit import NEW, Permit
+from greenkit.limits._permit import LONGEST_PAUSE, NEW, Ending, Permit, ending_of, entered, worth_another
 from greenkit.limits._queue import NORMAL, RETRY, sleep
 from greenkit.responses import read
 
@@ -19,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from types import TracebackType
 
-    from greenkit.limits._door import Door
     from greenkit.limits._gcra import Amounts
+    from greenkit.limits._permit import Issuer
 
 __all__ = ["Attempts", "RetryBudget"]
 
@@ -112,7 +110,7 @@ class Attempts:
 
     def __init__(
         self,
-        door: Door,
+        door: Issuer,
         deadline: float,
         retry_on: Callable[[BaseException], bool] | None,
         budget: RetryBudget | None,

@@ -8,14 +8,24 @@ from __future__ import annotations
 import inspect
 import math
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from greenkit import facts
 from greenkit.errors import LimitTimeout, WouldWait
 from greenkit.limits._attempts import Attempts
 from greenkit.limits._calendar import charged
-from greenkit.limits._feedback import LONGEST_PAUSE, Ending, too_busy
-from greenkit.limits._permit import HELD, LET_THROUGH, TAKEN, TAKEN_SHADOW, Permit, Refusal, named
+from greenkit.limits._permit import (
+    HELD,
+    LET_THROUGH,
+    LONGEST_PAUSE,
+    TAKEN,
+    TAKEN_SHADOW,
+    Ending,
+    Permit,
+    Refusal,
+    named,
+    too_busy,
+)
 from greenkit.limits._queue import NORMAL, lane_of
 from greenkit.limits._quota_headers import meant
 from greenkit.limits._statistics import Guess, LimiterStatistics
@@ -26,9 +36,6 @@ if TYPE_CHECKING:
 
     from greenkit._clock import Clock
     from greenkit.limits._gcra import Amounts
-    from greenkit.limits._keys import KeyBudget
-    from greenkit.limits._local import LocalBudget
-    from greenkit.limits._nested import NestedBudget
     from greenkit.limits._terms import Terms
 
     P = ParamSpec("P")
@@ -53,7 +60,7 @@ class Door:
     if TYPE_CHECKING:  # slots of a limiter, methods of a key
 
         @property
-        def _budget(self) -> LocalBudget | KeyBudget | NestedBudget: ...
+        def _budget(self) -> Any: ...  # a LocalBudget, or what does as it does
         def _take_nowait(self, costs: Amounts, /) -> float: ...
         def _try_take(self, costs: Amounts, /) -> float: ...
 
@@ -317,7 +324,8 @@ class Door:
 
         Switches: never.
         """
-        return self._budget.eta(self._terms.price(costs))
+        eta: float = self._budget.eta(self._terms.price(costs))
+        return eta
 
     def statistics(self) -> LimiterStatistics:
         """Return a frozen account of this instant.
@@ -351,30 +359,6 @@ class Door:
             backend=state.mode,
             windows={f"{rule.dimension} {rule.rate}": left[rule.name] for rule in rules},
         )
-
-    def inside(self, outer: Door, *, feedback: Literal["outer", "inner"] = "outer") -> Door:
-        """Return a limiter whose permits are taken from this one and from `outer`: from both or neither.
-
-        A caller waits for this one first, such as for the turn of its key, and then for `outer`. Refused,
-        killed or out of time it has taken nothing of either. What a permit settles counts in both, as far as
-        they have the dimension. May be nested further.
-
-        Args:
-            outer: The whole, such as the limiter this is a key of.
-            feedback: Which of the two pauses, slows down and learns from what the server says.
-
-        Raises:
-            TypeError: They have different clocks, or one of them is a shadow.
-
-        Example:
-            with llm.key(tenant, weight=0.1).inside(llm).permit(tokens=900):
-                ...
-
-        Switches: never.
-        """
-        from greenkit.limits._nested import Nested  # late: it is a Door itself
-
-        return Nested(self, outer, feedback=feedback)
 
     # -- for permits ---------------------------------------------------------------------------------
 
@@ -466,7 +450,8 @@ class Door:
         # Where only one can be, a key needs no budget made to look at.
         if len(terms.rules.rules) == 1 and not terms.counts_slots:
             return f"{terms.rules.rules[0].dimension} {terms.rules.rules[0].rate}"
-        return self._budget.view().state.in_the_way(costs, terms.clock.now())
+        window: str = self._budget.view().state.in_the_way(costs, terms.clock.now())
+        return window
 
 
 def check_seconds(name: str, seconds: float) -> None:

@@ -16,8 +16,8 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from greenkit.limits._door import Door
 from greenkit.limits._local import after_fork
+from greenkit.limits._nested import Nestable
 from greenkit.limits._queue import NORMAL, WakeTimer
 from greenkit.limits._shared_budget import SharedBudget
 from greenkit.wait import Mailbox, hub_here
@@ -416,7 +416,7 @@ class KeyBudget:
         return self._keys.look(self._key, self._weight)
 
 
-class KeyDoor(Door):
+class KeyDoor(Nestable):
     """Let calls through as the budget of one key allows; made for each call of `Limiter.key()`."""
 
     __slots__ = ("_key", "_keys", "_weight")

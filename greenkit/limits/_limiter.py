@@ -13,8 +13,8 @@ from greenkit import facts
 from greenkit._aimd import AdaptiveSize
 from greenkit._clock import MONOTONIC, Clock
 from greenkit.limits._attempts import RetryBudget
-from greenkit.limits._door import Door
 from greenkit.limits._keys import KeyDoor, Keys
+from greenkit.limits._nested import Nestable
 from greenkit.limits._quota_headers import reader_of
 from greenkit.limits._rates import shown
 from greenkit.limits._shared_budget import SharedBudget, backend_of, local_budget, record_of, refuse_adaptive
@@ -40,7 +40,7 @@ __all__ = ["Limiter"]
 _MOST_WEIGHTS = 256
 
 
-class Limiter(Door):
+class Limiter(Nestable):
     """Let no more through than every one of its dimensions allows, in the order it was asked.
 
     One limiter is shared by everything that uses the same quota in this process: make it once,
@@ -156,7 +156,7 @@ class Limiter(Door):
         state = f"{held}, {seen.waiting} waiting{pace}{pause}{shadow}"
         return f"<Limiter {self.name!r} {rates or 'any rate'}{state}>"
 
-    def key(self, key: Hashable, *, weight: float = 1.0) -> Door:
+    def key(self, key: Hashable, *, weight: float = 1.0) -> Nestable:
         """Return a limiter for `key` alone: of the same limits, and with a budget of its own.
 
         Cheap to make, so ask for it each time. A key whose budget is full again is forgotten.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from greenkit.limits._door import Door
 from greenkit.limits._queue import NORMAL
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from greenkit.limits._gcra import Amounts, Rule
     from greenkit.limits._local import LocalBudget
 
-__all__ = ["Nested", "NestedBudget"]
+__all__ = ["Nestable", "Nested", "NestedBudget"]
 
 
 class Part:
@@ -211,7 +211,35 @@ class NestedBudget:
         return wait
 
 
-class Nested(Door):
+class Nestable(Door):
+    """Be a limiter that may be inside another: a `Limiter`, its keys, and those that are already."""
+
+    __slots__ = ()
+
+    def inside(self, outer: Door, *, feedback: Literal["outer", "inner"] = "outer") -> Door:
+        """Return a limiter whose permits are taken from this one and from `outer`: from both or neither.
+
+        A caller waits for this one first, such as for the turn of its key, and then for `outer`. Refused,
+        killed or out of time it has taken nothing of either. What a permit settles counts in both, as far as
+        they have the dimension. May be nested further.
+
+        Args:
+            outer: The whole, such as the limiter this is a key of.
+            feedback: Which of the two pauses, slows down and learns from what the server says.
+
+        Raises:
+            TypeError: They have different clocks, or one of them is a shadow.
+
+        Example:
+            with llm.key(tenant, weight=0.1).inside(llm).permit(tokens=900):
+                ...
+
+        Switches: never.
+        """
+        return Nested(self, outer, feedback=feedback)
+
+
+class Nested(Nestable):
     """Let calls through as two limiters allow; made by `inside()`."""
 
     __slots__ = ("_budget",)

@@ -1,28 +1,54 @@
 """What a limiter answers with: a permit that knows what it cost, or a refusal that knows when.
 
-Bookkeeping only; the waiting and the lock are the budget's.
+Also what the end of a call means for a limit (what an error says is read by `greenkit.responses`, here it is
+judged), and how a coroutine enters a permit. Bookkeeping only; the waiting and the lock are the budget's.
 """
 
 from __future__ import annotations
 
+import enum
+import os
+import socket
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import gevent
+from gevent.hub import get_hub
+from gevent.monkey import get_original
 
 from greenkit import facts
+from greenkit.errors import GreenkitError, RateLimited
 from greenkit.limits._calendar import charged
-from greenkit.limits._feedback import Ending, answered, ending_of
-from greenkit.limits._from_async import entered
-from greenkit.responses import read
+from greenkit.responses import Answer, chain, is_disconnect, is_slow, read
+from greenkit.wait import Mailbox, hub_here
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import Literal
 
-    from greenkit.limits._door import Door
+    from greenkit._clock import Clock
     from greenkit.limits._gcra import Amounts
 
-__all__ = ["HELD", "LET_THROUGH", "NEW", "TAKEN", "TAKEN_SHADOW", "Permit", "Refusal", "named"]
+__all__ = [
+    "HELD",
+    "LET_THROUGH",
+    "LONGEST_PAUSE",
+    "NEW",
+    "TAKEN",
+    "TAKEN_SHADOW",
+    "Ending",
+    "Issuer",
+    "Permit",
+    "Refusal",
+    "answered",
+    "ending_of",
+    "entered",
+    "named",
+    "too_busy",
+    "worth_another",
+]
 
 # What a permit is going through. Plain numbers: they are compared on every call.
 # A shadow lets through what it would have held back; that one owes nothing.
@@ -52,6 +78,37 @@ class Refusal:
         return False
 
 
+class Issuer(Protocol):
+    """Be who a permit is of: a limiter, or a key of one."""
+
+    _terms: Any  # what all keys of a limiter have in common
+
+    @property
+    def name(self) -> str:
+        """Return the limiter's name."""
+
+    @property
+    def clock(self) -> Clock:
+        """Return where time comes from."""
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Return the names costs can be given in."""
+
+    @property
+    def _budget(self) -> Any: ...
+
+    def _take_nowait(self, costs: Amounts, /) -> float: ...
+
+    def _wait(self, permit: Permit) -> None: ...
+
+    def _teach(self, before: Amounts, costs: Mapping[str, float]) -> None: ...
+
+    def _failed(
+        self, error: BaseException, answer: Answer, ending: Ending, *, alone: bool = False
+    ) -> None: ...
+
+
 class Permit:
     """Let one call through, at a cost that can be corrected once it is known; made by a limiter.
 
@@ -73,7 +130,7 @@ class Permit:
     __slots__ = ("_costs", "_door", "_lane", "_probe", "_since", "_state", "_timeout", "waited")
 
     _costs: Amounts
-    _door: Door
+    _door: Issuer
     _lane: int
     _probe: Any  # number of the pause after which it goes first, and the others wait for its answer; else 0
     _since: BaseException | None  # what was being handled on entering: older than the call
@@ -91,7 +148,8 @@ class Permit:
     @property
     def costs(self) -> dict[str, float]:
         """Return what this permit costs as of now, by dimension."""
-        return self._door._terms.rules.by_dimension(self._costs)
+        costs: dict[str, float] = self._door._terms.rules.by_dimension(self._costs)
+        return costs
 
     def __enter__(self) -> Permit:
         """Wait, in order, until the cost may go.
@@ -263,3 +321,188 @@ def named(requests: float | None, tokens: float | None, others: dict[str, float]
     if tokens is not None:
         others["tokens"] = tokens
     return others
+
+
+# A server once asked for 3.2 days and a client slept them. Whoever must wait longer than this is
+# told 429 again, which costs one request every two minutes.
+LONGEST_PAUSE = 120.0
+
+# What a server answers that did not do the call: its rate is exceeded, or (529) it says it is overloaded.
+_REFUSED = frozenset({429, 529})
+
+
+class Ending(enum.Enum):
+    """Say how a call ended, as far as its cost goes."""
+
+    SPENT = "it went out, or may have: the cost stands"
+    REJECTED = "the server refused it with 429 or 529: the request counts, the rest does not"
+    NEVER_SENT = "it never left this machine: nothing counts"
+
+
+def ending_of(
+    error: BaseException | None, answer: Answer | None = None, *, since: BaseException | None = None
+) -> Ending:
+    """Return what `error`, raised by the call itself, says about its cost.
+
+    Args:
+        error: What the call ended with.
+        answer: What `read()` makes of it, if it was asked already.
+        since: What was being handled when the call began; it refunds nothing.
+
+    Switches: never.
+    """
+    if error is None:
+        return Ending.SPENT
+    said = read(error, since=since) if answer is None else answer
+    if said.status in _REFUSED:
+        return Ending.REJECTED
+    if said.status is not None:
+        return Ending.SPENT
+    # The connection was refused or the name unknown: clients wrap these, and chain them.
+    links = chain(error, since=since)
+    if any(isinstance(link, ConnectionRefusedError | socket.gaierror) for link in links):
+        return Ending.NEVER_SENT
+    return Ending.SPENT
+
+
+def answered(
+    error: BaseException, answer: Answer, ending: Ending, *, since: BaseException | None = None
+) -> bool:
+    """Tell whether a call that ended with `error` was let in by its server, so that others may follow.
+
+    No for a refusal, an overload, a connection that broke or timed out, and a call that was killed.
+
+    Switches: never.
+    """
+    if not isinstance(error, Exception) or ending is not Ending.SPENT:
+        return False
+    if answer.status is not None and answer.status >= 400:
+        return not answer.overloaded
+    return not is_disconnect(error, since=since)
+
+
+def worth_another(error: BaseException, *, since: BaseException | None = None) -> bool:
+    """Tell whether the same call may well succeed later.
+
+    Yes for 408, 409, 425, 429, 5xx, and for connections that broke or timed out. No for an
+    exhausted quota or a call that is too large (waiting heals neither), for anything the server asks
+    not to repeat (`x-should-retry: false`), for greenkit's own refusals, and for what is not an
+    `Exception` (a kill, a `gevent.Timeout`).
+
+    Switches: never.
+    """
+    if not isinstance(error, Exception):
+        return False
+    if isinstance(error, GreenkitError) and not isinstance(error, RateLimited):
+        return False
+    answer = read(error, since=since)
+    # A 200 whose body broke off is a disconnect.
+    if answer.status is not None and answer.status >= 400:
+        return answer.transient
+    return is_disconnect(error, since=since)
+
+
+def too_busy(error: BaseException, answer: Answer, *, since: BaseException | None = None) -> bool:
+    """Tell whether the server had too much to do, or was too slow to answer.
+
+    Switches: never.
+    """
+    return answer.overloaded if answer.status is not None else is_slow(error, since=since)
+
+
+T = TypeVar("T")
+
+
+async def entered(enter: Callable[[], T], leave: Callable[[BaseException], object]) -> T:
+    """Return what `enter()` returns, run where it may wait; cancelled, nothing stays taken.
+
+    Args:
+        enter: Waits in greenkit's way.
+        leave: Undoes an `enter()` that succeeded when nobody was there any more to have its result.
+
+    Switches: never; the coroutine waits.
+    """
+    import asyncio  # late: programs without coroutines do not load it
+
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+    gone: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result = enter()
+        except BaseException as error:
+            loop.call_soon_threadsafe(_tell, answer, None, error)
+            return
+        if gone:
+            leave(gone[0])
+        else:
+            loop.call_soon_threadsafe(hand_over, result)
+
+    def hand_over(result: T) -> None:
+        # In the loop's thread, as the cancel is: one of them comes first.
+        if gone:
+            leave(gone[0])
+        else:
+            taken.append(True)
+            _tell(answer, result, None)
+
+    waiting: list[Any] = []
+    taken: list[bool] = []
+
+    def start() -> None:
+        if not gone:
+            waiting.append(gevent.spawn(run))
+
+    mailbox = Mailbox.of(hub_here()) if hub_here() is not None else _helper()
+    mailbox.post(start)
+    try:
+        return await answer
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError):
+            gone.append(error)
+            if taken:
+                leave(error)  # granted and cancelled in the same pass of the loop
+            else:
+                mailbox.post(lambda: gevent.killall(waiting, block=False))
+        raise
+
+
+def _tell(answer: Any, result: Any, error: BaseException | None) -> None:
+    if answer.done():
+        return
+    if error is None:
+        answer.set_result(result)
+    elif isinstance(error, gevent.GreenletExit):
+        answer.cancel()
+    else:
+        answer.set_exception(error)
+
+
+_helpers: dict[int, Mailbox] = {}  # process id → the mailbox of its waiting thread
+_allocate_lock, _start_new_thread = (
+    get_original("_thread", name) for name in ("allocate_lock", "start_new_thread")
+)
+_making = _allocate_lock()
+
+
+def _helper() -> Mailbox:
+    """Return the mailbox of the thread that waits for programs without a hub; started at the first call."""
+    with _making:
+        made = _helpers.get(os.getpid())
+        if made is None:
+            ready = _allocate_lock()
+            ready.acquire()
+            found: list[Mailbox] = []
+            _start_new_thread(_serve, (found, ready))
+            ready.acquire()
+            made = _helpers[os.getpid()] = found[0]
+        return made
+
+
+def _serve(found: list[Mailbox], ready: Any) -> None:
+    mailbox = Mailbox.of(get_hub())
+    mailbox.keep_alive()
+    found.append(mailbox)
+    ready.release()
+    get_hub().join()  # for as long as the process: keep_alive() never ends

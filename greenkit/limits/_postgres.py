@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenkit.errors import ConfigError
 from greenkit.limits._protocol import EPOCH, MICRO, RecordError, checked, exchange, numbers_in
-from greenkit.limits._shown import shown
+from greenkit.limits._sync import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenkit.errors import ConfigError
 from greenkit.limits._protocol import RecordError, Reply, checked
-from greenkit.limits._shown import shown
+from greenkit.limits._sync import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

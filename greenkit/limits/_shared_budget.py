@@ -23,8 +23,7 @@ from greenkit.limits._queue import NORMAL, parker_here
 from greenkit.limits._redis import RedisWire, client_for
 from greenkit.limits._reservations import Try
 from greenkit.limits._shared_state import SharedState
-from greenkit.limits._shown import shown
-from greenkit.limits._sync import sync_of
+from greenkit.limits._sync import shown, sync_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,8 +1,7 @@
-"""One attendant per process and backend: carries what all limiters have to say, in few round trips.
+"""One greenlet per process and backend carries what all limiters have to say, in few round trips.
 
-Where a hub runs it is a greenlet, elsewhere a thread of its own; either way whoever waits for a permit never
-touches the network. It has one connection, one call under way, and whatever comes up meanwhile goes
-with the next.
+Where no hub runs it is a thread of its own; either way whoever waits for a permit never touches the network.
+It has one connection, one call under way, and whatever comes up meanwhile goes with the next.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import weakref
 from _thread import RLock
 from time import monotonic
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
     from greenkit.limits._protocol import Reply, Request
     from greenkit.limits._queue import GreenParker, NativeParker
-    from greenkit.limits._shared_budget import SharedBudget
 
-__all__ = ["Sync", "Wire", "sync_of"]
+__all__ = ["Sync", "Wire", "shown", "sync_of"]
 
 # A backend that has not answered by then is away. Its client's own time-out comes a little earlier.
 ANSWER_TIME = 0.25
@@ -54,6 +53,24 @@ _UNUSABLE = (
 log = logging.getLogger("greenkit.limits")
 allocate_lock = monkey.get_original("_thread", "allocate_lock")
 start_new_thread = monkey.get_original("_thread", "start_new_thread")
+
+
+class Served(Protocol):
+    """Be a budget whose state is in a backend; a `SharedBudget` is one."""
+
+    record: str
+
+    def wants(self) -> float:
+        """Return the seconds until it has something to say. Switches: never."""
+
+    def compose(self) -> Request:
+        """Return all there is to say. Switches: never."""
+
+    def apply(self, reply: Reply) -> None:
+        """Take the answer in. Switches: never."""
+
+    def lost(self, error: BaseException) -> None:
+        """Go on without the backend. Switches: never."""
 
 
 class Wire(Protocol):
@@ -98,18 +115,18 @@ class Sync:
 
     def __init__(self, connect: Callable[[], Wire]) -> None:
         self._connect = connect
-        self._served: set[SharedBudget] = set()
+        self._served: set[Served] = set()
         self._unusable: set[str] = set()  # said so already
         # Those that wait for the backend to come back: it may never, and a limiter that nobody uses any
         # more must not be kept for that.
-        self._lost: weakref.WeakSet[SharedBudget] = weakref.WeakSet()
+        self._lost: weakref.WeakSet[Served] = weakref.WeakSet()
         self._parker: GreenParker | NativeParker | None = None
         self._runs = self.away = False
         self._where: Any = None
         self._greenlet: Any = None
         self._lock = RLock()
 
-    def serve(self, budget: SharedBudget) -> None:
+    def serve(self, budget: Served) -> None:
         """See to what `budget` wants; wakes or starts the agent.
 
         Switches: never.
@@ -168,7 +185,7 @@ class Sync:
             if hub is not None:  # made by the patched socket of the wire
                 hub.destroy(destroy_loop=True)
 
-    def _ask(self, wire: Wire, due: list[SharedBudget]) -> None:
+    def _ask(self, wire: Wire, due: list[Served]) -> None:
         asked = [(budget.record, budget.compose()) for budget in due]
         try:
             replies = self._answers(wire, asked)
@@ -217,7 +234,7 @@ class Sync:
             self._runs = False  # from here on a new one is started
             return True
 
-    def _due(self) -> tuple[list[SharedBudget], float]:
+    def _due(self) -> tuple[list[Served], float]:
         """Return the budgets to be served now, or the seconds until one is."""
         due, wait = [], math.inf
         for budget in {*self._served, *self._lost}:
@@ -279,3 +296,22 @@ def _abandon_agents_after_fork() -> None:
 _syncs: dict[tuple[int, object], Sync] = {}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_agents_after_fork)
+
+
+# Up to the last "@": a password that was not escaped may have one, and "/", "?" or "#".
+_USER = re.compile(r"//.*@", re.DOTALL)
+_SECRET = re.compile(
+    r"((?:password|passwd|passfile|sslpassword|user|username)\s*=\s*)('[^']*'|[^\s&]*)", re.IGNORECASE
+)
+
+
+def shown(share: object) -> object:
+    """Return `share` without user and password, in whatever form they are given.
+
+    Switches: never.
+    """
+    if isinstance(share, bytes):
+        share = share.decode(errors="replace")
+    if not isinstance(share, str):
+        return share
+    return _SECRET.sub(r"\1***", _USER.sub("//***@", share))
