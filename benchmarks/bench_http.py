@@ -71,6 +71,15 @@ def httpx2_greenkit(url, ca):
     return httpx2_sized(url, ca)
 
 
+def httpx2_transport(url, ca):
+    import httpx2
+
+    from greenkit.http import HTTPTransport
+
+    client = httpx2.Client(transport=HTTPTransport(AT_ONCE, verify=ca), timeout=60)
+    return lambda: client.post(f"{url}/v1/chat/completions", json=ASK).raise_for_status()
+
+
 def openai_plain(url, ca):
     import ssl
 
@@ -134,6 +143,7 @@ CLIENTS = {
     "httpx2, as it comes": httpx2_plain,
     "httpx2, limits of 200 by hand": httpx2_sized,
     "httpx2, limits of 200, tune_httpx()": httpx2_greenkit,
+    "httpx2, greenkit.http.HTTPTransport(200)": httpx2_transport,
     "openai, as it comes": openai_plain,
     "openai, greenkit.http.openai_client(200)": openai_greenkit,
     "anthropic, as it comes": anthropic_plain,

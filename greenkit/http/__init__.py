@@ -9,11 +9,13 @@ from __future__ import annotations
 from greenkit.http._clients import anthropic_client, openai_client
 from greenkit.http._dns import coalesce_lookups
 from greenkit.http._httpx import tune_httpx
+from greenkit.http._httpx_transport import HTTPTransport
 from greenkit.http._observer import Observer
 from greenkit.http._session import session
 from greenkit.http._warmup import warmup
 
 __all__ = [
+    "HTTPTransport",
     "Observer",
     "anthropic_client",
     "coalesce_lookups",

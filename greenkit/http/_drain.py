@@ -14,11 +14,11 @@ from greenlet import getcurrent
 from greenkit._clock import MONOTONIC
 from greenkit.wait import hub_here
 
-__all__ = ["Draining", "may_wait"]
+__all__ = ["LONGEST", "MOST_BYTES", "Draining", "may_wait"]
 
 # Seconds the end of an answer is waited for, and bytes read for it: a handshake takes more CPU than both.
-_LONGEST = 0.05
-_MOST_BYTES = 65_536
+LONGEST = 0.05
+MOST_BYTES = 65_536
 
 
 def may_wait(since: BaseException | None) -> bool:
@@ -67,14 +67,14 @@ class Draining:
             self._inner.close()
 
     def _drain(self) -> None:
-        deadline = MONOTONIC.now() + _LONGEST
+        deadline = MONOTONIC.now() + LONGEST
         read = 0
         try:
-            self._timeouts["read"] = _LONGEST
+            self._timeouts["read"] = LONGEST
             for piece in self._inner:
                 read += len(piece)
                 left = deadline - MONOTONIC.now()
-                if read > _MOST_BYTES or left <= 0:
+                if read > MOST_BYTES or left <= 0:
                     return
                 self._timeouts["read"] = left
         except Exception:  # too late, broken off: it is closed as it would have been

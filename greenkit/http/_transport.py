@@ -5,13 +5,10 @@ The SDKs moved from httpx to httpx2; which one is found by looking at the SDK.
 
 from __future__ import annotations
 
-import os
-import ssl
 import time
 import weakref
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -19,8 +16,10 @@ from gevent import monkey
 
 from greenkit.http._abandoned import Reaper
 from greenkit.http._breath import breathe
-from greenkit.http._contexts import Trust, bundle_of_environment, shared_context
 from greenkit.http._drain import Draining
+from greenkit.http._exchange import CallStream
+from greenkit.http._httpx_context import context_for_httpx
+from greenkit.http._httpx_transport import HTTPTransport
 from greenkit.http._observer import report, says_more
 from greenkit.http._patience import ASKED, Patience
 from greenkit.responses import read_answer
@@ -28,6 +27,7 @@ from greenkit.responses import read_answer
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from greenkit.http._contexts import Trust
     from greenkit.http._observer import Observer
 
 __all__ = ["fitting_client"]
@@ -56,7 +56,7 @@ def fitting_client(
     connect, read = timeout
     timeouts = httpx.Timeout(read, connect=connect)
     client = _fitting(sdk.DefaultHttpxClient)(
-        verify=_context(httpx, trust),
+        verify=context_for_httpx(httpx, trust),
         limits=httpx.Limits(
             max_connections=concurrency, max_keepalive_connections=concurrency, keepalive_expiry=_IDLE
         ),
@@ -73,6 +73,16 @@ class _Fitting:
     greenkit_observer: Observer | None
     greenkit_max_wait: float | None
     greenkit_streams: Streams
+
+    def _init_transport(self, **options: Any) -> Any:
+        """Carry calls by our transport; what a proxy carries has httpx's own (httpx 0.28, httpx2 2.16)."""
+        if options.get("transport") is not None or options.get("http2"):
+            return super()._init_transport(**options)  # type: ignore[misc]  # the client mixed into
+        return HTTPTransport(
+            options["limits"].max_connections,
+            verify=options["verify"],
+            keep_idle=options["limits"].keepalive_expiry,
+        )
 
     def send(self, request: Any, **options: Any) -> Any:
         max_wait = self.greenkit_max_wait
@@ -145,8 +155,9 @@ class Streams:
 
 def _drain_at_close(response: Any, request: Any) -> None:
     bound = response.stream
-    if hasattr(bound, "_stream") and not response.is_closed:
-        bound._stream = Draining(bound._stream, request.extensions.get("timeout", {}))
+    inner = getattr(bound, "_stream", None)
+    if inner is not None and not isinstance(inner, CallStream) and not response.is_closed:
+        bound._stream = Draining(inner, request.extensions.get("timeout", {}))
 
 
 def _close_soon(inner: Any) -> None:
@@ -173,19 +184,3 @@ def _body_of(response: Any) -> bytes:
 def _can_repeat(request: Any) -> bool:
     # A request that has its body at hand; httpx makes reading another kind an error.
     return hasattr(request, "_content")
-
-
-def _context(httpx: Any, trust: Trust) -> ssl.SSLContext:
-    if trust.ca is None and not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
-        trust = trust._replace(ca=bundle_of_environment())
-    # The class is part of the key: a context made before gevent patched ssl would block the hub.
-    return shared_context(trust, partial(_make, httpx), kind=(httpx.__name__, ssl.SSLContext))
-
-
-def _make(httpx: Any, trust: Trust) -> ssl.SSLContext:
-    if not isinstance(trust.ca, str):
-        context: ssl.SSLContext = httpx.create_ssl_context(verify=trust.ca is None)
-        return context
-    if Path(trust.ca).is_dir():
-        return ssl.create_default_context(capath=trust.ca)
-    return ssl.create_default_context(cafile=trust.ca)
