@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from greenkit.celery._doctor import check
     from greenkit.celery._job import current_permit, current_task_id
+    from greenkit.celery._log_fields import TaskFields, add_task_fields, log_fields
     from greenkit.celery._publish import PublishError, publish_group, publish_many
     from greenkit.celery.gevent import PoolStatistics, TaskPool
 
@@ -25,11 +26,14 @@ __all__ = [
     "Options",
     "PoolStatistics",
     "PublishError",
+    "TaskFields",
     "TaskPool",
+    "add_task_fields",
     "check",
     "current_permit",
     "current_task_id",
     "install",
+    "log_fields",
     "on_worker_start",
     "on_worker_stop",
     "publish_group",
@@ -40,10 +44,13 @@ __all__ = [
 _FILES = {
     "PoolStatistics": "gevent",
     "PublishError": "_publish",
+    "TaskFields": "_log_fields",
     "TaskPool": "gevent",
+    "add_task_fields": "_log_fields",
     "check": "_doctor",
     "current_permit": "_job",
     "current_task_id": "_job",
+    "log_fields": "_log_fields",
     "publish_group": "_publish",
     "publish_many": "_publish",
 }

@@ -93,7 +93,7 @@ class Job:
     __slots__ = (
         "__weakref__", "_deadline", "_doom", "_in_body", "_left", "_limit", "_noted", "_soft_due",
         "_soft_limit", "_timers", "args", "begun", "children", "dropped", "grace", "greenlet", "hooks",
-        "number", "permit", "refusal", "request", "started", "target",
+        "limiter_waited", "number", "permit", "refusal", "request", "started", "target",
     )  # fmt: skip
 
     def __init__(
@@ -115,6 +115,7 @@ class Job:
         self.request = request
         self.number = next(_numbers)
         self.children = Children()
+        self.limiter_waited = 0.0  # seconds, as far as somebody listens (`_log_fields.py`)
         self.permit: Permit | None = None
         self.refusal: Exception | None = None
         self.greenlet: JobGreenlet | None = None

@@ -155,6 +155,7 @@ LONG_FUNCTIONS: dict[str, str] = {
 # More positional parameters than MAX_POSITIONAL: `path:function`, or `path:Class` for all its methods.
 FOREIGN_SIGNATURES: dict[str, str] = {
     "greenkit/celery/gevent.py:TaskPool.on_apply": "Celery's: BasePool.apply_async calls it so",
+    "greenkit/celery/_log_fields.py:add_task_fields": "structlog's: a processor is called so",
     "greenkit/http/_requests.py:SizedAdapter": "overrides methods of requests' HTTPAdapter",
     "greenkit/http/_requests.py:SizedSession": "overrides methods of requests' Session",
 }
