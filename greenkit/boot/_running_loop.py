@@ -6,9 +6,9 @@ of a patched process share one thread, so a loop that waits in one greenlet is "
 SynchronousOnlyOperation in code that never heard of asyncio. Every gevent wait leaves its greenlet through
 `Hub.switch()`, so saving the slot before that call and restoring it after makes the slot the greenlet's own.
 
-Installed when `asyncio.events` is imported: a process without asyncio pays nothing. Tested at once, in a hub
-of a native thread that nobody else uses, so that no greenlet of the program runs early; put back when a test
-fails.
+Armed when `asyncio.events` is imported and tested at once, in a hub of a native thread that nobody else uses,
+so that no greenlet of the program runs early; given up when a test fails. Hub.switch itself is replaced when
+the first loop runs: Django imports asyncio everywhere, and a process that runs no loop pays nothing.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class LoopIsolation(NamedTuple):
 
 _state = LoopIsolation("on", installed=False)
 _replaced: list[tuple[type, Any]] = []  # (hub class, its own switch() or None when it inherited one)
+_disarm: list[Callable[[], None]] = []
 
 
 def loop_isolation() -> LoopIsolation:
@@ -74,7 +75,7 @@ def isolate_loops(mode: str | None = None) -> LoopIsolation:
     from greenkit.boot._settings import asyncio_mode
 
     chosen = asyncio_mode({"GREENKIT_ASYNCIO": mode} if mode is not None else os.environ)
-    if _replaced:
+    if _replaced or _disarm:
         return _state
     _state = LoopIsolation(chosen, installed=False)
     if chosen == "off":
@@ -82,6 +83,11 @@ def isolate_loops(mode: str | None = None) -> LoopIsolation:
     _replace(_switch_that_warns if chosen == "warn" else _switch_that_swaps)
     if chosen == "on":
         failed = _self_test()
+        # Not where asyncio is older than the patch: others may hold the function that is wrapped. Of
+        # base_events, which imports events, a part is there already.
+        if not failed and not hasattr(sys.modules.get("asyncio.base_events"), "BaseEventLoop"):
+            _put_back()
+            _arm()
         if failed:
             share_loops()
             _log(
@@ -102,13 +108,37 @@ def share_loops() -> None:
     Switches: never.
     """
     global _state  # noqa: PLW0603 - see isolate_loops()
+    while _disarm:
+        _disarm.pop()()
+    _put_back()
+    _state = LoopIsolation(_state.mode, installed=False)
+
+
+def _put_back() -> None:
     while _replaced:
         hub_class, own = _replaced.pop()
         if own is not None:
             hub_class.switch = own  # type: ignore[attr-defined]
         else:
             del hub_class.switch  # type: ignore[attr-defined]
-    _state = LoopIsolation(_state.mode, installed=False)
+
+
+def _arm() -> None:
+    """Replace `Hub.switch` when the first loop begins to run: each says so through `asyncio.events`."""
+    events: Any = sys.modules["asyncio.events"]
+    plain = events._set_running_loop
+
+    def _set_running_loop(loop: Any) -> None:
+        if loop is not None and _disarm and not _replaced:
+            _replace(_switch_that_swaps)
+        plain(loop)
+
+    def disarm() -> None:
+        if events._set_running_loop is _set_running_loop:
+            events._set_running_loop = plain
+
+    events._set_running_loop = _set_running_loop
+    _disarm.append(disarm)
 
 
 def _replace(make: Callable[[Any], Any]) -> None:

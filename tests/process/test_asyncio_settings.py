@@ -53,6 +53,20 @@ def test_a_process_without_asyncio_has_gevents_own_switch():
     assert done.stdout == "False False\n", str(done)
 
 
+def test_a_process_that_runs_no_loop_has_gevents_own_switch():
+    """Django imports asyncio everywhere; the step is installed with the first loop, and stays."""
+    done = run_clean(
+        "import greenkit.auto, asyncio\nfrom gevent.hub import Hub\n"
+        "from greenkit.boot import loop_isolation\n"
+        "import gevent\n"
+        "gevent.sleep(0)\n"
+        "print(loop_isolation().installed, 'switch' in vars(Hub))\n"
+        "async def ask(): return asyncio.get_running_loop() is not None\n"
+        "print(asyncio.run(ask()), 'switch' in vars(Hub))"
+    )
+    assert done.stdout == "True False\nTrue True\n", str(done)
+
+
 def test_a_hub_that_does_not_switch_through_us_is_put_back_and_said():
     """A hub class whose switch() goes past ours fails the self-test: asyncio stays shared, with a reason."""
     done = run_clean(
