@@ -39,7 +39,6 @@ class LocalState:
         paused_until: Clock reading.
         granted: Costs booked so far.
         half_open: Holds back all but the first after a pause the server asked for.
-        mode: Where the budget is: "local".
     """
 
     __slots__ = (
@@ -48,7 +47,6 @@ class LocalState:
         "granted",
         "half_open",
         "held",
-        "mode",
         "paused_until",
         "rules",
         "slots",
@@ -63,7 +61,11 @@ class LocalState:
         self.paused_until = -math.inf
         self.half_open = HalfOpen()
         self.held = self.granted = 0
-        self.mode = "local"
+
+    @property
+    def mode(self) -> str:
+        """Return where the budget is: "local"."""
+        return "local"
 
     @property
     def size(self) -> int | None:

@@ -90,7 +90,7 @@ class SharedBudget(LocalBudget):
     def take_nowait(self, costs: Amounts) -> float:
         """Take `costs` if they are in hand, else say anything but 0; never asks. Switches: never."""
         with self.lock:
-            if self.state.mode != "shared":
+            if not self.state.online:
                 self._tell()  # whoever met the backend away has to ask for it to come back
             return 1.0 if self.queue.waiting else self.state.admit(costs, self.now(), credit=0.0)
 
@@ -114,7 +114,7 @@ class SharedBudget(LocalBudget):
         with self.lock:
             if self.queue.waiting:
                 return max(self.state.eta(costs, self.queue.ahead(NORMAL), self.now()), 1e-9)
-            if self.state.mode != "shared":
+            if not self.state.online:
                 return self._alone(costs)
             if not self.state.admit(costs, self.now(), credit=0.0):
                 return 0.0

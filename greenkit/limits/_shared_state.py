@@ -10,6 +10,7 @@ from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
+from greenkit.limits._backend_states import AWAY, PROBE, Online
 from greenkit.limits._gcra import Rule, Rules
 from greenkit.limits._local_state import LocalState
 from greenkit.limits._protocol import HORIZON, MICRO, WORKER_GONE, Item, Request
@@ -36,16 +37,12 @@ _EARLY = 0.75
 _ENOUGH, _LONGEST = 0.75, 0.6
 # Waiters named in one request; the others are named in the next.
 _MOST_ITEMS = 256
-# How often a backend that is away is asked whether it is back.
-_PROBE = 1.0
 # However late it will be: others may give back, end a pause, or change the limits.
 _LOOK_AGAIN = 1.0
 # Slots of others come free without a word, and theirs wait to hear of ours.
 _SLOT_PROBE = 0.05
 # So do those who wait for the first call after a pause, which may be another process's.
 _PROBE_POLL = 0.1
-# What the store said is good for so long; after that it is asked before anybody is told "too late".
-_FRESH = 1.0
 _random = Random()  # its own: a limiter must not disturb the program's random numbers
 
 
@@ -60,27 +57,21 @@ class SharedState(LocalState):
         processes: How many there are at the least, whatever the store has heard of.
 
     Attributes:
-        mode: "shared", or `on_error` while the backend is away.
         tries: Who wants to know now.
         asked_at: Clock reading at which the request under way was made; `inf` when none is.
     """
 
     __slots__ = (
         "_alone",
+        "_away",
         "_back",
+        "_backend",
         "_floors",
         "_gather",
-        "_has_probe",
         "_horizon",
-        "_lacks_slots",
         "_largest",
-        "_last",
-        "_on_error",
-        "_opens_at",
-        "_outbox",
-        "_processes",
-        "_reported",
-        "_reserved",
+        "_least",
+        "_online",
         "_retry_at",
         "_seen",
         "_sent",
@@ -91,6 +82,13 @@ class SharedState(LocalState):
         "_worker",
         "_workers",
         "asked_at",
+        "has_probe",
+        "lacks_slots",
+        "last",
+        "opens_at",
+        "outbox",
+        "reported",
+        "reserved",
         "tries",
     )
 
@@ -104,70 +102,69 @@ class SharedState(LocalState):
         processes: int = 1,
     ) -> None:
         super().__init__(rules, slots)
-        self.mode = "shared"
+        self._online = self._backend = Online(self)
+        self._away = AWAY[on_error](self)
         self._worker = worker
-        self._on_error = on_error
         self._strict = any(rule.strict for rule in rules.rules)
         self._largest: Amounts = (0.0,) * len(rules.rules)
         self._seen, self._floors = 0, (0.0,) * len(rules.rules)
         # The record's time in the last reply, and this process's clock when it came.
         self._told_time, self._told_at = -1.0, 0.0
         self._workers, self._horizon, self._gather = processes, HORIZON, 0.0
-        self._processes = processes
+        self._least = processes
         self._back = self._void = False
         self._alone = self.tats  # what was used when the store was given up
-        self._last = -math.inf
+        self.last = -math.inf
         self._begin()
 
     def _begin(self) -> None:
         """Have nothing in hand, nothing to say, and nothing under way."""
-        self._reserved = Reservations(len(self.rules.rules), strict=self._strict)
-        self._outbox = Outbox.empty(len(self.rules.rules))
+        self.reserved = Reservations(len(self.rules.rules), strict=self._strict)
+        self.outbox = Outbox.empty(len(self.rules.rules))
         self._sent: tuple[list[Waiter], list[Try], int] = ([], [], 0)
         self.tries: list[Try] = []
         self.asked_at = math.inf
-        self._retry_at = self._opens_at = -math.inf
-        self._reported = 0
-        self._lacks_slots = False
-        self._has_probe = False  # the permit that goes first after a pause is booked here, and not used yet
+        self._retry_at = self.opens_at = -math.inf
+        self.reported = 0
+        self.lacks_slots = False
+        self.has_probe = False  # the permit that goes first after a pause is booked here, and not used yet
 
     # -- as LocalState -------------------------------------------------------------------------------
 
     def quiet(self, now: float) -> bool:
         """Tell whether the store knows all there is to know. Switches: never."""
-        told = self._outbox.due == math.inf and not self._reserved.permits and self.asked_at == math.inf
-        if self.held or not told:
-            return False
-        if self.mode == "shared":  # where slots are counted the store has to hear that none is held
-            return not (self._reported and self.slots is not None)
-        return self.rules.idle(self.tats, now) and now >= self.paused_until
+        told = self.outbox.due == math.inf and not self.reserved.permits and self.asked_at == math.inf
+        return told and not self.held and self._backend.quiet(now)
+
+    @property
+    def mode(self) -> str:
+        """Return "shared", or what `on_backend_error` says while the backend is away."""
+        return self._backend.name
+
+    @property
+    def online(self) -> bool:
+        """Tell whether the backend answers."""
+        return self._backend.online
+
+    @property
+    def processes(self) -> int:
+        """Return how many processes there are, as far as is known."""
+        return max(self._workers, self._least)
 
     @property
     def size(self) -> int | None:
         """Return how many may be out at once: in the fleet, or here while the store is away."""
         size = super().size
-        if size is None or self.mode != "local":
-            return size
-        return max(1, size // max(self._workers, self._processes))
+        return None if size is None else self._backend.size(size)
 
     @property
     def full(self) -> bool:
         """Tell whether every slot is out, as far as this process knows."""
-        return self._lacks_slots if self.mode == "shared" else super().full
+        return self._backend.full()
 
     def admit(self, costs: Amounts, now: float, *, credit: float) -> float:
         """Take `costs` from what was booked; else return the seconds until more is. Switches: never."""
-        if self.mode == "local":
-            return super().admit(costs, now, credit=credit)
-        if self.mode == "closed" or now < self.paused_until:
-            return max(self.paused_until - now, 1e-9) if self.mode == "open" else math.inf
-        if self.mode == "shared":
-            self._outbox.charge([-units for units in self._reserved.mature(now)], now)
-            if not self._reserved.take(costs):
-                return max(self._reserved.first - now, 1e-9)
-            self._has_probe = False
-        self.grant()
-        return 0.0
+        return self._backend.admit(costs, now, credit)
 
     def grant(self) -> None:
         """Count a permit that went.
@@ -179,11 +176,10 @@ class SharedState(LocalState):
 
     def take_back(self, costs: Amounts, now: float) -> None:
         """Put `costs` back in hand. Switches: never."""
-        if self.mode == "local":
-            super().take_back(costs, now)
-            return
-        if self.mode == "shared":
-            self._put_back(costs)
+        self._backend.take_back(costs, now)
+
+    def give_back_grant(self) -> None:
+        """Count a permit that went back, and its slot. Switches: never."""
         self.give_back_slot()
         self.granted -= 1
 
@@ -191,34 +187,20 @@ class SharedState(LocalState):
         """Count a slot as free; the next request says so. Switches: never."""
         if self.held:
             super().give_back_slot()
-            self._lacks_slots = False
+            self.lacks_slots = False
             self._retry_at = -math.inf
 
     def due(self, costs: Amounts) -> float:
         """Return when the next booked slot opens. Switches: never."""
-        if self.mode == "local":
-            return super().due(costs)
-        return self._reserved.first if self.mode == "shared" else math.inf
+        return self._backend.due(costs)
 
     def eta(self, costs: Amounts, ahead: Amounts, now: float) -> float:
         """Return the seconds until `costs` may go, by the store's last answer. Switches: never."""
-        if self.mode == "open":
-            return max(0.0, self.paused_until - now)
-        if self.mode == "closed":
-            return _PROBE
-        if self.mode == "shared":
-            if now - self._last > _FRESH:
-                return max(0.0, self.paused_until - now)
-            ahead = self._reserved.behind(ahead)
-        return super().eta(costs, ahead, now)
+        return self._backend.eta(costs, ahead, now)
 
     def wait(self, costs: Amounts, now: float) -> float:
         """Return the seconds the head still has to wait at the least. Switches: never."""
-        if self.mode == "local":
-            return super().wait(costs, now)
-        if self.mode == "shared" and not self._reserved.permits:
-            return max(0.0, self.paused_until - now, self._opens_at - now)
-        return 0.0
+        return self._backend.wait(costs, now)
 
     def too_high(self, costs: Amounts) -> Exception | None:
         """Return why no wait can help, were the store there. Switches: never."""
@@ -227,22 +209,17 @@ class SharedState(LocalState):
     def settle(self, before: Amounts, costs: Mapping[str, float], now: float) -> Amounts:
         """Correct what `before` cost here, and say so soon. Switches: never."""
         after = super().settle(before, costs, now)
-        if self.mode == "shared":
-            self._outbox.charge([new - old for new, old in zip(after, before, strict=True)], now)
+        self._backend.charge([new - old for new, old in zip(after, before, strict=True)], now)
         return after
 
     def slow_down(self, now: float) -> None:
         """Have everybody use less of the rate. Switches: never."""
-        if self.mode != "shared":
-            super().slow_down(now)
-            return
-        self._outbox.cut = True
-        self._outbox.at_once()
+        self._backend.slow_down(now)
 
     def pause(self, seconds: float, now: float, *, asked: bool) -> None:
         """Have nobody go for `seconds`. Switches: never."""
         super().pause(seconds, now, asked=asked)
-        outbox = self._outbox
+        outbox = self.outbox
         outbox.pause, outbox.resume = max(outbox.pause, seconds), False
         outbox.asked |= asked
         outbox.at_once()
@@ -250,40 +227,36 @@ class SharedState(LocalState):
         self._give_back(now)
 
     def probe_answered(self, number: int, now: float, *, passed: bool) -> bool:
-        """Say how the first call after a pause ended; its process alone knows. Switches: never."""
-        if self.mode != "shared":
-            return super().probe_answered(number, now, passed=passed)
-        self._outbox.probe, self._outbox.passed = number, passed
-        self._outbox.at_once()
-        return True
+        """Say how the first call after a pause ended. Switches: never."""
+        return self._backend.probe_answered(number, passed=passed)
 
     def resume(self) -> None:
         """End the pause for everybody. Switches: never."""
         super().resume()
-        self._outbox.pause, self._outbox.asked, self._outbox.resume = 0.0, False, True
-        self._outbox.at_once()
-        self._retry_at = self._opens_at = -math.inf
+        self.outbox.pause, self.outbox.asked, self.outbox.resume = 0.0, False, True
+        self.outbox.at_once()
+        self._retry_at = self.opens_at = -math.inf
 
     def limit_to(self, available: Mapping[str, float], now: float) -> bool:
         """Say that no more is left than `available`. Switches: never."""
         if not super().limit_to(available, now):
             return False
-        self._outbox.left = tuple([available.get(name, -1.0) for name in self.rules.names])
-        self._outbox.soon(now)
+        self.outbox.left = tuple([available.get(name, -1.0) for name in self.rules.names])
+        self.outbox.soon(now)
         return True
 
     def ceil(self, shares: Mapping[str, float], now: float) -> bool:
         """Say what the server's own limits are. Switches: never."""
         if not super().ceil(shares, now):
             return False
-        self._outbox.shares = tuple([min(1.0, shares.get(name, -1.0)) for name in self.rules.names])
-        self._outbox.soon(now)
+        self.outbox.shares = tuple([min(1.0, shares.get(name, -1.0)) for name in self.rules.names])
+        self.outbox.soon(now)
         return True
 
     def configure(self, rules: Rules, slots: int | AdaptiveSize | None, now: float) -> None:
         """Go on under other rules, from the next request on. Switches: never."""
         super().configure(rules, slots, now)
-        self._retry_at = self._opens_at = -math.inf
+        self._retry_at = self.opens_at = -math.inf
 
     def forget_slots(self) -> None:
         """Leave what the parent has booked to the parent. Switches: never."""
@@ -297,24 +270,24 @@ class SharedState(LocalState):
 
         Switches: never.
         """
-        if self.mode != "shared":
-            return self._last + _PROBE
-        if self.tries or (self._reserved.permits and not queue.waiting):
+        if not self.online:
+            return self.last + PROBE
+        if self.tries or (self.reserved.permits and not queue.waiting):
             return -math.inf
-        at = self._outbox.due
+        at = self.outbox.due
         # Counted first: looking at each waiter takes a while, and this is asked whenever one comes.
-        if queue.waiting > self._reserved.permits or (queue.waiting and self._reserved.uncovered(queue, 1)):
+        if queue.waiting > self.reserved.permits or (queue.waiting and self.reserved.uncovered(queue, 1)):
             at = min(at, max(self._retry_at, self._gathered(queue)))
         if self.slots is not None:
-            if self.held + self._reserved.permits != self._reported:
-                at = min(at, self._last + _SLOT_PROBE)
+            if self.held + self.reserved.permits != self.reported:
+                at = min(at, self.last + _SLOT_PROBE)
             if self.held:  # or its slots would be taken for those of a dead process
-                at = min(at, self._last + WORKER_GONE / 3)
+                at = min(at, self.last + WORKER_GONE / 3)
         return at
 
     def _gathered(self, queue: Queue) -> float:
         """Return when enough wait with nothing in hand to be worth a request."""
-        reserved, last = self._reserved, self._last
+        reserved, last = self.reserved, self.last
         if self._retry_at > -math.inf:
             return last + min((reserved.last - last) * _EARLY, self._gather)
         left = queue.waiting * (1 - _ENOUGH)
@@ -330,19 +303,19 @@ class SharedState(LocalState):
         if not queue.waiting:
             self._give_back(now)
         tries, self.tries = self.tries, []
-        asked = self._reserved.uncovered(queue, _MOST_ITEMS) if queue.waiting else []
+        asked = self.reserved.uncovered(queue, _MOST_ITEMS) if queue.waiting else []
         items = [Item(one.costs, ahead=False) for one in tries]
         items += [Item(one.costs, ahead=True) for one in asked]
         for item in items:
             self._largest = tuple(map(max, self._largest, item.costs))
-        held = self.held + self._reserved.permits
+        held = self.held + self.reserved.permits
         self._sent = (asked, tries, held)
         self.asked_at, self._void = now, False
         return self._request(held, tuple(items), now)
 
     def _request(self, held: int, items: tuple[Item, ...], now: float) -> Request:
-        deltas = tuple(map(sum, zip(self._outbox.deltas, self._went_alone(), strict=True)))
-        outbox, self._outbox = self._outbox, Outbox.empty(len(self.rules.rules))
+        deltas = tuple(map(sum, zip(self.outbox.deltas, self._went_alone(), strict=True)))
+        outbox, self.outbox = self.outbox, Outbox.empty(len(self.rules.rules))
         intervals = tuple([rule.interval * MICRO for rule in self._base.rules])
         bursts = tuple([rule.burst for rule in self._base.rules])
         return Request(
@@ -379,13 +352,13 @@ class SharedState(LocalState):
         self._told_time, self._told_at = reply.now, now
         if self._void:
             # It was asked before the store was given up, and knows nothing of what went meanwhile.
-            self._last = -math.inf
+            self.last = -math.inf
             return []
-        self.mode, self._back = "shared", False
-        self.asked_at, self._last = math.inf, now
+        self._backend, self._back = self._online, False
+        self.asked_at, self.last = math.inf, now
         self._workers, self._horizon = reply.workers, reply.horizon / MICRO
         self._gather = self._horizon * _random.uniform(*_GATHER)
-        self._lacks_slots = reply.full
+        self.lacks_slots = reply.full
         self._pace.factor = reply.factor
         self._follow_pace(now)
         self.tats = tuple(
@@ -397,21 +370,21 @@ class SharedState(LocalState):
         paused = self._follow_pauses(reply, now)
         asked, tries, held = self._sent
         self._sent = ([], [], 0)
-        self._reported = held + sum(offset >= 0 for offset in reply.offsets)
+        self.reported = held + sum(offset >= 0 for offset in reply.offsets)
         for one, offset in zip(tries, reply.offsets, strict=False):
             one.answer = 0.0 if offset >= 0 else max((-1.0 - offset) / MICRO, 1e-9)
             if one.left and not one.answer:
-                self._put_back(one.costs)
+                self.put_back(one.costs)
         if paused:
             self._give_back(now)  # somebody else's pause, which our bookings knew nothing of
         self._booked(asked, reply.offsets[len(tries) :], now, reply)
-        if self._outbox.pause:
+        if self.outbox.pause:
             self._give_back(now)  # a pause that began since it was asked
         return tries
 
     def _follow_pauses(self, reply: Reply, now: float) -> bool:
         """Take over the pause in force; tell whether what is in hand was booked in ignorance of it."""
-        if self._outbox.pause:  # not told yet: it goes on whatever the store says of itself
+        if self.outbox.pause:  # not told yet: it goes on whatever the store says of itself
             return False
         unknown = reply.half_open not in {0, self.half_open.number}
         paused = (reply.paused > 0 and now >= self.paused_until) or unknown
@@ -424,18 +397,18 @@ class SharedState(LocalState):
 
     def _booked(self, asked: list[Waiter], offsets: Amounts, now: float, reply: Reply) -> None:
         full = reply.full or reply.blocked
-        self._retry_at = self._opens_at = -math.inf
+        self._retry_at = self.opens_at = -math.inf
         for waiter, offset in zip(asked, offsets, strict=False):
             if offset >= 0:
-                self._reserved.book(now + offset / MICRO, waiter.costs)
-                self._has_probe = bool(reply.half_open)
+                self.reserved.book(now + offset / MICRO, waiter.costs)
+                self.has_probe = bool(reply.half_open)
                 continue
             ahead = (-1.0 - offset) / MICRO
             later = max(self._gather, ahead - self._horizon)
             if full:
                 later = _SLOT_PROBE if reply.full else _PROBE_POLL
             self._retry_at = now + min(later, _LOOK_AGAIN)
-            self._opens_at = -math.inf if full else now + ahead
+            self.opens_at = -math.inf if full else now + ahead
 
     def lost(self, now: float) -> list[Try]:
         """Go on without the store, which does not answer; return the tries to be decided here.
@@ -444,13 +417,13 @@ class SharedState(LocalState):
         """
         tries = self._sent[1] + self.tries
         self._void = True
-        if self.mode == "shared":
-            self.mode = self._on_error
+        if self.online:
+            self._backend = self._away
             self._begin()
             self._stand_alone(now)
         self._sent, self.tries = ([], [], 0), []
         # Not all processes at the same instant.
-        self.asked_at, self._last = math.inf, now - _random.uniform(0.0, 0.2) * _PROBE
+        self.asked_at, self.last = math.inf, now - _random.uniform(0.0, 0.2) * PROBE
         self._back = True
         return tries
 
@@ -459,7 +432,7 @@ class SharedState(LocalState):
         self.half_open.answered(
             self.half_open.number, passed=False
         )  # whose probe it was nobody says any more
-        workers = max(self._workers, self._processes)
+        workers = self.processes
         before, self.rules = (
             self.rules,
             self._base.like(
@@ -490,7 +463,7 @@ class SharedState(LocalState):
     def _went_alone(self) -> Amounts:
         """Return what went of each window by the calendar while the store was away, which it has to hear."""
         units = [0.0] * len(self.rules.rules)
-        if self.mode == "local":
+        if self._backend.name == "local":
             for place, rule in enumerate(self.rules.rules):
                 if rule.window is not None:
                     used, start, _ = rule.window.of(self.tats[place])
@@ -499,12 +472,12 @@ class SharedState(LocalState):
 
     def _give_back(self, now: float) -> None:
         """Refund what is in hand."""
-        if self._has_probe:
-            self._has_probe = False
+        if self.has_probe:
+            self.has_probe = False
             self.probe_answered(self.half_open.number, now, passed=False)
-        self._outbox.charge([-units for units in self._reserved.empty()], now)
+        self.outbox.charge([-units for units in self.reserved.empty()], now)
 
-    def _put_back(self, costs: Amounts) -> None:
-        """Have `costs` in hand again: who asked for them was killed."""
-        self._reserved.put_back(costs)
-        self._has_probe = self._has_probe or bool(self.half_open.number)
+    def put_back(self, costs: Amounts) -> None:
+        """Have `costs` in hand again: who asked for them was killed. Switches: never."""
+        self.reserved.put_back(costs)
+        self.has_probe = self.has_probe or bool(self.half_open.number)

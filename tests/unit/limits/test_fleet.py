@@ -188,7 +188,7 @@ def test_one_request_carries_everybody_and_books_ahead(clock, courier):
     courier.deliver()
     look(limit)
     assert passed == list(range(10))
-    assert limit._budget.state._reserved.permits == 25
+    assert limit._budget.state.reserved.permits == 25
     clock.advance(0.13)
     look(limit)
     assert passed == list(range(23))
