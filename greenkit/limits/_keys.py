@@ -425,6 +425,10 @@ class KeyDoor(Nestable):
     _keys: Keys
     _weight: float
 
+    def __repr__(self) -> str:
+        weight = "" if self._weight == 1.0 else f", weight {self._weight:g}"
+        return f"<key {self._key!r} of limiter {self.name!r}{weight}>"
+
     @property
     def _budget(self) -> KeyBudget:
         return KeyBudget(self._keys, self._key, self._weight)

@@ -221,6 +221,15 @@ def test_attempts_and_calls_pay_both(clock):
     assert llm.statistics().granted == 2 * 4, "four of the whole, four of its key"
 
 
+def test_a_key_and_its_nesting_tell_what_they_are(clock):
+    """In errors and in the debugger."""
+    llm = Limiter("llm", requests="100/s", clock=clock)
+    assert repr(llm.key("t")) == "<key 't' of limiter 'llm'>"
+    assert repr(llm.key("t", weight=0.5).inside(llm)).startswith(
+        "<<key 't' of limiter 'llm', weight 0.5> inside <"
+    )
+
+
 @pytest.mark.parametrize("wrong", ["itself", "clock", "shadow", "feedback", "type"])
 def test_what_cannot_be_nested_says_so(clock, wrong):
     """At once, in words."""
