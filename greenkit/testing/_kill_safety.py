@@ -184,14 +184,18 @@ def _throw(victim: Any, error: BaseException) -> None:
         victim.throw(error)
 
 
+# The last of them stands between the hub and gevent where asyncio is used.
+_SWITCHES = ("gevent.", "greenlet", "greenkit.boot._running_loop")
+
+
 def _place(victim: Any) -> str:
-    """Return the innermost line that is not gevent's own."""
+    """Return the innermost line that is not the switch's own."""
     frame = victim.gr_frame
     last = "(no Python frame)"
     while frame is not None:
         code = frame.f_code
         last = f"{code.co_filename}:{frame.f_lineno} {code.co_name}"
-        if not str(frame.f_globals.get("__name__", "")).startswith(("gevent.", "greenlet")):
+        if not str(frame.f_globals.get("__name__", "")).startswith(_SWITCHES):
             return last
         frame = frame.f_back
     return last
