@@ -21,6 +21,7 @@ from greenkit.http._environment import proxies_for
 from greenkit.http._observer import report, says_more
 from greenkit.http._patience import Patience, limited
 from greenkit.http._pools import use_our_pools
+from greenkit.http._prepare import prepared
 from greenkit.http._tls import context_for
 from greenkit.responses import read_answer
 
@@ -43,6 +44,10 @@ class SizedSession(requests.Session):
         adapter = SizedAdapter(concurrency, **options)
         self.mount("https://", adapter)
         self.mount("http://", adapter)
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """Prepare plain calls the short way, and all others as requests does."""
+        return prepared(self, request) or super().prepare_request(request)
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
         """Let a `verify` of the session win over the environment, which requests has the other way."""

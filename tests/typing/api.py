@@ -12,7 +12,18 @@ from greenkit.errors import GreenkitError, LimitTimeout, PatchError, WaitTimeout
 from greenkit.facts import PermitGranted, emit, snapshot, subscribe
 from greenkit.findings import Finding, Severity, render
 from greenkit.http import anthropic_client, openai_client, session, warmup
-from greenkit.limits import Estimate, Guess, Limiter, LimiterStatistics, Permit, Quota, Refusal
+from greenkit.limits import (
+    Estimate,
+    Guess,
+    Limiter,
+    LimiterStatistics,
+    Permit,
+    Price,
+    Prices,
+    Quota,
+    Rate,
+    Refusal,
+)
 from greenkit.pool import GreenPool, Outcome
 from greenkit.testing import FaultProxy, KillReport, Program, ProgramEnd, kill_at_every_switch
 from greenkit.wait import Deadline, FdWatch, Gate, Pass, WaitLine, WaitLineStatistics
@@ -101,6 +112,9 @@ def facts_are_heard() -> None:
 
 def limiters_answer_with_what_they_say(llm: Limiter) -> None:
     Limiter("a", requests="5/s", images="1/s", concurrency=(1, 9), share="redis://h", on_backend_error="open")
+    Limiter("a", requests=["5/s", "9/day from 00:00 UTC"], cost=Rate(0.5, 60.0))
+    prices = Prices({"m": Price(input=2.5, output=10)})
+    assert_type(prices.estimate("m", input=3), float)
     Limiter("a", requests="5/s", on_backend_error="shut")  # type: ignore[arg-type]
     Limiter("a", feedback=lambda headers: {"requests": Quota(remaining=3.0)})
     permit = llm.permit(tokens=9, timeout=1.0, priority="batch")
