@@ -201,7 +201,9 @@ class SharedBudget(LocalBudget):
         return now - self._silent[1] >= _SECOND_LOOK
 
     def _verdict_at(self) -> float:
-        """Return when to look whether the backend has answered."""
+        """Return when to look whether the backend has answered; `inf` while it was asked nothing."""
+        if self.state.asked_at == math.inf:
+            return math.inf  # or a timer would go off at once, again and again, for as long as somebody waits
         asked_at, seen_at = self.state.asked_at, self._silent[1]
         return seen_at + _SECOND_LOOK if self._silent[0] == asked_at else asked_at + _SILENCE
 

@@ -224,6 +224,18 @@ def requests_for(clock, courier, *, seconds, processes, crowd):
     return sum(passed), asked, passed
 
 
+def test_nobody_is_looked_at_again_and_again_while_they_wait(clock, courier):
+    """Asked nothing, the backend owes no answer: the timer of the head is not due before the head is."""
+    limit = Limiter("a", requests="10/s burst 1", share="redis://nowhere", clock=clock)
+    jobs, passed = start(limit, 5)
+    courier.send()
+    courier.deliver()
+    look(limit)
+    assert passed == [0]
+    assert limit._budget._head_at == pytest.approx(clock.now() + 0.1)
+    gevent.killall(jobs)
+
+
 def test_few_requests_serve_a_crowd(clock, courier):
     """A request carries nearly the whole of a crowd, and no slot is lost by waiting for it to gather."""
     permits, asked, each = requests_for(clock, courier, seconds=5, processes=8, crowd=12)
