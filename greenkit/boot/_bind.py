@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from types import CellType, FunctionType
 
-from greenkit.boot._steps import CLASS_BASES, CLASS_DICT, attribute_holding, is_class
+from greenkit.boot._graph import CLASS_BASES, CLASS_DICT, attribute_holding, is_class
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ and holds for microseconds is information; the same in the user's own code is no
 from __future__ import annotations
 
 from greenkit.boot._blame import imported_at
+from greenkit.boot._graph import CLASS_DICT
 from greenkit.boot._lock_bodies import switch_inside
 from greenkit.boot._natives import Kind, keeps_requests_apart, kind_of, owner_of
 from greenkit.boot._places import captured_at
@@ -16,7 +17,6 @@ from greenkit.boot._search import patched_at
 from greenkit.boot._severity import EFFECTS, Effect
 from greenkit.boot._shown import called, file_of, is_library, shown
 from greenkit.boot._source import imports_of
-from greenkit.boot._steps import CLASS_DICT
 from greenkit.findings import Finding, Severity
 
 TYPE_CHECKING = False

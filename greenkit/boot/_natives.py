@@ -11,9 +11,8 @@ import gc
 import sys
 from typing import NamedTuple
 
-from greenkit.boot._graph import Hold, namespace_of
+from greenkit.boot._graph import CLASS_DICT, Hold, is_class, namespace_of
 from greenkit.boot._severity import EFFECTS, Effect
-from greenkit.boot._steps import CLASS_DICT, is_class
 from greenkit.findings import Severity
 
 TYPE_CHECKING = False

@@ -8,9 +8,9 @@ from __future__ import annotations
 import ast
 from types import FunctionType
 
+from greenkit.boot._graph import CLASS_DICT, is_class
 from greenkit.boot._shown import file_of, is_library
 from greenkit.boot._source import bindings, dotted, function_at, parsed
-from greenkit.boot._steps import CLASS_DICT, is_class
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

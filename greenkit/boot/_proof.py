@@ -10,12 +10,11 @@ from __future__ import annotations
 import sys
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
-from greenkit.boot._graph import namespace_of
+from greenkit.boot._graph import CLASS_DICT, is_class, namespace_of
 from greenkit.boot._plan import PATCHABLE, PLAN, Step
 from greenkit.boot._record import RECORD
 from greenkit.boot._scan import SKIP, is_standard
 from greenkit.boot._severity import EFFECTS
-from greenkit.boot._steps import CLASS_DICT, is_class
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

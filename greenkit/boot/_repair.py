@@ -16,7 +16,7 @@ from types import BuiltinMethodType
 
 from greenkit.boot._bind import bind
 from greenkit.boot._drivers import serve_drivers
-from greenkit.boot._graph import namespace_of
+from greenkit.boot._graph import CLASS_DICT, namespace_of
 from greenkit.boot._guard import GUARD
 from greenkit.boot._natives import keeps_requests_apart, kind_of, owner_of
 from greenkit.boot._plan import PLAN
@@ -25,7 +25,6 @@ from greenkit.boot._record import RECORD
 from greenkit.boot._scan import came_late, is_standard, survey
 from greenkit.boot._severity import EFFECTS
 from greenkit.boot._shown import is_library
-from greenkit.boot._steps import CLASS_DICT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
