@@ -10,9 +10,8 @@ from __future__ import annotations
 import sys
 from types import FunctionType, ModuleType
 
-from greenkit.boot._events import begin, on_did_patch_all, on_will_patch_all
+from greenkit.boot._events import GUARD, begin, on_did_patch_all, on_will_patch_all
 from greenkit.boot._evidence import evidence, findings_about, is_patched
-from greenkit.boot._guard import GUARD
 from greenkit.boot._plan import Step, arguments_for
 from greenkit.boot._record import RECORD, EarlyModule, PatchReport
 from greenkit.boot._scan import SKIP, is_standard, survey

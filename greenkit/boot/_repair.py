@@ -16,8 +16,8 @@ from types import BuiltinMethodType
 
 from greenkit.boot._bind import bind
 from greenkit.boot._drivers import serve_drivers
+from greenkit.boot._events import GUARD
 from greenkit.boot._graph import CLASS_DICT, namespace_of
-from greenkit.boot._guard import GUARD
 from greenkit.boot._natives import keeps_requests_apart, kind_of, owner_of
 from greenkit.boot._plan import PLAN
 from greenkit.boot._proof import clones, missing_steps, undone

@@ -8,7 +8,7 @@ from greenkit.testing import run_clean
 
 # What happens where greenkit is not installed.
 UNGUARDED = """
-from greenkit.boot._guard import Guard
+from greenkit.boot._events import Guard
 Guard.arm = lambda self: False
 """
 

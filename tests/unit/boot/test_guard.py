@@ -7,7 +7,7 @@ from types import FunctionType
 
 import pytest
 
-from greenkit.boot._guard import Guard
+from greenkit.boot._events import Guard
 
 
 class Proxy:
