@@ -13,7 +13,7 @@ from greenkit.boot._drivers import DRIVER_HOOKS, hook_drivers, init_grpc
 from greenkit.boot._events import on_did_patch_all, on_will_patch_all
 from greenkit.boot._evidence import evidence
 from greenkit.boot._hub import on_hub, on_turn
-from greenkit.boot._imports import on_import
+from greenkit.boot._imports import importers, is_users_file, on_import, watch_imports
 from greenkit.boot._launch import Decision, decide, what_runs
 from greenkit.boot._mismatch import refuse_mismatches
 from greenkit.boot._patch import patch, patched, patched_by, report
@@ -23,7 +23,6 @@ from greenkit.boot._running_loop import LoopIsolation, isolate_loops, loop_isola
 from greenkit.boot._scan import StaleReference, stale_references
 from greenkit.boot._settings import Settings, read_settings, unknown_variables
 from greenkit.boot._shown import called, shown
-from greenkit.boot._watch import importers, is_users_file, watch_imports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
