@@ -9,10 +9,17 @@ from __future__ import annotations
 from greenkit.boot._blame import imported_at
 from greenkit.boot._graph import CLASS_DICT
 from greenkit.boot._lock_bodies import switch_inside
-from greenkit.boot._natives import Kind, keeps_requests_apart, kind_of, owner_of
 from greenkit.boot._places import captured_at
 from greenkit.boot._remedy import first_line, remedy
-from greenkit.boot._scan import StaleReference, came_late, is_standard
+from greenkit.boot._scan import (
+    Kind,
+    StaleReference,
+    came_late,
+    is_standard,
+    keeps_requests_apart,
+    kind_of,
+    owner_of,
+)
 from greenkit.boot._search import patched_at
 from greenkit.boot._severity import EFFECTS, Effect
 from greenkit.boot._shown import called, file_of, is_library, shown
