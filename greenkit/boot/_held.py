@@ -10,6 +10,7 @@ from greenkit.boot._blame import imported_at
 from greenkit.boot._graph import CLASS_DICT
 from greenkit.boot._lock_bodies import switch_inside
 from greenkit.boot._places import captured_at
+from greenkit.boot._plan import EFFECTS, Effect
 from greenkit.boot._remedy import first_line, remedy
 from greenkit.boot._scan import (
     Kind,
@@ -21,7 +22,6 @@ from greenkit.boot._scan import (
     owner_of,
 )
 from greenkit.boot._search import patched_at
-from greenkit.boot._severity import EFFECTS, Effect
 from greenkit.boot._shown import called, file_of, is_library, shown
 from greenkit.boot._source import imports_of
 from greenkit.findings import Finding, Severity

@@ -11,10 +11,9 @@ import sys
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from greenkit.boot._graph import CLASS_DICT, is_class, namespace_of
-from greenkit.boot._plan import PATCHABLE, PLAN, Step
+from greenkit.boot._plan import EFFECTS, PATCHABLE, PLAN, Step
 from greenkit.boot._record import RECORD
 from greenkit.boot._scan import SKIP, is_standard
-from greenkit.boot._severity import EFFECTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,11 +18,10 @@ from greenkit.boot._bind import bind
 from greenkit.boot._drivers import serve_drivers
 from greenkit.boot._events import GUARD
 from greenkit.boot._graph import CLASS_DICT, namespace_of
-from greenkit.boot._plan import PLAN
+from greenkit.boot._plan import EFFECTS, PLAN
 from greenkit.boot._proof import clones, missing_steps, undone
 from greenkit.boot._record import RECORD
 from greenkit.boot._scan import came_late, is_standard, keeps_requests_apart, kind_of, owner_of, survey
-from greenkit.boot._severity import EFFECTS
 from greenkit.boot._shown import is_library
 
 TYPE_CHECKING = False

@@ -1,7 +1,7 @@
 """Who still holds an original, in whatever form: the stale references of a patched process.
 
 Evaluates nothing and changes nothing; `_graph` says how. What an original does to its holder is
-data in `_severity`.
+data in `_plan`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 from typing import NamedTuple
 
 from greenkit.boot._graph import CLASS_DICT, Hold, holds, is_class, namespace_of
+from greenkit.boot._plan import EFFECTS, HARMLESS, Effect
 from greenkit.boot._record import RECORD
-from greenkit.boot._severity import EFFECTS, HARMLESS, Effect
 from greenkit.boot._shown import file_of
 from greenkit.findings import Severity
 

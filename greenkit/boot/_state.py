@@ -9,11 +9,11 @@ import sys
 
 from greenkit.boot._blame import early_modules, imported_at, importers
 from greenkit.boot._places import bound_at
+from greenkit.boot._plan import EFFECTS
 from greenkit.boot._proof import clones, lazy_frame, missing_steps, options_off, undone
 from greenkit.boot._record import RECORD, NativeThread
 from greenkit.boot._remedy import debugger_remedy, remedy
 from greenkit.boot._search import call_text, patch_calls, patched_at, thread_started_at, who_restores
-from greenkit.boot._severity import EFFECTS
 from greenkit.boot._shown import called, is_library, shown
 from greenkit.findings import Finding, Severity
 
