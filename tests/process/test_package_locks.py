@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from greenkit.boot._lock_bodies import switch_inside
+from greenkit.boot._held import switch_inside
 from greenkit.testing import run_clean
 
 # As sentry_sdk 2 does it (`monitor.py`): the thread is started while the lock is held, and start() waits.
