@@ -7,7 +7,6 @@ by gevent itself through the two entry points `on_will_patch_all` and `on_did_pa
 
 from __future__ import annotations
 
-from greenkit.boot._caller import user_frame
 from greenkit.boot._command_line import STARTED_AS, CommandLine
 from greenkit.boot._drivers import DRIVER_HOOKS, hook_drivers, init_grpc
 from greenkit.boot._events import on_did_patch_all, on_will_patch_all
@@ -18,7 +17,7 @@ from greenkit.boot._launch import Decision, decide, what_runs
 from greenkit.boot._mismatch import refuse_mismatches
 from greenkit.boot._patch import patch, patched, patched_by, report
 from greenkit.boot._plan import PLAN, Step
-from greenkit.boot._record import EarlyModule, PatchReport
+from greenkit.boot._record import EarlyModule, PatchReport, user_frame
 from greenkit.boot._running_loop import LoopIsolation, isolate_loops, loop_isolation, share_loops
 from greenkit.boot._scan import StaleReference, stale_references
 from greenkit.boot._settings import Settings, read_settings, unknown_variables

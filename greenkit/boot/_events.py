@@ -14,10 +14,9 @@ import time
 import weakref
 from types import FunctionType, MethodType
 
-from greenkit.boot._caller import PatchCall, note_call
 from greenkit.boot._imports import call
 from greenkit.boot._plan import PATCHABLE
-from greenkit.boot._record import RECORD, NativeThread
+from greenkit.boot._record import RECORD, NativeThread, PatchCall, note_call
 from greenkit.boot._scan import native_objects
 
 TYPE_CHECKING = False

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from greenkit.boot._caller import PatchCall
+    from greenkit.boot._record import PatchCall
 
 __all__ = ["Clone", "clones", "holds_up", "lazy_frame", "missing_steps", "options_off", "undone"]
 

@@ -194,7 +194,7 @@ def _switch_that_warns(plain: Any) -> Any:
         if not told and get() is not None:
             told.append(True)
             # Late: the warning is rare, and finding the user's line reads frames.
-            from greenkit.boot._caller import user_frame
+            from greenkit.boot._record import user_frame
             from greenkit.boot._shown import shown
 
             _log(

@@ -9,9 +9,8 @@ import ast
 import sys
 from types import FunctionType
 
-from greenkit.boot._caller import Frame, PatchCall
 from greenkit.boot._graph import namespace_of
-from greenkit.boot._record import RECORD
+from greenkit.boot._record import RECORD, Frame, PatchCall
 from greenkit.boot._shown import file_of, shown
 from greenkit.boot._source import calls_of, dotted, in_order, parsed, user_modules
 

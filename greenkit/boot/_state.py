@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from greenkit.boot._caller import PatchCall
+    from greenkit.boot._record import PatchCall
 
 __all__ = ["state_findings"]
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from greenkit.boot._caller import outside_caller
+from greenkit.boot._record import outside_caller
 from greenkit.boot._source import imports_of
 
 
