@@ -21,6 +21,8 @@ __all__ = ["Child", "run"]
 _PASSED_ON = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 _GRACE = 4.0
 """Seconds a program has to end by itself after SIGTERM."""
+_START = 60.0
+"""Seconds after which the time counts for a program that has not begun."""
 _ANSWER = 3.0
 """Seconds an observed process has to say what it sees, before something is done to it."""
 
@@ -33,6 +35,7 @@ class Child:
         command: Its words; the first is a path.
         environment: Its whole environment.
         timeout: Seconds it may take; None for ever.
+        begins: File it writes when it begins, from which the time counts; "" to count from the start.
         quiet: Send what it prints to standard error: standard output is the report's.
         deaf: Give it no standard input.
     """
@@ -40,6 +43,7 @@ class Child:
     command: Sequence[str]
     environment: Mapping[str, str]
     timeout: float | None = None
+    begins: str = ""
     quiet: bool = False
     deaf: bool = False
 
@@ -71,7 +75,7 @@ def run(child: Child, *, directory: str, ask: str = "") -> Ended:
         )
         notes = _Notes(directory, ask, process)
         try:
-            how = _follow(process, child.timeout, notes)
+            how = _follow(process, child, notes)
         finally:
             if process.poll() is None:
                 _end(process, notes)
@@ -126,10 +130,15 @@ class _Notes:
         return found
 
 
-def _follow(process: subprocess.Popen[bytes], timeout: float | None, notes: _Notes) -> str:
+def _follow(process: subprocess.Popen[bytes], child: Child, notes: _Notes) -> str:
+    timeout, latest = child.timeout, time.monotonic() + _START
     deadline = None if timeout is None else time.monotonic() + timeout
-    how = ""
+    begun, how = not child.begins, ""
     while process.poll() is None:
+        if timeout is not None and not begun:
+            # On a busy machine an interpreter may take longer to start than what is looked at may take.
+            begun = Path(child.begins).exists() or time.monotonic() >= latest
+            deadline = time.monotonic() + timeout
         caught = signal.sigtimedwait(_PASSED_ON | {signal.SIGCHLD}, 0.1)
         if caught is not None and caught.si_signo in _PASSED_ON:
             how = "interrupted"

@@ -48,7 +48,7 @@ def examine(
         options = json.dumps({"target": target, "path": path, "probe": probe, "dsn": dsn})
         command = [sys.executable, "-m", "greenkit.doctor._examined", options]
         environment = {**os.environ, "_GREENKIT_EXAMINE": directory}
-        child = Child(command, environment, timeout=limit, quiet=True, deaf=True)
+        child = Child(command, environment, timeout=limit, begins=path, quiet=True, deaf=True)
         ended = run(child, directory=directory)
         text = _files.read(path)
     if not text:
