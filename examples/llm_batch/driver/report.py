@@ -95,6 +95,7 @@ def rows(found: dict, *, quota: str) -> list[tuple[str, str, str]]:
         ),
         ("duplicates", _number(found["duplicates"]), "answered again, counted by the server"),
         (lost[0], _number(found["lost"]), lost[1]),
+        *_unsaved(found),
         ("limiter wait p50", _seconds(found["limiter_wait_p50_s"]), split),
         ("limiter wait p95", _seconds(found["limiter_wait_p95_s"]), ""),
         ("worst hub lag", _seconds(lag), f"{found['pool']} has no hub" if found["pool"] != "gevent" else ""),
@@ -107,6 +108,15 @@ def rows(found: dict, *, quota: str) -> list[tuple[str, str, str]]:
         ("wall", _seconds(wall), times),
         ("ideal", _seconds(ideal), "(calls - burst) / rate + latency"),
     ]
+
+
+def _unsaved(found: dict) -> list[tuple[str, str, str]]:
+    """Return the line that says why the server counted more calls than there are rows, after Ctrl-C."""
+    calls = None if found["server_calls"] is None else found["server_calls"] - (found["rejected"] or 0)
+    if not found["interrupted"] or calls is None or found["rows"] is None or calls <= found["rows"]:
+        return []
+    remark = "under way when the demo was stopped: asked, and not yet written"
+    return [("calls without a row", str(calls - found["rows"]), remark)]
 
 
 def _seconds(value: float | None) -> str:

@@ -29,7 +29,9 @@ class Command(BaseCommand):
                 before, left = left, ours.filter(answer="").count()
                 if left < before:
                     moved = time.monotonic()
-                    self.stdout.write(f"{way:9} {count - left}/{count}", ending="\r")
+                    # A line that is written over is for a terminal; a log gets a line of its own each time.
+                    over = "\r" if self.stdout.isatty() else "\n"
+                    self.stdout.write(f"{way:9} {count - left}/{count}", ending=over)
                     self.stdout.flush()
                 if time.monotonic() - moved > patience:
                     raise CommandError(
