@@ -30,7 +30,9 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "changes/*.*.md"]  # fragments become the changelog of a release
+# Fragments become the changelog of a release.
+_KINDS = ("added", "changed", "deprecated", "fixed", "removed", "security")
+exclude_patterns = ["_build", *(f"changes/*.{kind}.md" for kind in _KINDS)]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
@@ -54,8 +56,8 @@ html_static_path = ["_static"]
 
 PUBLIC = [
     "greenkit", "greenkit.aio", "greenkit.boot", "greenkit.celery", "greenkit.doctor", "greenkit.errors",
-    "greenkit.facts", "greenkit.findings", "greenkit.http", "greenkit.limits", "greenkit.pool",
-    "greenkit.postgres", "greenkit.responses", "greenkit.testing", "greenkit.wait", "greenkit.watchdog",
+    "greenkit.facts", "greenkit.findings", "greenkit.http", "greenkit.limits", "greenkit.metrics",
+    "greenkit.pool", "greenkit.postgres", "greenkit.responses", "greenkit.testing", "greenkit.wait", "greenkit.watchdog",
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ write `import greenkit.auto` as line 1 of the program, or start it with `greenki
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

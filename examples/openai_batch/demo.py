@@ -34,11 +34,11 @@ def start_worker(env):
 
 def stop(worker):
     worker.send_signal(signal.SIGTERM)
-    while worker.poll() is None:
-        try:
-            worker.wait()
-        except KeyboardInterrupt:  # a second Ctrl-C: do not wait for what still runs
-            worker.send_signal(signal.SIGQUIT)
+    try:
+        worker.wait()
+    except KeyboardInterrupt:  # a second Ctrl-C: do not wait for what still runs
+        worker.send_signal(signal.SIGQUIT)
+        worker.wait()
 
 
 def main():

@@ -55,7 +55,7 @@ def test_a_page_with_a_test_of_its_own_is_named_there(page):
 
 def test_every_block_runs_or_says_why_not():
     """A block is code that runs, output, a command, a file that is read, or it carries its reason."""
-    known = {"python", "console", "ini", "toml", "yaml"} | SHOWN_ONLY
+    known = {"python", "console", "bash", "ini", "toml", "yaml"} | SHOWN_ONLY
     strange = [
         f"{block.page}:{block.line} {block.language}"
         for block in ALL
@@ -112,10 +112,12 @@ def test_settings_can_be_read(block):
 COMMANDS = [
     (block, command)
     for block in ALL
-    if block.language == "console" and block.page not in ELSEWHERE and not block.not_run
-    for command, _ in block.commands()
+    if block.language in {"console", "bash"} and block.page not in ELSEWHERE and not block.not_run
+    for command in (
+        [word for word, _ in block.commands()] if block.language == "console" else block.text.splitlines()
+    )
 ]
-WORDS = re.compile(r"\bgreenkit (run|celery|doctor|explain|top|plan)\b")
+WORDS = re.compile(r"\bgreenkit (alive|run|celery|doctor|explain|top|plan)\b")
 
 
 @pytest.mark.parametrize(("block", "command"), COMMANDS, ids=lambda value: getattr(value, "page", value))

@@ -384,17 +384,6 @@ def _visibility_timeout(stage: Stage) -> None:
     assert app.conf.broker_transport_options["visibility_timeout"] == 1800
 
 
-@world("howto/liveness-probes")
-def _liveness(stage: Stage) -> None:
-    import gevent
-
-    names = stage.run()
-    names["ALIVE"] = Path("alive")
-    names["begin"]()
-    gevent.sleep(0.1)
-    assert Path("alive").exists()
-
-
 @world("migrate/from-plain-gevent")
 def _from_plain_gevent(stage: Stage) -> None:
     stage.take().write(Path.cwd())
