@@ -57,7 +57,8 @@ html_static_path = ["_static"]
 PUBLIC = [
     "greenkit", "greenkit.aio", "greenkit.boot", "greenkit.celery", "greenkit.doctor", "greenkit.errors",
     "greenkit.facts", "greenkit.findings", "greenkit.http", "greenkit.limits", "greenkit.metrics",
-    "greenkit.pool", "greenkit.postgres", "greenkit.responses", "greenkit.testing", "greenkit.wait", "greenkit.watchdog",
+    "greenkit.pool", "greenkit.postgres", "greenkit.responses", "greenkit.testing", "greenkit.wait",
+    "greenkit.watchdog",
 ]  # fmt: skip
 
 
