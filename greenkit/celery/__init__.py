@@ -11,8 +11,8 @@ from __future__ import annotations
 # First: under `-P custom` everything after it must find a patched process.
 from greenkit.celery import _early as _early
 from greenkit.celery._install import install, uninstall
+from greenkit.celery._lifespan import on_worker_start, on_worker_stop
 from greenkit.celery._options import Options
-from greenkit.celery._resources import on_worker_start, on_worker_stop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -114,10 +114,10 @@ signals.worker_init.connect(_note_worker, weak=False)
 def _tell_the_command_line() -> None:
     """Have `celery inspect greenkit` pass, which checks words on the asking side, and `celery events` end."""
     if "celery.bin.celery" in sys.modules:
-        from greenkit.celery import _remote
+        from greenkit.celery import _control
         from greenkit.celery._events import end_on_term
 
-        _remote.register()
+        _control.register()
         end_on_term()
 
 
@@ -134,7 +134,7 @@ def uninstall(app: Celery) -> None:
         apps.discard(real)
     _installed.pop(real, ExitStack()).close()
     keep_apart(real)
-    remote = sys.modules.get("greenkit.celery._remote")
+    remote = sys.modules.get("greenkit.celery._control")
     if remote is not None and not _installed:
         remote.withdraw()
 

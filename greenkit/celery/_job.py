@@ -2,7 +2,7 @@
 
 A limit or a kill lands in the *body* of a task and nowhere else: not in Celery's own writing of
 the result, where it would leave a task both succeeded and failed. The body's edges are known
-because `run` of every task is wrapped (`_body.py`); between them the job may be struck, before
+because `run` of every task is wrapped (`_task_body.py`); between them the job may be struck, before
 them a stroke waits, after them it is too late.
 """
 
@@ -17,7 +17,7 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
 from celery.utils.log import get_logger
 
-from greenkit.celery._children import Children, here_runs, job_here, job_of
+from greenkit.celery._child_greenlets import Children, here_runs, job_here, job_of
 from greenkit.celery._options import LONGEST_LIMIT
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from greenkit.celery._redis_scripts import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from greenkit.celery._loop import GreenHub
+    from greenkit.celery._event_loop import GreenHub
 
 __all__ = ["Fetch"]
 

@@ -21,11 +21,11 @@ from kombu.utils.imports import symbol_by_name
 
 from greenkit import metrics, watchdog
 from greenkit.boot import hook_drivers, patched, read_settings
-from greenkit.celery import _body, _children, _recycle, _remote, _resources, _upstream
-from greenkit.celery._loop import GreenHub
+from greenkit.celery import _child_greenlets, _control, _lifespan, _recycle, _task_body, _upstream
+from greenkit.celery._consumer import OneWriter
+from greenkit.celery._event_loop import GreenHub
 from greenkit.celery._options import Options, unknown_keys
 from greenkit.celery._start import look_at_the_process, refuse
-from greenkit.celery._steps import OneWriter
 from greenkit.celery.gevent import TaskPool
 from greenkit.errors import ConfigError
 
@@ -60,7 +60,7 @@ def prepare(worker: Any, given: Mapping[str, Any], undo: ExitStack) -> None:
 
 
 def _fit(worker: Any, options: Options, undo: ExitStack) -> None:
-    _remote.register()
+    _control.register()
     for sentence in unknown_keys(worker.app):
         _say(worker, undo, sentence)
     green = _is_green(worker)
@@ -70,8 +70,8 @@ def _fit(worker: Any, options: Options, undo: ExitStack) -> None:
     else:
         _say(worker, undo, _what_is_active(worker))
         _open_resources(worker, options, undo)
-        _body.wrap(worker.app.tasks.values(), edges=False, retry_limited=options.retry_limited)
-    undo.callback(_body.unwrap, worker.app.tasks.values())
+        _task_body.wrap(worker.app.tasks.values(), edges=False, retry_limited=options.retry_limited)
+    undo.callback(_task_body.unwrap, worker.app.tasks.values())
 
 
 def _what_is_active(worker: Any) -> str:
@@ -89,10 +89,10 @@ def _what_is_active(worker: Any) -> str:
 def _open_resources(worker: Any, options: Options, undo: ExitStack) -> None:
     """Open and close what tasks share where our pool does not."""
     if "prefork" in _pool_name(worker):
-        undo.callback(_resources.in_children(options.warm_up))
+        undo.callback(_lifespan.in_children(options.warm_up))
         return
-    _resources.open_resources(options.warm_up)
-    _on(signals.worker_shutdown, lambda **_: _resources.close_resources(), undo)
+    _lifespan.open_resources(options.warm_up)
+    _on(signals.worker_shutdown, lambda **_: _lifespan.close_resources(), undo)
 
 
 def _on(signal: Any, receiver: Callable[..., None], undo: ExitStack) -> None:
@@ -161,7 +161,7 @@ def _go_green(worker: Any, options: Options, undo: ExitStack) -> None:
 
     Pool.__module__, Pool.__qualname__, Pool.__name__ = TaskPool.__module__, "TaskPool", "TaskPool"
     worker.pool_cls = Pool
-    undo.callback(_children.unwatch_spawns)
+    undo.callback(_child_greenlets.unwatch_spawns)
     plain_signals = _upstream.signals_in_greenlets(
         loop.wake if loop else _nothing,
         restart=lambda: _restart(worker),

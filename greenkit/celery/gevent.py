@@ -17,20 +17,20 @@ from celery.utils.log import get_logger
 from gevent.event import Event
 
 from greenkit import facts
-from greenkit.celery._body import wrap
-from greenkit.celery._children import watch_spawns
+from greenkit.celery._child_greenlets import watch_spawns
 from greenkit.celery._install import installed
 from greenkit.celery._job import Job
+from greenkit.celery._lifespan import close_resources, open_resources
 from greenkit.celery._options import Options
-from greenkit.celery._quota import Quotas, limiter_of
+from greenkit.celery._rate_limits import Quotas, limiter_of
 from greenkit.celery._recycle import Recycler, end_worker, start_anew_at_exit
-from greenkit.celery._resources import close_resources, open_resources
+from greenkit.celery._task_body import wrap
 from greenkit.wait import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from greenkit.celery._loop import GreenHub
+    from greenkit.celery._event_loop import GreenHub
 
 __all__ = ["PoolStatistics", "TaskPool"]
 

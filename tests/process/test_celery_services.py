@@ -19,7 +19,7 @@ sys.path.append({folder!r})
 import flusher
 from gevent.event import AsyncResult
 from greenkit.celery import Options, TaskPool
-from greenkit.celery._body import _edged
+from greenkit.celery._task_body import _edged
 
 stay = threading.Event()
 def wait(*_): stay.wait(5)

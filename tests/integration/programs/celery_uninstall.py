@@ -46,7 +46,7 @@ def run_a_worker(word: str) -> None:
 
 def is_told_of_greenlets() -> bool:
     """Tell whether greenkit hears of a greenlet that is started; gevent shows its callbacks to nobody."""
-    children = sys.modules.get("greenkit.celery._children")
+    children = sys.modules.get("greenkit.celery._child_greenlets")
     if POOL != "gevent" or children is None:
         return False
     heard: list[object] = []

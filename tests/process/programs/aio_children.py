@@ -12,7 +12,7 @@ from gevent.event import AsyncResult
 
 from greenkit import aio
 from greenkit.celery import Options, TaskPool, current_task_id, on_worker_stop
-from greenkit.celery._body import _edged
+from greenkit.celery._task_body import _edged
 
 CHECKS = {}
 logging.basicConfig(stream=sys.stdout, format="%(message)s")

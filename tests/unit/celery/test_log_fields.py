@@ -11,8 +11,8 @@ import pytest
 from gevent.event import AsyncResult
 
 from greenkit import facts
-from greenkit.celery import Options, TaskFields, TaskPool, _children, add_task_fields, log_fields
-from greenkit.celery._body import _edged
+from greenkit.celery import Options, TaskFields, TaskPool, _child_greenlets, add_task_fields, log_fields
+from greenkit.celery._task_body import _edged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ def pool() -> Iterator[TaskPool]:
     made.settings = Options(children="ignore", kill_grace=0.01)
     made.start()
     yield made
-    _children.unwatch_spawns()
+    _child_greenlets.unwatch_spawns()
 
 
 def run(pool: TaskPool, body: Callable[[], Any]) -> Any:

@@ -10,7 +10,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from gevent.event import Event
 
 from greenkit.celery import Options, TaskPool
-from greenkit.celery._body import _edged
+from greenkit.celery._task_body import _edged
 
 TICK = 0.01
 

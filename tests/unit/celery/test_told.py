@@ -9,8 +9,8 @@ from celery import Celery
 from celery.exceptions import Retry
 
 from greenkit import Limiter
-from greenkit.celery._body import wrap
 from greenkit.celery._job import Job
+from greenkit.celery._task_body import wrap
 from greenkit.errors import RateLimited
 from greenkit.testing import FakeClock
 

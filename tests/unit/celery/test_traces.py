@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from greenkit import aio, offload
-from greenkit.celery import Options, TaskPool, _children
-from greenkit.celery._body import _edged
+from greenkit.celery import Options, TaskPool, _child_greenlets
+from greenkit.celery._task_body import _edged
 from greenkit.pool import GreenPool
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def pool() -> Iterator[TaskPool]:
     made.settings = Options(children="join", kill_grace=0.01)
     made.start()
     yield made
-    _children.unwatch_spawns()
+    _child_greenlets.unwatch_spawns()
     aio.close()
 
 

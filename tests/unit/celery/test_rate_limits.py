@@ -10,7 +10,7 @@ import pytest
 from gevent.event import Event
 
 from greenkit.celery import Options, TaskPool
-from greenkit.celery._quota import costs_of
+from greenkit.celery._rate_limits import costs_of
 
 
 class Gate:

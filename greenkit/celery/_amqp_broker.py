@@ -18,7 +18,7 @@ from amqp.transport import SSLTransport, TCPTransport
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from greenkit.celery._loop import GreenHub
+    from greenkit.celery._event_loop import GreenHub
 
 __all__ = ["BulkAmqp"]
 

@@ -12,8 +12,8 @@ import gevent
 import pytest
 from gevent.event import AsyncResult, Event
 
-from greenkit.celery import Options, TaskPool, _children, _upstream, current_task_id
-from greenkit.celery._body import _edged
+from greenkit.celery import Options, TaskPool, _child_greenlets, _upstream, current_task_id
+from greenkit.celery._task_body import _edged
 from greenkit.pool import GreenPool
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def pool() -> Iterator[TaskPool]:
     made.settings = Options(children="join", kill_grace=0.01)
     made.start()
     yield made
-    gevent.Greenlet.remove_spawn_callback(_children._on_spawn)
+    gevent.Greenlet.remove_spawn_callback(_child_greenlets._on_spawn)
 
 
 def run(pool: TaskPool, body: Callable[[], Any], **limits: float) -> Any:
@@ -127,7 +127,7 @@ def test_a_function_left_behind_has_one_name(caplog: pytest.LogCaptureFixture) -
         door.wait(5)
 
     for secret in ("a", "b"):
-        children = _children.Children()
+        children = _child_greenlets.Children()
         children.add(gevent.spawn(functools.partial(wait, secret)))
         children.settle("report", "shop.task")
     door.set()

@@ -13,11 +13,11 @@ from typing import Any
 from celery import bootsteps
 
 from greenkit.celery import _upstream
-from greenkit.celery._again import SecondDeliveries
-from greenkit.celery._amqp import BulkAmqp
-from greenkit.celery._loop import GreenHub
+from greenkit.celery._amqp_broker import BulkAmqp
+from greenkit.celery._event_loop import GreenHub
 from greenkit.celery._ready import Consuming
-from greenkit.celery._redis import RedisLedger
+from greenkit.celery._redelivery import SecondDeliveries
+from greenkit.celery._redis_broker import RedisLedger
 from greenkit.celery._refusals import Pause, wait_at_start, wait_for_refusing_broker
 
 __all__ = ["OneWriter"]

@@ -13,9 +13,9 @@ from amqp import Connection
 from amqp.transport import TCPTransport
 from kombu.asynchronous.timer import Timer
 
-from greenkit.celery import _amqp
-from greenkit.celery._amqp import BulkAmqp
-from greenkit.celery._loop import GreenHub
+from greenkit.celery import _amqp_broker
+from greenkit.celery._amqp_broker import BulkAmqp
+from greenkit.celery._event_loop import GreenHub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +153,7 @@ def test_a_server_that_has_gone_is_said_as_py_amqp_says_it(broker: Broker) -> No
 
 def test_a_silent_broker_is_not_waited_for_for_ever(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither for its answer nor for room in its socket: the loop has heartbeats to look after."""
-    monkeypatch.setattr(_amqp, "_PATIENCE", 0.01)
+    monkeypatch.setattr(_amqp_broker, "_PATIENCE", 0.01)
     broker.wire.write(b"question")
     with pytest.raises(TimeoutError):
         broker.connection.blocking_read(None)

@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 from gevent.event import AsyncResult
 
-from greenkit.celery import TaskPool, _remote
+from greenkit.celery import TaskPool, _control
 
 ODD: list[Any] = [
     "x",
@@ -62,7 +62,7 @@ def state() -> Any:
 def test_odd_slots_change_nothing(state: Any, odd: object) -> None:
     """An error, or without a number the state; the pool and the window are as before."""
     try:
-        answer = _remote.pool_size(state, slots=odd)
+        answer = _control.pool_size(state, slots=odd)
     except ValueError as exc:  # kombu's mailbox answers with it
         answer = {"error": str(exc)}
     assert ("ok" in answer) == (odd is None), answer
@@ -94,7 +94,7 @@ def test_odd_steps_of_the_pool_change_nothing(state: Any, odd: Any) -> None:
 )
 def test_odd_time_limits_change_nothing(state: Any, soft: object, hard: object) -> None:
     """The task keeps its limits, and runs on."""
-    answer = _remote.time_limit(state, task_name="shop.work", soft=soft, hard=hard)
+    answer = _control.time_limit(state, task_name="shop.work", soft=soft, hard=hard)
     assert list(answer) == ["error"]
     task = state.app.tasks["shop.work"]
     assert (task.soft_time_limit, task.time_limit, state.consumer.fresh) == (20.0, 30.0, 0)
@@ -103,7 +103,7 @@ def test_odd_time_limits_change_nothing(state: Any, soft: object, hard: object) 
 @pytest.mark.parametrize("name", [None, [], {}, 5, "shop.none"])
 def test_an_odd_task_name_is_an_error(state: Any, name: object) -> None:
     """Not an exception about what can be hashed."""
-    assert "error" in _remote.time_limit(state, task_name=name, soft=1, hard=2)
+    assert "error" in _control.time_limit(state, task_name=name, soft=1, hard=2)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_an_odd_task_name_is_an_error(state: Any, name: object) -> None:
 )
 def test_right_time_limits_hold(state: Any, soft: object, hard: object, expected: tuple[object, ...]) -> None:
     """Numbers, as numbers or words of a command line; 0 and None are no limit."""
-    assert "ok" in _remote.time_limit(state, task_name="shop.work", soft=soft, hard=hard)
+    assert "ok" in _control.time_limit(state, task_name="shop.work", soft=soft, hard=hard)
     task = state.app.tasks["shop.work"]
     assert (task.soft_time_limit, task.time_limit) == expected
 

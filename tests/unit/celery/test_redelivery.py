@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from greenkit.celery._again import SecondDeliveries
+from greenkit.celery._redelivery import SecondDeliveries
 
 
 class Message:

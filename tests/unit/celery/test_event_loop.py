@@ -11,7 +11,7 @@ from celery.worker.consumer.consumer import Consumer
 from kombu.asynchronous.timer import Timer
 from kombu.utils.limits import TokenBucket
 
-from greenkit.celery._loop import GreenHub
+from greenkit.celery._event_loop import GreenHub
 from greenkit.celery._upstream import run_rate_limits_by_one_timer
 
 if TYPE_CHECKING:

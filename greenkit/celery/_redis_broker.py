@@ -20,7 +20,7 @@ from greenkit.celery._redis_fetch import Fetch
 from greenkit.celery._redis_scripts import MOST, Fetched, booked_by, give_back
 
 if TYPE_CHECKING:
-    from greenkit.celery._loop import GreenHub
+    from greenkit.celery._event_loop import GreenHub
 
 __all__ = ["RedisLedger"]
 

@@ -16,7 +16,7 @@ from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
 from greenkit.celery._job import Killed, current_job
-from greenkit.celery._quota import costs_of, limiter_of
+from greenkit.celery._rate_limits import costs_of, limiter_of
 from greenkit.errors import GreenkitError, RateLimited, WouldWait
 from greenkit.responses import read
 

@@ -8,7 +8,7 @@ from celery import Celery, Task
 from celery.canvas import Signature
 from celery.exceptions import Reject, Retry
 
-from greenkit.celery._body import _DEFAULT_PAUSE, _LONGEST_PAUSE, _pause_of, unwrap, wrap
+from greenkit.celery._task_body import _DEFAULT_PAUSE, _LONGEST_PAUSE, _pause_of, unwrap, wrap
 from greenkit.errors import RateLimited, WouldWait
 
 

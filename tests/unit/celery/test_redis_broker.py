@@ -11,7 +11,7 @@ import gevent
 import pytest
 from celery.bootsteps import CLOSE, RUN
 
-from greenkit.celery._redis import RedisLedger
+from greenkit.celery._redis_broker import RedisLedger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -313,7 +313,7 @@ def test_the_end_waits_for_a_broker_that_comes_back(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is asked again; one that stays away is given up, and the worker ends."""
-    monkeypatch.setattr("greenkit.celery._redis._PAUSE", 0.0)
+    monkeypatch.setattr("greenkit.celery._redis_broker._PAUSE", 0.0)
     qos = setting.connect()
     qos.append("message", "waits")
     setting.consumer.blueprint.state = CLOSE
@@ -322,7 +322,7 @@ def test_the_end_waits_for_a_broker_that_comes_back(
     qos.restore_unacked_once()
     assert last.restored == ["waits"]
     setting.connect().append("message", "lost")
-    monkeypatch.setattr("greenkit.celery._redis._LAST_WORD", 0.0)
+    monkeypatch.setattr("greenkit.celery._redis_broker._LAST_WORD", 0.0)
     setting.ledger.close()
 
 
