@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextvars
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
 from celery.utils.log import get_logger
@@ -21,20 +21,30 @@ from greenkit.celery._services import coroutine_serves_the_process, serves_the_p
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from greenkit.celery._job import Job
 
-__all__ = ["Children", "here_runs", "job_here", "job_of", "unwatch_spawns", "watch_spawns"]
+__all__ = ["Children", "Owner", "here_runs", "job_here", "job_of", "unwatch_spawns", "watch_spawns"]
 
 _logger = get_logger(__name__)
 _KEY = "greenkit.celery.job"
 # What was told of once: (task, function). A task that leaks does so every time it runs.
 _told: set[tuple[str, str]] = set()
 # Weak: what a client leaves on the loop for good keeps the context it was made in.
-_job_here: contextvars.ContextVar[weakref.ref[Job] | None] = contextvars.ContextVar(_KEY, default=None)
+_job_here: contextvars.ContextVar[weakref.ref[Owner] | None] = contextvars.ContextVar(_KEY, default=None)
 _KILL_GRACE = 1.0
 
 
 _unwatch: list[Callable[[], None]] = []
+
+
+class Owner(Protocol):
+    """Name what this file needs of a `Job`."""
+
+    greenlet: Any
+    children: Children
+
+    @property
+    def home(self) -> str:
+        """Return the package its task is defined in."""
 
 
 def watch_spawns() -> None:
@@ -56,7 +66,7 @@ def unwatch_spawns() -> None:
         _unwatch.pop()()
 
 
-def job_of(greenlet: Any) -> Job | None:
+def job_of(greenlet: Any) -> Owner | None:
     """Return the job of the task that `greenlet`, or the one it descends from, runs for.
 
     Switches: never.
@@ -65,7 +75,7 @@ def job_of(greenlet: Any) -> Job | None:
     return tree.get(_KEY) if tree else None
 
 
-def here_runs(job: Job) -> None:
+def here_runs(job: Owner) -> None:
     """Note that the running greenlet runs `job`; coroutines it awaits inherit the note with its context.
 
     Switches: never.
@@ -73,7 +83,7 @@ def here_runs(job: Job) -> None:
     _job_here.set(weakref.ref(job))
 
 
-def job_here() -> Job | None:
+def job_here() -> Owner | None:
     """Return the job in whose context this code runs, for coroutines: their greenlet is the loop's.
 
     Switches: never.
@@ -112,7 +122,7 @@ class Children:
     def __init__(self) -> None:
         self._started: weakref.WeakSet[Any] | None = None
 
-    def root(self, greenlet: Any, job: Job) -> None:
+    def root(self, greenlet: Any, job: Owner) -> None:
         """Make `greenlet` the task's own, from which the others descend."""
         greenlet.spawn_tree_locals = {_KEY: job}
 

@@ -16,7 +16,7 @@ from celery.worker import control
 from celery.worker.control import Panel, control_command, inspect_command
 
 from greenkit import facts, watchdog
-from greenkit.celery._install import TOO_LATE, came_too_late
+from greenkit.celery._apps import TOO_LATE, came_too_late
 from greenkit.celery._options import LONGEST_LIMIT
 
 if TYPE_CHECKING:

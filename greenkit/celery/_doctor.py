@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from celery._state import _get_active_apps
 
 from greenkit import doctor
+from greenkit.celery._apps import TOO_LATE, came_too_late, installed
 from greenkit.celery._asking import ask
-from greenkit.celery._install import TOO_LATE, came_too_late, installed
 from greenkit.celery._options import Options, unknown_keys
 from greenkit.errors import ConfigError
 from greenkit.findings import Finding, Severity

@@ -8,14 +8,13 @@ its pool), the shared result backend when the first one is made.
 from __future__ import annotations
 
 import sys
-import weakref
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
-from celery.app.base import Celery
 from celery.utils.log import get_logger
 
+from greenkit.celery._apps import INSTALLED, LATE, PREPARED, TOO_LATE, WORKING, real_app
 from greenkit.celery._options import UNSET, Options, Unset
 from greenkit.celery._results import keep_apart, share
 from greenkit.celery._start import look_at_the_command
@@ -23,21 +22,11 @@ from greenkit.celery._start import look_at_the_command
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from celery import Celery
+
 __all__ = ["install", "uninstall"]
 
 _logger = get_logger(__name__)
-_installed: dict[Any, ExitStack] = {}
-"""App → what `uninstall()` has to take back."""
-_working: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Apps whose worker has begun in this process."""
-_prepared: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Those of them whose worker got what `install()` promises."""
-_late: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Those that were installed only when it had begun."""
-TOO_LATE = (
-    "install(app) came when the worker had begun: it runs on Celery's own pool, and no option holds. "
-    "Call greenkit.celery.install(app) in the module of the app, not in a signal's receiver or a task"
-)
 
 
 def install(
@@ -67,7 +56,7 @@ def install(
 
     Switches: never.
     """
-    real = _real(app)
+    real = real_app(app)
     given = {
         "watchdog": watchdog,
         "drain_timeout": drain_timeout,
@@ -82,29 +71,29 @@ def install(
     }
     if Options.read({}, given).unpatched == "refuse":
         look_at_the_command()
-    undo = _installed.setdefault(real, ExitStack())
+    undo = INSTALLED.setdefault(real, ExitStack())
 
     def on_worker_init(sender: Any = None, **_: Any) -> None:
         app = getattr(sender, "app", None)
-        if app is not None and _real(app) is real:
+        if app is not None and real_app(app) is real:
             from greenkit.celery._worker import prepare  # late: see the module's docstring
 
             prepare(sender, given, undo)
-            _prepared.add(real)
+            PREPARED.add(real)
 
     signals.worker_init.disconnect(dispatch_uid=_uid(real))
     signals.worker_init.connect(on_worker_init, weak=False, dispatch_uid=_uid(real))
     share(real, wanted=lambda: _shares_results(real, given))
     _tell_the_command_line()
-    if real in _working and real not in _prepared:
-        _late.add(real)
+    if real in WORKING and real not in PREPARED:
+        LATE.add(real)
         _logger.warning("greenkit: %s", TOO_LATE)
 
 
 def _note_worker(sender: Any = None, **_: Any) -> None:
     app = getattr(sender, "app", None)
     if app is not None:
-        _working.add(_real(app))
+        WORKING.add(real_app(app))
 
 
 # At import, which the `celery` command does before it makes a worker.
@@ -128,30 +117,15 @@ def uninstall(app: Celery) -> None:
 
     Switches: may, as a log handler does.
     """
-    real = _real(app)
+    real = real_app(app)
     signals.worker_init.disconnect(dispatch_uid=_uid(real))
-    for apps in _working, _prepared, _late:
+    for apps in WORKING, PREPARED, LATE:
         apps.discard(real)
-    _installed.pop(real, ExitStack()).close()
+    INSTALLED.pop(real, ExitStack()).close()
     keep_apart(real)
     remote = sys.modules.get("greenkit.celery._control")
-    if remote is not None and not _installed:
+    if remote is not None and not INSTALLED:
         remote.withdraw()
-
-
-def installed(app: Celery) -> bool:
-    """Tell whether `install(app)` was called and not taken back."""
-    return _real(app) in _installed
-
-
-def installed_apps() -> list[Any]:
-    """Return the apps for which `install()` was called and not taken back."""
-    return list(_installed)
-
-
-def came_too_late(app: Celery) -> bool:
-    """Tell whether `install(app)` was called in this process when the worker had begun."""
-    return _real(app) in _late
 
 
 def _shares_results(app: Celery, given: Mapping[str, Any]) -> bool:
@@ -162,16 +136,3 @@ def _shares_results(app: Celery, given: Mapping[str, Any]) -> bool:
 
 def _uid(app: Any) -> str:
     return f"greenkit.celery.install:{id(app)}"
-
-
-def _real(app: Any) -> Any:
-    """Return the app behind a proxy such as `celery.current_app`.
-
-    Raises:
-        TypeError: It is none.
-    """
-    get = getattr(app, "_get_current_object", None)
-    real = get() if get is not None else app
-    if not isinstance(real, Celery):
-        raise TypeError(f"install() and uninstall() take the Celery app itself, not {real!r}")
-    return real

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gevent
 from billiard.einfo import ExceptionInfo
@@ -51,7 +51,8 @@ def current_job() -> Job | None:
     Switches: never.
     """
     greenlet = gevent.getcurrent()
-    return getattr(greenlet, "job", None) or job_of(greenlet) or job_here()
+    job = getattr(greenlet, "job", None) or job_of(greenlet) or job_here()
+    return cast("Job | None", job)
 
 
 def current_permit() -> Permit | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import celery.app.amqp
 import celery.app.base
@@ -21,7 +21,7 @@ from celery.canvas import Signature, group
 from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
 
-from greenkit.celery._publish_templates import template_of
+from greenkit.celery._publish_templates import Call, template_of
 from greenkit.errors import ConfigError, GreenkitError
 
 if TYPE_CHECKING:
@@ -60,14 +60,6 @@ class PublishError(GreenkitError):
         self.sent = sent
         self.unsure = unsure
         self.unsent = unsent
-
-
-class Call(NamedTuple):
-    """Name one message: `id`, and the arguments of the task."""
-
-    id: str
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
 
 
 def publish_many(task: Task, items: Iterable[Any], *, timeout: float = 30.0, **options: Any) -> list[str]:

@@ -12,7 +12,7 @@ import re
 import time
 from contextlib import contextmanager, suppress
 from struct import pack
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from celery.utils.saferepr import saferepr
 from kombu.serialization import dumps as serialize
@@ -20,16 +20,23 @@ from kombu.utils.json import dumps as kombu_json
 from kombu.utils.uuid import uuid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from celery.app.task import Task
 
-    from greenkit.celery._publish import Call
 
-__all__ = ["Template", "template_of"]
+__all__ = ["Call", "Template", "template_of"]
 
 _PLAIN_CALL = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _BYTES_AT_ONCE = 1 << 20  # of one LPUSH, which Redis handles before anybody else's command
+
+
+class Call(NamedTuple):
+    """Name one message: `id`, and the arguments of the task."""
+
+    id: str
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
 
 
 class Template(Protocol):

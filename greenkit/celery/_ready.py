@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from greenkit import facts
-
-if TYPE_CHECKING:
-    from greenkit.celery.gevent import TaskPool
 
 __all__ = ["Consuming", "ReadyState"]
 
@@ -34,8 +31,8 @@ class Consuming:
 
     name = "celery"
 
-    def __init__(self, pool: TaskPool) -> None:
-        self._pool: Any = pool
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
         self.connected = False
         facts.register("ready", self)
 

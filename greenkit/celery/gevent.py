@@ -17,8 +17,8 @@ from celery.utils.log import get_logger
 from gevent.event import Event
 
 from greenkit import facts
+from greenkit.celery._apps import installed
 from greenkit.celery._child_greenlets import watch_spawns
-from greenkit.celery._install import installed
 from greenkit.celery._job import Job
 from greenkit.celery._lifespan import close_resources, open_resources
 from greenkit.celery._options import Options
