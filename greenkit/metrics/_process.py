@@ -103,11 +103,20 @@ def collector() -> Any:
 
     For programs with an exporter of their own. A second call returns the first collector.
 
+    Raises:
+        ConfigError: prometheus_client is not installed.
+
     Switches: never.
     """
     if not _collectors:
-        # Late: an optional package.
-        from prometheus_client import REGISTRY
+        try:
+            # Late: an optional package.
+            from prometheus_client import REGISTRY
+        except ImportError as error:
+            raise ConfigError(
+                f"metrics need prometheus_client, and it cannot be imported ({error}); pip install"
+                " 'greenkit[prometheus]', or unset GREENKIT_METRICS"
+            ) from error
 
         from greenkit.metrics._prometheus import Collector
 

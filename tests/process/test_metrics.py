@@ -359,3 +359,13 @@ def test_opentelemetry_gets_the_same_numbers() -> None:
         "provider.shutdown()\n"
     )
     assert done.stdout == "3.0 3 True\n", str(done)
+
+
+def test_without_prometheus_client_the_error_says_what_to_install() -> None:
+    """At the start, not at the first scrape."""
+    done = run_clean(
+        "import sys; sys.modules['prometheus_client'] = None\nimport greenkit.auto",
+        env={"GREENKIT_METRICS": "26014"},
+    )
+    assert done.returncode == 1
+    assert "pip install 'greenkit[prometheus]'" in done.stderr
