@@ -1,8 +1,8 @@
 """Say who blocked the hub, for how long, on which line and in which call.
 
-A native thread samples; `start()` begins, `stop()` ends, `statistics()` tells, `observe()` hears of a
-block while it lasts. The report goes through the log and `greenkit.facts`. `forbid()` raises at a blocking
-call, for tests. What a whole process knows about itself is `doctor`'s.
+A native thread samples the hub's thread. `start()` and `stop()` switch it on and off, `statistics()` counts,
+`observe()` calls back while a block lasts. Blocks go to the log and to `greenkit.facts`. `forbid()` raises at
+a blocking call, for tests. Checks of a whole process are in `greenkit.doctor`.
 """
 
 from __future__ import annotations

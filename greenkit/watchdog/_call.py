@@ -1,8 +1,8 @@
-"""Name the C function a frame is calling, without running a line of anybody's code.
+"""Name the C function a frame is calling, without running any of its code.
 
-Reads the byte code: the instruction a frame stands at, the loads that brought its callee, and what the names
-mean now, looked up in dictionaries (`inspect.getattr_static`), never by `getattr`: a property or a lazy proxy
-must not be evaluated in a foreign thread. When there is doubt the answer is "".
+Reads the byte code: the frame's current instruction, the loads of its callee, and what the names refer to
+now, looked up in dictionaries (`inspect.getattr_static`), never by `getattr`: a property or a lazy proxy
+must not be evaluated in another thread. When in doubt it returns "".
 """
 
 from __future__ import annotations
@@ -30,10 +30,7 @@ _dict_of: Any = vars(types.ModuleType)["__dict__"].__get__
 
 
 def name_call(frame: FrameType, offset: int) -> str:
-    """Return the callee of the instruction at `offset` of `frame` as `module.name`; "" when not sure.
-
-    Switches: never.
-    """
+    """Return the callee of the instruction at `offset` of `frame` as `module.name`; "" when not sure."""
     try:
         names = _names(frame.f_code, offset)
         return _describe(*_look_up(frame, names), names[-1]) if names else ""
@@ -42,29 +39,32 @@ def name_call(frame: FrameType, offset: int) -> str:
 
 
 def written_arguments(code: CodeType, offset: int) -> tuple[frozenset[str], bool]:
-    """Return (the names the arguments of the call at `offset` are written with, whether a literal 0 is one).
-
-    Switches: never.
-    """
+    """Return (the names in the arguments of the call at `offset`, whether a literal 0 is among them)."""
     every, at = _instructions(code, offset)
     begin = _callee_of(every, at) + 1 if at >= 0 else 0
-    loads = [one for one in every[max(begin, 0) : max(at, 0)] if one.opname.startswith("LOAD_")]
-    names = frozenset(one.argval for one in loads if type(one.argval) is str)
-    return names, any(type(one.argval) in {int, float, bool} and not one.argval for one in loads)
+    loads = [
+        instruction
+        for instruction in every[max(begin, 0) : max(at, 0)]
+        if instruction.opname.startswith("LOAD_")
+    ]
+    names = frozenset(instruction.argval for instruction in loads if type(instruction.argval) is str)
+    return names, any(
+        type(instruction.argval) in {int, float, bool} and not instruction.argval for instruction in loads
+    )
 
 
 # -- the instruction ----------------------------------------------------------
 
 
 def _instructions(code: CodeType, offset: int) -> tuple[list[dis.Instruction], int]:
-    """Return (the instructions that do something, the index of the one at `offset` or -1)."""
-    every = [one for one in dis.get_instructions(code) if one.opname not in _SILENT]
-    return every, next((index for index, one in enumerate(every) if one.offset == offset), -1)
+    """Return (the instructions without no-ops, the index of the one at `offset` or -1)."""
+    every = [instruction for instruction in dis.get_instructions(code) if instruction.opname not in _SILENT]
+    return every, next((index for index, instruction in enumerate(every) if instruction.offset == offset), -1)
 
 
 @functools.lru_cache(maxsize=64)
 def _names(code: CodeType, offset: int) -> tuple[str, ...]:
-    """Return the dotted name of the callee, such as ("db", "execute"); () when it is no plain name."""
+    """Return the dotted name of the callee, such as ("db", "execute"); () when it is not a plain name."""
     every, at = _instructions(code, offset)
     if at < 0:
         return ()
@@ -77,7 +77,7 @@ def _names(code: CodeType, offset: int) -> tuple[str, ...]:
 
 
 def _callee_of(every: list[dis.Instruction], at: int) -> int:
-    """Return the index of the last load of the callee, -1 when it cannot be told."""
+    """Return the index of the last load of the callee, -1 when unknown."""
     by = _callee_by_position if sys.version_info >= (3, 11) else _callee_by_stack
     return by(every, at)
 
@@ -86,37 +86,44 @@ def _callee_by_position(every: list[dis.Instruction], at: int) -> int:
     # A call and the last load of its callee begin at the same place in the source; no argument does.
     start = _start(every[at])
     for index in range(at - 1, -1, -1):
-        one = every[index]
-        if _start(one) == start and (_is_call(one) or one.opname.startswith((*_ATTRIBUTES, *_BASES))):
+        instruction = every[index]
+        if _start(instruction) == start and (
+            _is_call(instruction) or instruction.opname.startswith((*_ATTRIBUTES, *_BASES))
+        ):
             break
     else:
         return -1
-    # A chain over several lines: each attribute has a line of its own, only its base the call's.
+    # In a chain over several lines each attribute has its own line; only the base shares the call's.
     while every[index + 1].opname in _ATTRIBUTES:
         index += 1
     return index
 
 
-def _is_call(one: dis.Instruction) -> bool:
-    return one.opname.startswith("CALL") and not one.opname.startswith("CALL_INTRINSIC")
+def _is_call(instruction: dis.Instruction) -> bool:
+    return instruction.opname.startswith("CALL") and not instruction.opname.startswith("CALL_INTRINSIC")
 
 
-def _start(one: dis.Instruction) -> tuple[Any, Any] | None:
-    where = getattr(one, "positions", None)
+def _start(instruction: dis.Instruction) -> tuple[Any, Any] | None:
+    where = getattr(instruction, "positions", None)
     return (where.lineno, where.col_offset) if where is not None else None
 
 
 def _callee_by_stack(every: list[dis.Instruction], at: int) -> int:
     """Walk back over the arguments by what each step leaves on the stack; -1 at a jump (3.10)."""
     call = every[at]
-    callee = 2 if call.opname == "CALL_METHOD" else 1  # a method comes with its object
-    depth = dis.stack_effect(call.opcode, call.arg) - 1  # what the call takes, its one result aside
+    callee = 2 if call.opname == "CALL_METHOD" else 1  # a method is pushed with its object
+    depth = dis.stack_effect(call.opcode, call.arg) - 1  # what the call pops, without its one result
     while depth < -callee:
         at -= 1
-        one = every[at]
-        if at < 0 or one.is_jump_target or one.opcode in dis.hasjabs or one.opcode in dis.hasjrel:
+        instruction = every[at]
+        if (
+            at < 0
+            or instruction.is_jump_target
+            or instruction.opcode in dis.hasjabs
+            or instruction.opcode in dis.hasjrel
+        ):
             return -1
-        depth += dis.stack_effect(one.opcode, one.arg)
+        depth += dis.stack_effect(instruction.opcode, instruction.arg)
     return at - 1
 
 
@@ -144,7 +151,7 @@ def _look_up(frame: FrameType, names: tuple[str, ...]) -> tuple[Any, Any]:
 
 
 def _plain(namespace: Any) -> Any:
-    # A class body may run in any mapping of its metaclass; only the interpreter's own kinds are read.
+    # A metaclass may supply any mapping as a class body's namespace; read the interpreter's own kinds only.
     kind = type(namespace)
     return namespace if kind is dict or kind.__name__ == "FrameLocalsProxy" else {}
 
@@ -163,7 +170,7 @@ def _describe(owner: Any, value: Any, name: str) -> str:
     if kind is staticmethod:
         return _describe(owner, value.__func__, name)
     if not callable(value) or kind in {types.FunctionType, types.MethodType, property, classmethod}:
-        return ""  # Python code has a frame of its own: whatever is called, it is not this
+        return ""  # a Python function has its own frame, so it is not what this frame is calling
     if issubclass(kind, types.BuiltinFunctionType):
         return _builtin(value)
     if kind in _DESCRIPTORS:

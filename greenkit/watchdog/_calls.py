@@ -1,8 +1,8 @@
-"""Hear of every call of a C function before it is made: `sys.monitoring` where there is one, else a profiler.
+"""Call a listener before every call of a C function: by `sys.monitoring` if there is one, else by a profiler.
 
-From 3.12 on a call site that calls something innocent is switched off for good, so what remains costs little.
-On 3.10 and 3.11 `sys.setprofile` hears every call; CPython takes a profile function that raises away, so it
-is set again by the hub's next turn, and the greenlet in which it raised is not heard any more.
+From 3.12 on, a call site that calls something harmless is disabled for good, so the rest costs little.
+On 3.10 and 3.11 `sys.setprofile` reports every call. CPython removes a profile function that raises, so the
+hub's next iteration sets it again; the greenlet in which it raised is not profiled any more.
 """
 # ruff: noqa: PLW0603 - the interpreter has one of each
 
@@ -25,24 +25,24 @@ _name_of: Any = type.__dict__["__name__"].__get__
 
 
 class Listener(Protocol):
-    """What is asked about a call.
+    """Decide about a call.
 
     Attributes:
-        suspects: Ids of what it knows.
+        suspects: Ids of the callables it knows.
     """
 
     @property
     def suspects(self) -> frozenset[int]:
-        """Return the ids of what it knows."""
+        """Return the ids of the callables it knows."""
 
     def knows(self, callee: Any) -> bool:
-        """Tell whether calls of it are of interest."""
+        """Tell whether `callee` is a suspect."""
 
     def keeps(self, name: str) -> bool:
-        """Tell whether a call site that calls something innocent by this name may call a suspect later."""
+        """Tell whether a call site with a harmless callee of this name may call a suspect later."""
 
     def call(self, frame: FrameType, offset: int, callee: Any, first: Any) -> None:
-        """Raise when this call must not be made; `first` is its first argument, or what it is bound to."""
+        """Raise when this call must not be made; `first` is its first argument, or its `__self__`."""
 
 
 _listener: Listener | None = None
@@ -55,7 +55,7 @@ _tool = -1
 
 
 def listen(listener: Listener) -> None:
-    """Ask `listener` about the calls of this thread, instead of whoever was asked before.
+    """Report this thread's calls to `listener`, in place of the previous listener.
 
     Raises:
         RuntimeError: Every tool id of `sys.monitoring` is taken.
@@ -67,12 +67,12 @@ def listen(listener: Listener) -> None:
         _installed = True
     _listener, _last, _thread = listener, listener, _get_ident()
     if fresh or before is None or not listener.suspects <= before.suspects:
-        _restart()  # what was innocent for the one before may not be for this one
+        _restart()  # call sites disabled for the previous listener may matter to this one
     _renew()
 
 
 def silence() -> None:
-    """Ask nobody any more."""
+    """Remove the listener."""
     global _listener, _installed
     _listener = None
     if _installed and not (_kept and _KEEPS):
@@ -81,9 +81,9 @@ def silence() -> None:
 
 
 def keep(on: bool) -> None:  # noqa: FBT001
-    """Stay with the interpreter between two listeners, or no longer.
+    """Stay registered with the interpreter between two listeners, or stop doing so.
 
-    To come and go makes the interpreter prepare every function anew that runs: some milliseconds a test.
+    Each new registration makes the interpreter instrument every function again: some milliseconds a test.
     """
     global _kept
     _kept = on
@@ -97,7 +97,7 @@ if sys.version_info >= (3, 12):
     def _install() -> None:
         global _tool
         monitoring = sys.monitoring
-        free = [one for one in (3, 4, 5, 1, 2, 0) if monitoring.get_tool(one) is None]
+        free = [tool for tool in (3, 4, 5, 1, 2, 0) if monitoring.get_tool(tool) is None]
         if not free:
             raise RuntimeError("every tool id of sys.monitoring is taken; end a profiler, tracer or debugger")
         _tool = free[0]
@@ -122,7 +122,7 @@ if sys.version_info >= (3, 12):
             return None
         if not listener.knows(callee):
             name = _name(callee)
-            # A callee that is not called by its own name came in a variable: another may come next time.
+            # A callee under another name was in a variable, which may hold a suspect next time.
             stays = name not in code.co_names or listener.keeps(name)
             return None if stays else sys.monitoring.DISABLE
         if _listener is not None and _get_ident() == _thread:
@@ -137,7 +137,7 @@ else:
         _before = sys.getprofile()
 
     def _restart() -> None:
-        """Do nothing: every call is heard."""
+        """Do nothing: every call is reported."""
 
     def _renew() -> None:
         if _listener is not None:
@@ -158,7 +158,7 @@ else:
 
 
 def _name(callee: Any) -> str:
-    """Return the name of a function, method or class; "" for whatever else can be called."""
+    """Return the name of a function, method or class; "" for any other callable."""
     kind = type(callee)
     if kind is MethodType:
         return _name(callee.__func__)

@@ -26,7 +26,7 @@ class LivingGreenlet:
         greenlet: The greenlet itself.
         runs: What it runs.
         spawned: `file:line function` of the user's line that spawned it, "" when unknown.
-        waits: `file:line function` of the user's line it waits in, or of anybody's; "" when it has none.
+        waits: `file:line function` of the user's line it waits in, else its innermost; "" if none.
     """
 
     greenlet: Any
@@ -42,9 +42,9 @@ class LivingGreenlet:
 
 
 def living_greenlets() -> list[LivingGreenlet]:
-    """Return the greenlets of this thread's hub, the hub and the main greenlet aside.
+    """Return the greenlets of this thread's hub, without the hub and the main greenlet.
 
-    Looks at every object of the process: some milliseconds.
+    Walks over every object of the process: some milliseconds.
 
     Switches: never.
     """
@@ -54,8 +54,8 @@ def living_greenlets() -> list[LivingGreenlet]:
 class Newcomers:
     """Name the greenlets of this thread that began since `mark()`, without a walk over all objects.
 
-    Hears of every switch (`greenlet.settrace`); only what has been switched to has begun. The first mark
-    walks, to know who is old, and so does each after somebody else took the tracer.
+    Traces every switch (`greenlet.settrace`): a greenlet has begun once it was switched to. The first mark
+    walks over all objects to know the old greenlets, and so does each mark after the tracer was replaced.
     """
 
     def __init__(self) -> None:
@@ -65,12 +65,12 @@ class Newcomers:
         self._before: Any = None
 
     def mark(self) -> None:
-        """Begin anew: whoever has begun by now is old.
+        """Count every greenlet that has begun by now as old.
 
         Switches: never.
         """
-        if not self._hears():
-            self._hook = self._switched  # one object: each look at a method makes another
+        if not self._traces():
+            self._hook = self._switched  # keep one object: every access to a bound method makes a new one
             self._before = settrace(self._hook)
             self._known = {id(found): weakref.ref(found) for found in greenlets_of(gevent.get_hub())}
         self._fresh.clear()
@@ -81,22 +81,22 @@ class Newcomers:
         Switches: never.
         """
         hub = gevent.get_hub()
-        if not self._hears():
+        if not self._traces():
             begun = [found for found in greenlets_of(hub) if not self._knows(found)]
         else:
             begun = [found for found in (reference() for reference in self._fresh) if is_of(found, hub)]
         return [_described(found) for found in begun]
 
     def close(self) -> None:
-        """Hear no more.
+        """Stop tracing.
 
         Switches: never.
         """
-        if self._hears():
+        if self._traces():
             settrace(self._before)
         self._hook = None
 
-    def _hears(self) -> bool:
+    def _traces(self) -> bool:
         return self._hook is not None and gettrace() is self._hook
 
     def _knows(self, found: Any) -> bool:
@@ -116,36 +116,36 @@ def _described(found: Any) -> LivingGreenlet:
 
 
 def waiting(hub: Any, count: int) -> list[LivingGreenlet]:
-    """Return the main greenlet of `hub` and the `count` oldest others, of those that wait.
+    """Return the main greenlet of `hub` and the `count` oldest others, as far as they wait.
 
-    Any thread may ask.
+    Any thread may call it.
 
     Switches: never.
     """
     main = greenlet.parent.__get__(hub)
     found = []
-    for one in (main, *oldest(hub, count)):
-        spots = [Spot(code, line or 0) for _, (code, line, _) in take_suspended(one)]
+    for candidate in (main, *oldest(hub, count)):
+        spots = [Spot(code, line or 0) for _, (code, line, _) in take_suspended(candidate)]
         place = next((spot for spot in spots if spot.users), spots[0] if spots else None)
         if place is not None:
-            runs = "the main greenlet" if one is main else label(one)
-            found.append(LivingGreenlet(one, runs, "", str(place)))
+            runs = "the main greenlet" if candidate is main else label(candidate)
+            found.append(LivingGreenlet(candidate, runs, "", str(place)))
     return found
 
 
-def whereabouts(one: Any) -> str:
-    """Return `file:line function` of the user's line `one` waits in, or of anybody's; "" without one.
+def whereabouts(suspended: Any) -> str:
+    """Return `file:line function` of the user's line it waits in, else of its innermost; "" without a frame.
 
     Switches: never.
     """
-    return str(_waits(greenlet.gr_frame.__get__(one)) or "")
+    return str(_waits(greenlet.gr_frame.__get__(suspended)) or "")
 
 
 def _waits(frame: FrameType | None) -> Spot | None:
     innermost = Spot(frame.f_code, frame.f_lineno or 0) if frame is not None else None
     while frame is not None:
-        one = Spot(frame.f_code, frame.f_lineno or 0)
-        if one.users:
-            return one
+        spot = Spot(frame.f_code, frame.f_lineno or 0)
+        if spot.users:
+            return spot
         frame = frame.f_back
     return innermost

@@ -1,7 +1,7 @@
 """`forbid()`: raise at a call that would block the hub, before it is made; for tests.
 
-It sees the call of the C function, however the name was come by, so a stale `sleep` is caught as well as a
-lock from before the patch. It cannot see `with lock:` (no call event for `__enter__`), nor what C code calls.
+It sees the call of the C function, by whatever name, so it catches a stale `sleep` as well as a lock made
+before the patch. It cannot see `with lock:` (`__enter__` has no call event), nor calls made by C code.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Forbidding", "forbid"]
 
-# gevent asks the originals without waiting, or knows why; so do we.
-_TRUSTED = tuple(str(Path(one).parent) + os.sep for one in (gevent.__file__, errors.__file__))
+# gevent and greenkit call the originals without waiting, or on purpose.
+_TRUSTED = tuple(str(Path(file).parent) + os.sep for file in (gevent.__file__, errors.__file__))
 _active: list[Forbidding] = []
 
 
 def forbid(*, allow: Iterable[str] = (), also: Iterable[str] = ()) -> Forbidding:
     """Raise `BlockingCallError` at this thread's blocking calls; a context manager or a decorator.
 
-    In the greenlet that entered, it raises at the call alone. What was raised in another greenlet is raised
-    again at the end of the block, where a test can see it. Nested, the innermost decides.
+    In the greenlet that entered, it raises at the call only. An error raised in another greenlet is raised
+    again at the end of the block, where a test can see it. When nested, the innermost decides.
 
     Args:
-        allow: What may block: a C function (`fcntl.flock`), a file (`shop/legacy.py`) or a function in a
-            file (`shop/legacy.py:warm_up`), each with all it calls; `*` for everything.
+        allow: May block: a C function (`fcntl.flock`), a file (`shop/legacy.py`) or a function in a
+            file (`shop/legacy.py:warm_up`), each with everything it calls; `*` for all.
         also: C functions to refuse besides, such as `sqlite3.Cursor.execute`.
 
     Raises:
@@ -55,7 +55,7 @@ class Forbidding(contextlib.ContextDecorator):
     """Made by `forbid()`.
 
     Attributes:
-        caught: What was raised so far, oldest first.
+        caught: The errors raised so far, oldest first.
     """
 
     def __init__(self, allow: Iterable[str], also: Iterable[str]) -> None:
@@ -84,38 +84,38 @@ class Forbidding(contextlib.ContextDecorator):
         if error is None and self._elsewhere:
             raise self._elsewhere[0]
 
-    # -- what the interpreter asks --------------------------------------------
+    # -- the Listener protocol ------------------------------------------------
 
     @property
     def suspects(self) -> frozenset[int]:
-        """Return the ids of what it refuses."""
+        """Return the ids of the callables it refuses."""
         return self._judge.ids
 
     def knows(self, callee: Any) -> bool:
-        """Tell whether it is a suspect."""
+        """Tell whether `callee` is a suspect."""
         return self._judge.suspect(callee) is not None
 
     def keeps(self, name: str) -> bool:
-        """Tell whether suspects go by this name, common ones of dictionaries aside."""
+        """Tell whether a suspect has this name; `get` is excluded, since dictionaries have it."""
         return name != "get" and name in self._judge.names
 
     def call(self, frame: FrameType, offset: int, callee: Any, first: Any) -> None:
-        """Raise when the call would wait and nobody allowed it."""
+        """Raise when the call would wait and is not allowed."""
         found = self._judge.suspect(callee)
         if found is None or frame.f_code.co_filename.startswith(_TRUSTED):
             return
-        one, bound = found
+        suspect, bound = found
         owner = first if bound is None else bound
-        if not self._judge.waits(one, owner, frame, offset) or getcurrent() is gevent.get_hub():
+        if not self._judge.waits(suspect, owner, frame, offset) or getcurrent() is gevent.get_hub():
             return
-        if {one.call, "*"} & set(self._allow) or any(self._allows(outer) for outer in _outwards(frame)):
+        if {suspect.call, "*"} & set(self._allow) or any(self._allows(outer) for outer in _outwards(frame)):
             return
         users = next((spot for spot in map(_spot, _outwards(frame)) if spot.users), None)
         where = users or spawned(getcurrent()) or _spot(frame)
         error = BlockingCallError(
-            f"{one.call}() would block the hub, and with it every greenlet of this process, in {where}."
-            f" {one.instead}",
-            call=one.call,
+            f"{suspect.call}() would block the hub, and with it every greenlet of this process, in {where}."
+            f" {suspect.instead}",
+            call=suspect.call,
             where=str(where),
         )
         self.caught.append(error)

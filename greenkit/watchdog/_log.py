@@ -1,6 +1,6 @@
-"""Log blocks so that a flood of the same one is a line with a count, not a flood.
+"""Log blocks; repeated blocks of one place become one line with a count.
 
-Used by the hub's side only; the caller runs it in a greenlet of its own, since a handler may wait.
+Used by the hub's side only; the caller runs it in its own greenlet, since a handler may wait.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Tally:
     """Count the blocks of one place that were not logged.
 
     Attributes:
-        due: When they are told, on the caller's clock.
+        due: When they are logged, on the caller's clock.
     """
 
     due: float
@@ -50,13 +50,10 @@ class BlockLog:
         self._quiet = quiet
         self._places: dict[str, _Tally] = {}
         self.due = inf
-        """When `flush()` has something to say."""
+        """When `flush()` has something to log."""
 
     def note(self, fact: HubBlocked, now: float) -> None:
-        """Log `fact`, or count it.
-
-        Switches: may, as a log handler does.
-        """
+        """Log `fact`, or count it."""
         once = bool(fact.startup) and fact.computes
         place = _STARTUP if once else fact.where
         tally = self._places.get(place)
@@ -75,11 +72,8 @@ class BlockLog:
             self._tell(fact)
 
     def flush(self, now: float = inf) -> None:
-        """Tell what was counted and is due; everything when `now` is not given.
-
-        Switches: may, as a log handler does.
-        """
-        for place in [one for one, tally in self._places.items() if tally.due <= now]:
+        """Log the counts that are due; all of them when `now` is not given."""
+        for place in [name for name, tally in self._places.items() if tally.due <= now]:
             self._drop(place)
         self.due = min((tally.due for tally in self._places.values() if tally.count), default=inf)
 
@@ -98,7 +92,7 @@ class BlockLog:
 
     def _tell(self, fact: HubBlocked) -> None:
         if not fact.where and not fact.greenlet:
-            # Nobody was caught in the act: many greenlets in turn, or a machine that is too busy.
+            # No greenlet was seen blocking: many ran one after another, or the machine is overloaded.
             _logger.warning("the hub was late by %.3f s, without one greenlet to blame", fact.seconds)
             return
         _logger.warning(

@@ -1,7 +1,7 @@
-"""What a look at the blocked thread says: whose line, which C call, which greenlet, which task.
+"""Sample a blocked thread: which line, which C call, which greenlet, which task.
 
-A `Look` holds words and code objects, never frames. Two looks at one block are compared by
-`common()`. Runs in the watchdog's native thread, so everything foreign is read, nothing is called.
+A `Look` holds strings and code objects, never frames. `common()` compares two looks at one block. Runs in
+the watchdog's native thread, so it reads objects of the user's code but calls none of them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _COMPILERS = (
 )
 _COMPILES = frozenset({"_code", "_compile", "_compile_text", "compile", "compile_nodelist", "parse"})
 _IDLE = Hub.run.__code__
-"""The code a hub's thread is in while it waits for its loop: nobody's fault."""
+"""The code a hub's thread runs while it waits for its loop: no block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Spot:
     """One line of a stack.
 
     Attributes:
-        code: What runs there.
+        code: The code object.
         line: Line number.
         offset: Offset of the instruction, -1 when unknown.
         module: Name of its module, "" when unknown.
@@ -70,12 +70,12 @@ class Spot:
 
     @property
     def function(self) -> str:
-        """Return the function's qualified name where Python tells (3.11), else its name."""
+        """Return the function's qualified name (from Python 3.11 on), else its name."""
         return str(getattr(self.code, "co_qualname", self.code.co_name))
 
     @property
     def users(self) -> bool:
-        """Tell whether it is the user's own code: no library's, no script's around one, not ours."""
+        """Tell whether it is the user's own code, not a library's, a script's or greenkit's."""
         file = self.code.co_filename
         library = file.startswith((*_LIBRARY, _OURS, "<")) or any(part in file for part in _PACKAGES)
         return not library
@@ -83,10 +83,10 @@ class Spot:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One moment of a blocked thread.
+    """One sample of a blocked thread.
 
     Attributes:
-        spots: Its stack, innermost first; () in a greenlet that is all C.
+        spots: Its stack, innermost first; () when only C code runs.
         call: The C function it is in as `module.name`, "" when not sure.
         task: `name[id]` of the Celery task it runs, "" when none.
     """
@@ -97,13 +97,13 @@ class Look:
 
     @property
     def users(self) -> bool:
-        """Tell whether any of it is the user's own code."""
-        return any(one.users for one in self.spots)
+        """Tell whether any spot is the user's own code."""
+        return any(spot.users for spot in self.spots)
 
     @property
     def startup(self) -> str:
-        """Return what a program does once and is at: `an import`, `a compilation`; "" for neither."""
-        codes = [one.code for one in self.spots]
+        """Return the one-time work it does: `an import`, `a compilation`; "" for neither."""
+        codes = [spot.code for spot in self.spots]
         if any(code.co_filename.startswith("<frozen importlib") for code in codes):
             return "an import"
         compiles = (code.co_name in _COMPILES and code.co_filename.endswith(_COMPILERS) for code in codes)
@@ -112,17 +112,14 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """The greenlet that blocks: what it runs, and the user's innermost line of those that spawned it."""
+    """The greenlet that blocks: what it runs, and the user's innermost line in its spawning stack."""
 
     text: str
     spawned: Spot | None = None
 
 
 def look(thread: int) -> Look | None:
-    """Return what `thread` executes now; None while it waits in its hub.
-
-    Switches: never.
-    """
+    """Return what `thread` executes now; None while it waits in its hub."""
     taken = take(thread)
     if not taken:
         return Look(())
@@ -133,18 +130,18 @@ def look(thread: int) -> Look | None:
 
 
 def common(first: Look, second: Look) -> Look | None:
-    """Return what two looks at one block share, so that a busy loop's helper is not blamed.
+    """Return the frames two looks at one block share, so that a busy loop's helper is not blamed.
 
-    Compared from the outermost line inwards by function; lines are the second look's. None when they share
-    nothing: then it was not one greenlet.
+    Compares functions from the outermost frame inwards; line numbers are the second look's. None when they
+    share nothing: two greenlets ran.
     """
     shared = 0
-    for one, two in zip(reversed(first.spots), reversed(second.spots), strict=False):
-        if one.code is not two.code:
+    for former, later in zip(reversed(first.spots), reversed(second.spots), strict=False):
+        if former.code is not later.code:
             break
         shared += 1
-        if one.line != two.line:
-            # The same function on another line is shared; what it calls there is not.
+        if former.line != later.line:
+            # The same function on another line is shared; its callees are not.
             break
     if not shared:
         return second if not first.spots and not second.spots else None
@@ -154,32 +151,29 @@ def common(first: Look, second: Look) -> Look | None:
 
 
 def spot(seen: Look, by: Culprit | None) -> Spot | None:
-    """Return the line to blame: the user's innermost, or the one that spawned the greenlet, or anybody's."""
-    users = next((one for one in seen.spots if one.users), None)
+    """Return the line to blame: the user's innermost, the one that spawned the greenlet, or the innermost."""
+    users = next((candidate for candidate in seen.spots if candidate.users), None)
     return users or (by.spawned if by else None) or (seen.spots[0] if seen.spots else None)
 
 
 def culprit(hub: Any) -> Culprit | None:
-    """Return the greenlet that runs now in `hub`'s thread; None when it cannot be told.
-
-    Switches: never.
-    """
-    one = running_greenlet(hub)
-    if one is None:
+    """Return the greenlet that runs now in `hub`'s thread; None when unknown."""
+    running = running_greenlet(hub)
+    if running is None:
         return None
-    if one is hub.parent:
+    if running is hub.parent:
         return Culprit("the main greenlet")
-    return Culprit(label(one), spawned(one))
+    return Culprit(label(running), spawned(running))
 
 
-def label(one: Any) -> str:
-    """Return what a greenlet runs, without asking any code of its own."""
-    if not issubclass(type(one), Greenlet):
-        return f"<{type(one).__name__} {id(one):#x}>"
-    own = object.__getattribute__(one, "__dict__")
+def label(target: Any) -> str:
+    """Return what a greenlet runs, without calling any of its code."""
+    if not issubclass(type(target), Greenlet):
+        return f"<{type(target).__name__} {id(target):#x}>"
+    own = object.__getattribute__(target, "__dict__")
     name = own.get("name")
-    called = name if type(name) is str else f"{id(one):#x}"
-    return f"<{type(one).__name__} {called}: {_target(own.get('_run'))}>"
+    called = name if type(name) is str else f"{id(target):#x}"
+    return f"<{type(target).__name__} {called}: {_target(own.get('_run'))}>"
 
 
 def _spots(taken: Iterable[tuple[FrameType, tuple[CodeType, int, int]]]) -> Iterable[Spot]:
@@ -200,7 +194,7 @@ def _task(taken: Iterable[tuple[FrameType, tuple[CodeType, int, int]]]) -> str:
 
 
 def _target(run: Any) -> str:
-    """Return `module.function` of what a greenlet was told to run; of a thread, its name too."""
+    """Return `module.function` of a greenlet's target, with the name of the thread when it is a thread's."""
     if type(run) is MethodType:
         owner = inspect.getattr_static(run.__self__, "_name", "")
         label = f" of {owner}" if type(owner) is str and owner else ""
@@ -210,11 +204,11 @@ def _target(run: Any) -> str:
     return "its own run()" if run is None else f"a {type(run).__name__}"
 
 
-def spawned(one: Any) -> Spot | None:
-    """Return the user's innermost line among those gevent kept of a greenlet's spawning stack (up to 10)."""
-    if not issubclass(type(one), Greenlet):
+def spawned(target: Any) -> Spot | None:
+    """Return the user's innermost line in a greenlet's spawning stack (gevent keeps up to 10 frames)."""
+    if not issubclass(type(target), Greenlet):
         return None
-    frame = object.__getattribute__(one, "spawning_stack")
+    frame = object.__getattribute__(target, "spawning_stack")
     while frame is not None:
         kept = Spot(frame.f_code, frame.f_lineno)
         if kept.users:

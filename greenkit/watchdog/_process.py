@@ -1,4 +1,4 @@
-"""The one watchdog a process has: started by hand, by the Celery worker, or by `GREENKIT_WATCHDOG`."""
+"""The watchdog of the process, started by `start()`, by the Celery worker, or by `GREENKIT_WATCHDOG`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def start(threshold: float = 0.1, *, interval: float | None = None) -> Watchdog:
 
     Switches: never.
     """
-    global _process  # noqa: PLW0603 - a process has one
+    global _process  # noqa: PLW0603 - one per process
     fresh = Watchdog(threshold, interval=interval)
     if _process is not None:
         fresh._observers = _process._observers
@@ -40,9 +40,9 @@ def start(threshold: float = 0.1, *, interval: float | None = None) -> Watchdog:
 
 
 def stop() -> None:
-    """End what `start()` began.
+    """Stop the process's watchdog.
 
-    Switches: may, as a log handler does when blocks were counted and not yet told.
+    Switches: may, as a log handler does when blocks were counted and not yet logged.
     """
     global _process  # noqa: PLW0603
     if _process is not None:
@@ -69,7 +69,7 @@ def from_environ() -> Watchdog | None:
     """Start the process's watchdog as `GREENKIT_WATCHDOG` says: `100ms`, `0.1s`, `0.1`; None when it is off.
 
     Raises:
-        ConfigError: It is no duration.
+        ConfigError: It is not a duration.
 
     Switches: never.
     """

@@ -1,7 +1,7 @@
-"""The native thread that notices a late beat, looks at the hub's thread, and tells who blocks.
+"""The native thread that notices a late beat, samples the hub's thread, and reports what blocks it.
 
 It shares a `Pulse` with the hub's side (`_watchdog.py`): the hub writes when it last beat, the thread writes
-what it saw of the block since then. It takes no lock gevent patched and calls no code but its observers'.
+what it saw of the block since then. It takes no lock gevent patched and calls no foreign code but observers.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ _get_ident = get_original("_thread", "get_ident")
 _Local = get_original("_thread", "_local")
 
 STUCK = 10.0
-"""After this many thresholds a block is told again, and on standard error: it may never end."""
+"""After this many thresholds a block is reported again, also on standard error: it may never end."""
 
 
 @dataclass(slots=True)
 class Block:
-    """What the thread saw since one late beat, or since an earlier block that no beat divides from it.
+    """What the thread saw since a late beat, or since an earlier block with no beat in between.
 
     Attributes:
         beat: The `Pulse.last` it belongs to.
         since: When it began, on the monotonic clock.
-        past: The blocks before it since that beat; they are over, and were told.
-        looks: How many in a row found the same at work.
-        seen: What those share.
+        past: The blocks before it since that beat; they are over, and were reported.
+        looks: How many looks in a row found the same code.
+        seen: The frames those looks share.
         moved: An earlier look found something else.
-        starved: Seconds the process did not get a processor: no greenlet's fault.
-        base: What the thread had used when it began.
-        startups: What each look found that a program does once.
+        starved: Seconds the process did not get a processor, which no greenlet caused.
+        base: The thread's usage when it began.
+        startups: The one-time work each look found.
         told: 0 for nothing, 1 when recognised, 2 when stuck.
         kept: `Pulse.kept` when it began.
     """
@@ -65,51 +65,51 @@ class Block:
     told: int = 0
     kept: float = 0.0
 
-    def left_for(self, one: Look) -> bool:
-        """Tell whether `one` shows something else at work, in this greenlet or another."""
-        shared = common(self.seen, one) if self.seen is not None else one
-        return shared is None or (one.users and not shared.users)
+    def left_for(self, latest: Look) -> bool:
+        """Tell whether `latest` shows other code at work, in this greenlet or another."""
+        shared = common(self.seen, latest) if self.seen is not None else latest
+        return shared is None or (latest.users and not shared.users)
 
-    def add(self, one: Look) -> None:
-        """Take a further look into account; what was too short to be told is forgotten for it."""
-        self.startups.append(one.startup)
-        if self.left_for(one):
-            self.seen, self.looks, self.moved = one, 1, True
+    def add(self, latest: Look) -> None:
+        """Take a further look into account; it replaces a block too short to report."""
+        self.startups.append(latest.startup)
+        if self.left_for(latest):
+            self.seen, self.looks, self.moved = latest, 1, True
             return
-        shared = common(self.seen, one) if self.seen else one
+        shared = common(self.seen, latest) if self.seen else latest
         if self.seen and self.seen.users and not (shared and shared.users):
-            return  # a library at work after the user's line, which stays the one to name
+            return  # a library runs after the user's line; keep blaming that line
         self.seen, self.looks = shared, self.looks + 1
 
     @property
     def certain(self) -> bool:
-        """Tell whether what was seen is more than what happened to run at one moment."""
+        """Tell whether more than one sample, or the only sample, showed this code."""
         return self.looks > 1 or (self.looks == 1 and not self.moved)
 
     def starved_until(self, now: Usage, absent: float = 0.0, kept: float = 0.0) -> float:
-        """Return for how long the thread got no processor.
+        """Return the seconds the thread got no processor.
 
         Args:
-            now: What it has used.
-            absent: Seconds in which no thread of the process got one.
-            kept: Seconds in which the thread that watches got none and had the interpreter.
+            now: Its usage so far.
+            absent: Seconds in which no thread of the process got a processor.
+            kept: Seconds in which the watching thread held the interpreter without a processor.
         """
         return max(self.starved, absent, now.since(self.base).waited) + kept
 
     @property
     def startup(self) -> str:
-        """Return what most looks found that a program does once; "" for nothing."""
-        every = [one for one in self.startups if one]
+        """Return the one-time work most looks found; "" for none."""
+        every = [kind for kind in self.startups if kind]
         return every[0] if len(every) * 2 > len(self.startups) else ""
 
     def fact(self, seconds: float, used: Usage, *, over: bool, begun: bool = True) -> facts.HubBlocked:
-        """Return the block in the form everybody listens for.
+        """Return the block as a fact.
 
         Args:
             seconds: How long it lasts.
-            used: What the thread has used until now.
+            used: The thread's usage until now.
             over: It has ended.
-            begun: The hub has turned before.
+            begun: The hub has run its loop before.
         """
         seen, by = self.seen or Look(()), self.by
         place = spot(seen, by)
@@ -132,19 +132,19 @@ class Block:
 
 @dataclass(slots=True)
 class Pulse:
-    """What the hub and the thread tell each other; each field has one writer at a time.
+    """State shared by the hub and the native thread; each field has one writer at a time.
 
     Attributes:
-        last: When the hub last beat, or what was pending before its first turn was seen, on the monotonic
-            clock; 0 before that.
-        used: What its thread had used at that moment.
-        begun: The hub has turned.
+        last: When the hub last beat, or when work was first seen to wait for its first iteration, on the
+            monotonic clock; 0 before that.
+        used: Its thread's usage at that moment.
+        begun: The hub has run its loop.
         expected: How many `expected()` are open.
         block: The block since `last`, when there is one.
         woke: When the thread last looked, on the monotonic clock.
-        turns: How often it has looked.
-        absent: Seconds for which it was not let run, and no other thread of the process was.
-        kept: Seconds for which it kept the interpreter from others and got no processor.
+        look_count: How often it has looked.
+        absent: Seconds in which neither it nor any other thread of the process ran.
+        kept: Seconds in which it held the interpreter without a processor.
     """
 
     last: float = 0.0
@@ -153,7 +153,7 @@ class Pulse:
     expected: int = 0
     block: Block | None = None
     woke: float = 0.0
-    turns: int = 0
+    look_count: int = 0
     absent: float = 0.0
     kept: float = 0.0
 
@@ -165,7 +165,7 @@ class Pulse:
 
 @dataclass(slots=True)
 class Observers:
-    """Call everybody in the native thread; what one of them raises goes to standard error."""
+    """Call observers in the native thread; an error one raises goes to standard error."""
 
     every: tuple[Callable[[facts.HubBlocked], None], ...] = field(default=())
 
@@ -174,12 +174,12 @@ class Observers:
         self.every = (*self.every, callback)
 
         def unsubscribe() -> None:
-            self.every = tuple(one for one in self.every if one is not callback)
+            self.every = tuple(observer for observer in self.every if observer is not callback)
 
         return unsubscribe
 
     def tell(self, fact: facts.HubBlocked) -> None:
-        """Hand `fact` to every observer."""
+        """Call every observer with `fact`."""
         for callback in self.every:
             _call(callback, fact)
 
@@ -200,10 +200,10 @@ class Sentry:
 
     Args:
         pulse: Shared with the hub's side.
-        hub: The hub; its thread is the one that starts the sentry.
+        hub: The hub; its thread starts the sentry.
         threshold: Seconds.
         interval: Seconds between two wake-ups; the hub beats as often.
-        observers: Told of a block that goes on.
+        observers: Called while a block goes on.
     """
 
     def __init__(
@@ -214,28 +214,28 @@ class Sentry:
         self._threshold = threshold
         self._interval = interval
         self._observers = observers
-        self._stop, self._gone = _new_lock(), _new_lock()
+        self._stop, self._ended = _new_lock(), _new_lock()
         self._own = 0
 
     def start(self) -> None:
         """Begin to watch the calling thread."""
         self._stop.acquire()
-        self._gone.acquire()
+        self._ended.acquire()
         self._thread = _get_ident()
         self._meter = Meter()
-        # A thread's locals die with it: the one sign of its end that needs nobody's help.
+        # A thread's locals die with it: this shows its end without the thread's cooperation.
         self._local = _Local()
         self._local.token = token = _Token()
         self._alive = weakref.ref(token)
-        # Not in the thread: the process may be stopped before that runs.
+        # Read here, not in the new thread: the process may be stopped before that runs.
         self._began = monotonic(), self._meter.read().computed
         _start_thread(self._run, ())
 
     def stop(self) -> None:
-        """End; when it returns the thread is gone, or has been given a second."""
+        """Stop the thread, and wait up to a second until it has ended."""
         self._stop.release()
         if _get_ident() != self._own:
-            self._gone.acquire(timeout=1.0)
+            self._ended.acquire(timeout=1.0)
 
     def _run(self) -> None:
         self._own = _get_ident()
@@ -245,51 +245,51 @@ class Sentry:
             while True:
                 stopped = self._stop.acquire(timeout=self._interval)
                 now, before = monotonic(), (began, worked, parked)
-                # Measured from wake-up to wake-up: the process may be stopped anywhere between.
+                # Measure from wake-up to wake-up: the process may be stopped anywhere between.
                 began, worked, parked = now, self._meter.read().computed, _parked()
                 waited = own.read().waited
                 passed, work = now - before[0], worked - before[1]
                 queued = self._queued(passed, parked - before[2])
                 pulse.absent += 0.0 if queued else max(0.0, passed - self._interval - work)
-                pulse.woke, pulse.turns = now, pulse.turns + 1
+                pulse.woke, pulse.look_count = now, pulse.look_count + 1
                 if stopped or self._alive() is None:
                     return
-                if self._turn(now, passed, work, queued=queued):
-                    began = monotonic()  # what observers take is no time in which nobody ran
-                # We held the interpreter and got no processor: so did the hub, and it shows as asleep.
+                if self._check(now, passed, work, queued=queued):
+                    began = monotonic()  # exclude the observers' time: the process ran meanwhile
+                # While this thread held the interpreter without a processor, the hub could not run either.
                 pulse.kept += own.read().waited - waited
         finally:
-            self._gone.release()
+            self._ended.release()
 
     def _queued(self, passed: float, parked: int) -> bool:
-        """Tell whether we slept longer than asked because another thread kept the interpreter to itself.
+        """Tell whether this thread slept too long because another thread held the interpreter.
 
-        CPython, ceval_gil.c `take_gil()`: who waits for the interpreter wakes once per switch interval. A
-        process that is stopped, or gets no processor, parks its threads once.
+        CPython, ceval_gil.c `take_gil()`: a thread waiting for the interpreter wakes once per switch
+        interval. A process that is stopped, or gets no processor, parks its threads once.
         """
         late = passed - self._interval
         return late > 0 and parked - 2 > late / sys.getswitchinterval() / 4
 
     def _starved(self, passed: float, worked: float, *, queued: bool = False) -> float:
-        """Return for how many of the seconds `passed` the watched thread wanted a processor and got none."""
+        """Return how many of the seconds `passed` the watched thread was runnable without a processor."""
         if queued:
-            return 0.0  # it had the interpreter, in a call that sleeps or computes
+            return 0.0  # it held the interpreter, in a call that sleeps or computes
         if self._is_runnable():
             return max(0.0, passed - worked)
-        # We slept for longer than asked: either the thread we watch kept the interpreter to itself, and
-        # worked, or nobody in this process got a processor.
+        # This thread slept too long: either the watched thread held the interpreter and computed, or no
+        # thread of this process got a processor.
         return max(0.0, passed - self._interval - worked)
 
     def _is_runnable(self) -> bool:
-        # Linux, proc(5): the state is the first field after the name, and the name may hold anything.
+        # Linux, proc(5): the state is the first field after the name, which may contain any character.
         try:
-            with open(f"/proc/self/task/{self._meter.task}/stat", "rb") as file:  # noqa: PTH123 - we take no lock
+            with open(f"/proc/self/task/{self._meter.task}/stat", "rb") as file:  # noqa: PTH123 - takes no lock
                 return file.read().rpartition(b")")[2].split()[0] == b"R"
         except OSError:
             return False
 
-    def _turn(self, now: float, passed: float, worked: float, *, queued: bool) -> bool:
-        """Look whether a beat is late; return whether observers were told so."""
+    def _check(self, now: float, passed: float, worked: float, *, queued: bool) -> bool:
+        """Sample the hub's thread if a beat is late; return whether observers were called."""
         last = self._pulse.last or self._pending(now)
         late = now - last - self._interval
         if not last or self._pulse.expected or late < self._threshold / 2:
@@ -306,15 +306,15 @@ class Sentry:
         if block.told >= stage or block.looks < 2 or alone < self._threshold:
             return False
         if block.told == 0:
-            block.by = self._who(block)
+            block.by = self._find_culprit(block)
         block.told = stage
-        # A call that kept the interpreter to itself lets us in when it is over.
+        # A call that holds the interpreter lets this thread run only after it, when the block is over.
         if self._pulse.last == last:
             self._tell(block.fact(late, used, over=False, begun=self._pulse.begun), stuck=stage == 2)
         return True
 
     def _pending(self, now: float) -> float:
-        """Return since when something waits for the hub's first turn; 0 when nothing does."""
+        """Return since when something waits for the hub's first iteration; 0 when nothing does."""
         hub = self._hub()
         try:
             waits = hub is not None and not self._pulse.begun and hub.loop.activecnt > 0
@@ -336,15 +336,15 @@ class Sentry:
         block.add(seen)
         return block
 
-    def _who(self, block: Block) -> Culprit | None:
+    def _find_culprit(self, block: Block) -> Culprit | None:
         hub = self._hub()
         by = culprit(hub) if hub is not None else None
-        # Looking takes its time; what runs after the next beat is somebody else.
+        # The look takes time; after the next beat another greenlet runs.
         return by if self._pulse.last == block.beat else None
 
     def _tell(self, fact: facts.HubBlocked, *, stuck: bool) -> None:
         if stuck:
-            # A logger's locks are gevent's; from a foreign thread only the descriptor is safe.
+            # A logger's locks are gevent's; from this thread only the descriptor is safe.
             _say(
                 f"greenkit: the hub has stood still for {fact.seconds:.1f} s {describe(fact)}, and still does"
             )
@@ -352,7 +352,7 @@ class Sentry:
 
 
 def describe(fact: facts.HubBlocked) -> str:
-    """Return where it blocks, in which call, task and greenlet, as far as known."""
+    """Return the place, call, task and greenlet of a block, as far as known."""
     parts = [f"in {fact.where or 'an unknown place'}"]
     parts += [f"at {fact.startup}"] if fact.startup and fact.computes else []
     parts += ["computing in Python"] if fact.computes and not fact.call else []
@@ -363,8 +363,8 @@ def describe(fact: facts.HubBlocked) -> str:
 
 
 def _parked() -> int:
-    """Return how often the calling thread has given up its processor of its own accord."""
-    # RUSAGE_THREAD is Linux's; elsewhere every long sleep is taken for a machine that is too busy.
+    """Return the voluntary context switches of the calling thread."""
+    # RUSAGE_THREAD is Linux's; elsewhere every long sleep counts as an overloaded machine.
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw if hasattr(resource, "RUSAGE_THREAD") else 0
 
 

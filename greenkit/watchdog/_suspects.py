@@ -1,4 +1,4 @@
-"""What blocks, as data: C functions that wait without letting other greenlets run, and what to do instead.
+"""Blocking calls as data: C functions that wait without letting other greenlets run, and the alternatives.
 
 `forbid()` raises at the suspects; the watchdog's log line ends with the remedy of the call it caught.
 """
@@ -12,7 +12,7 @@ __all__ = ["SUSPECTS", "Harmless", "Suspect", "remedy"]
 
 
 class Harmless(Enum):
-    """When a suspect does not block after all."""
+    """Condition under which a suspect does not block."""
 
     NEVER = "never"
     ZERO = "with a literal 0 or False among its arguments"
@@ -29,7 +29,7 @@ class Suspect:
     Attributes:
         call: As `facts.HubBlocked.call` names it.
         instead: What to do instead.
-        harmless: When it is let through.
+        harmless: When it does not block.
     """
 
     call: str
@@ -81,9 +81,9 @@ SUSPECTS: tuple[Suspect, ...] = (
     Suspect("signal.sigwaitinfo", _SIGNAL),
     Suspect("signal.sigtimedwait", _SIGNAL, Harmless.ZERO),
 )
-"""What `forbid()` raises at, unless told otherwise."""
+"""The calls `forbid()` refuses by default."""
 
-_REMEDIES = {one.call: one.instead for one in SUSPECTS} | {
+_REMEDIES = {suspect.call: suspect.instead for suspect in SUSPECTS} | {
     "_thread.lock.__enter__": _PATCH,
     "_thread.RLock.__enter__": _PATCH,
     "os.read": "Wait until it can be read, with gevent.os.tp_read() or a socket pair instead of a pipe.",
@@ -100,5 +100,5 @@ _REMEDIES = {one.call: one.instead for one in SUSPECTS} | {
 
 
 def remedy(call: str) -> str:
-    """Return what to do instead of `call`; the general advice when it is in no table."""
+    """Return what to do instead of `call`; the general advice when no table has it."""
     return _REMEDIES.get(call, _ANY)

@@ -1,4 +1,4 @@
-"""What the system says of a thread: how long it computed, and how long it wanted a processor and got none."""
+"""A thread's CPU time, and its time on the run queue, as the system reports them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Usage(NamedTuple):
 
     Attributes:
         computed: On a processor.
-        waited: Ready to run, while other threads and processes had the processors; 0 where it is not told.
+        waited: Ready to run, while other threads and processes had the processors; 0 where unknown.
     """
 
     computed: float = 0.0
@@ -34,10 +34,10 @@ NOTHING = Usage()
 
 
 class Meter:
-    """Read the usage of the thread that makes it; any thread may ask.
+    """Read the usage of the thread that makes it; any thread may read it.
 
     Attributes:
-        task: The thread's number in the system.
+        task: The thread's id in the system.
     """
 
     __slots__ = ("_clock", "_path", "task")

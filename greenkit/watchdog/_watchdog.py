@@ -1,7 +1,7 @@
-"""The hub's side of the watchdog: a timer that beats, and what is said when a block has ended.
+"""The hub's side of the watchdog: a timer that beats, and the report when a block has ended.
 
 When a beat is late by more than the threshold, some greenlet did not switch; the native thread
-(`_sentry.py`) has looked meanwhile at what it was doing.
+(`_sentry.py`) has sampled it meanwhile.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _get_ident = get_original("_thread", "get_ident")
 
 @dataclass(frozen=True, slots=True)
 class WatchdogStatistics:
-    """Tell what the watchdog has seen.
+    """Count what the watchdog has seen.
 
     Attributes:
         threshold: Seconds from which a lag counts as a block.
@@ -54,12 +54,12 @@ class _Doubt:
     """A block that has ended and is not judged yet.
 
     Attributes:
-        block: What the native thread saw of it; nothing, when it was not let run.
+        block: What the native thread saw of it; nothing when that thread could not run.
         seconds: How long it lasted.
-        used: What the hub's thread had used at its end.
+        used: The usage of the hub's thread at its end.
         worst: It is the longest so far.
-        begun: The hub had turned before it.
-        turns: How often the native thread had looked by its end; -1 when it had just done so.
+        begun: The hub had run its loop before it.
+        look_count: How often the native thread had looked by its end; -1 when it had just done so.
         lost: `Pulse.lost` when it began.
     """
 
@@ -68,7 +68,7 @@ class _Doubt:
     used: Usage
     worst: bool
     begun: bool
-    turns: int
+    look_count: int
     lost: tuple[float, float]
 
 
@@ -127,7 +127,7 @@ class Watchdog:
         return f"<Watchdog {self.name} {state}, {self._blocks} blocks over {self.threshold}s>"
 
     def start(self) -> None:
-        """Begin as soon as something waits for the hub; the hub is left for the program to make.
+        """Begin as soon as something waits for the hub; the program makes the hub.
 
         A second call changes nothing.
 
@@ -139,15 +139,15 @@ class Watchdog:
         self._on = True
         self._thread = _get_ident()
         _alive.add(self)
-        # A hub made here would date the program's first timers back to now.
+        # A hub made here would count the program's first timers from now.
         self._expects.append(boot.on_hub(self._attach))
 
     def stop(self) -> None:
-        """End; the native thread is gone when this returns. Any thread may call it.
+        """Stop watching; the native thread has ended when this returns. Any thread may call it.
 
-        A block that lasts until here is reported too.
+        A block that lasts until now is reported too.
 
-        Switches: may, as a log handler does when blocks were counted and not yet told.
+        Switches: may, as a log handler does when blocks were counted and not yet logged.
         """
         if not self._on:
             return
@@ -174,8 +174,8 @@ class Watchdog:
 
         Called once when a block is recognised and once more when it has lasted ten thresholds, with
         `over=False`, **in the watchdog's native thread**: it must use nothing gevent patched (no lock, no
-        `logging`, no socket of the process's own) and must not wait. Writing a file is fine. What it
-        raises is written to standard error.
+        `logging`, no socket of the process's own) and must not wait. Writing a file is fine. An error
+        it raises is written to standard error.
 
         Switches: never.
         """
@@ -185,7 +185,7 @@ class Watchdog:
     def expected(self) -> Iterator[None]:
         """Excuse what blocks inside: no report, no fact, no part in the statistics.
 
-        For one block that is known and does not switch; while it is open nothing at all is watched.
+        For a known block that does not switch; while it is open nothing is watched.
 
         Switches: never.
         """
@@ -197,14 +197,14 @@ class Watchdog:
             if pulse.last and pulse.expected == 1:
                 excused, block = monotonic() - max(began, pulse.last), pulse.block
                 if block is not None and block.beat == pulse.last and block.since < began:
-                    # It lasted before, and goes on: the same block, told once, without this time.
+                    # It began before and goes on: report it as one block, without this time.
                     block.beat += excused
                     pulse.kept += excused
                 pulse.last += excused
             pulse.expected -= 1
 
     def settle(self) -> None:
-        """Judge what has blocked until now, without waiting for the next beat.
+        """Judge the blocks so far, without waiting for the next beat.
 
         Switches: may, until the native thread has looked.
         """
@@ -220,10 +220,10 @@ class Watchdog:
         self._meter = Meter()
         self._pulse.begun = False
         self._timer = hub.loop.timer(self.interval, self.interval, ref=False)
-        if hub:  # it runs, and its greenlets may take many turns before its loop takes one
+        if hub:  # it runs, and its greenlets may switch many times before its loop iterates
             self._first()
         else:
-            # Not the timer's first beat: a greenlet may block before that.
+            # Not at the timer's first beat: a greenlet may block before that.
             self._expects.append(boot.on_turn(hub, self._first))
         if self._sentry is None:
             self._listen(hub)
@@ -291,28 +291,30 @@ class Watchdog:
             block = Block(last, since, base=before)
         pulse = self._pulse
         seconds, looked = since + lag - block.since, pulse.woke > since + lag - 2 * self.interval
-        self._doubts.append(_Doubt(block, seconds, used, worst, begun, -1 if looked else pulse.turns, lost))
+        self._doubts.append(
+            _Doubt(block, seconds, used, worst, begun, -1 if looked else pulse.look_count, lost)
+        )
         self._judge()
 
     def _judge(self) -> None:
-        """Report the ended blocks of which the native thread has said how long it was not let run.
+        """Report ended blocks once the native thread has measured how long it could not run.
 
-        After SIGCONT, or a rest of the whole machine, the hub may be first to run: then only that thread
-        can tell, by its own sleep, that nobody ran.
+        After SIGCONT, or a suspend of the machine, the hub may run first: then only that thread can tell,
+        by its own sleep, that the whole process stood still.
         """
         doubts, self._doubts = self._doubts, []
         for doubt in doubts:
-            if self._sentry is not None and self._pulse.turns == doubt.turns:
+            if self._sentry is not None and self._pulse.look_count == doubt.look_count:
                 self._doubts.append(doubt)
             else:
                 self._told(doubt)
 
     def _told(self, doubt: _Doubt) -> None:
         block, used = doubt.block, doubt.used
-        # What the thread got no processor for is no greenlet's fault.
+        # Time without a processor is not caused by a greenlet.
         absent, kept = (now - before for now, before in zip(self._pulse.lost, doubt.lost, strict=True))
         alone = doubt.seconds - block.starved_until(used, absent, kept)
-        # Observers were told of it while it lasted, so it was one; they hear of its end, too.
+        # Observers were called while it lasted, so report its end too.
         known = block.told > 0
         blamed = block.certain and (known or alone >= self.threshold / 2)
         ended = list(block.past)
@@ -326,7 +328,7 @@ class Watchdog:
         for fact in ended:
             self._blocks += 1
             self._blocked += fact.seconds
-            # Listeners and log handlers may wait; the hub must not.
+            # In a greenlet: listeners and log handlers may wait, the hub must not.
             gevent.spawn_raw(self._report, fact)
 
     def _publish(self, fact: facts.HubBlocked) -> None:
@@ -348,21 +350,21 @@ _alive: weakref.WeakSet[Watchdog] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for one in list(_alive):
-        one._sentry = None
-        one._pulse.block = None
-        one._doubts.clear()  # the parent's, which reports them
-        if one._meter is not None:
-            one._meter = Meter()
-            one._pulse.used = one._meter.read()
-        if one._pulse.last:
-            one._pulse.last = monotonic()
+    for watchdog in list(_alive):
+        watchdog._sentry = None
+        watchdog._pulse.block = None
+        watchdog._doubts.clear()  # the parent reports its own
+        if watchdog._meter is not None:
+            watchdog._meter = Meter()
+            watchdog._pulse.used = watchdog._meter.read()
+        if watchdog._pulse.last:
+            watchdog._pulse.last = monotonic()
 
 
 def _at_exit() -> None:
-    # A native thread that outlives the interpreter may be in the middle of anything.
-    for one in list(_alive):
-        one.stop()
+    # A native thread that outlives the interpreter may crash it.
+    for watchdog in list(_alive):
+        watchdog.stop()
 
 
 os.register_at_fork(after_in_child=_after_fork)

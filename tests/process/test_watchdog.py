@@ -188,7 +188,7 @@ start_thread(work, ())
 while not dogs:
     gevent.sleep(0.01)
 dog, sentry = dogs.pop()
-gone = sentry._gone.acquire(timeout=20)
+gone = sentry._ended.acquire(timeout=20)
 dog.stop()
 print(json.dumps([gone, repr(dog)]))
 """
@@ -213,8 +213,8 @@ end = time.monotonic() + 30
 while time.monotonic() < end and dog.statistics().worst_lag < 1.0:
     sum(range(5000))
     gevent.sleep(0)
-turns = dog._pulse.turns
-while time.monotonic() < end and dog._pulse.turns < turns + 2:
+looks = dog._pulse.look_count
+while time.monotonic() < end and dog._pulse.look_count < looks + 2:
     gevent.sleep(0.01)
 lag = dog.statistics().worst_lag
 watchdog.stop()
@@ -248,7 +248,7 @@ for absent in 0.49, 0.0:
     dog._judge()
     seen.append(len(dog._doubts))
     dog._pulse.absent += absent
-    dog._pulse.turns += 1
+    dog._pulse.look_count += 1
     dog._judge()
     gevent.sleep(0)
     seen.append(len(ended))

@@ -130,7 +130,7 @@ def test_stop_ends_the_thread_and_starting_again_keeps_observers(dog, told) -> N
     """No thread is left behind, from whichever thread it is stopped; observers move to the next one."""
     sentry = dog._sentry
     second = watchdog.start(threshold=0.03)
-    assert sentry._gone.acquire(False) is False  # taken by stop(), after the thread gave it back
+    assert sentry._ended.acquire(False) is False  # taken by stop(), after the thread gave it back
     assert watchdog.running() is second
     gevent.sleep(0)
     gevent.spawn(hog, told).join()
