@@ -1,6 +1,6 @@
-"""An instant by which something must be done: computed once at the door, passed down.
+"""An instant by which something must be done: computed once by the outermost call and passed down.
 
-A timeout handed from function to function starts anew at each; a deadline does not.
+A timeout passed from function to function starts anew in each; a deadline does not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Deadline"]
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """Name the instant after which waiting makes no sense.
+    """Hold the instant after which waiting is useless.
 
     Attributes:
         at: Reading of `clock` in seconds; `inf` for "no deadline".

@@ -1,7 +1,7 @@
-"""Wait until a file descriptor can be read or written, with watchers made once.
+"""Wait until a file descriptor can be read or written, with reusable watchers.
 
-`gevent.socket.wait_read` makes and closes a watcher per wait, a third of the cost of a short
-Postgres query; a driver waits on one descriptor for ever, so it keeps one `FdWatch`.
+`gevent.socket.wait_read` makes and closes a watcher for every wait, a third of the cost of a short
+Postgres query. A driver waits on one descriptor all its life, so it keeps one `FdWatch`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _READ, _WRITE = 1, 2  # libev's EV_READ and EV_WRITE
 class FdWatch:
     """Keep the watchers of one open file descriptor, for one greenlet at a time.
 
-    Bound to the hub of the thread that made it. `close()` it before the descriptor is closed:
-    the number may be another file's the moment after.
+    Bound to the hub of the thread that made it. Call `close()` before closing the descriptor:
+    its number may belong to another file right after.
 
     Args:
         fd: An open descriptor that can be polled.
@@ -33,13 +33,13 @@ class FdWatch:
         hub: The hub it is bound to; in another thread or after a fork, make a new watch.
     """
 
-    __slots__ = ("_turn", "_watchers", "fd", "hub")
+    __slots__ = ("_waiting", "_watchers", "fd", "hub")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.hub: Any = get_hub()
         self._watchers: dict[int, Any] = {}
-        self._turn: _Turn | None = None
+        self._waiting: _Wait | None = None
 
     def __repr__(self) -> str:
         return f"<FdWatch fd={self.fd}>"
@@ -74,49 +74,49 @@ class FdWatch:
         self._wait(_READ | _WRITE, timeout)
 
     def close(self) -> None:
-        """Let go of the watchers, and end a wait under way; the watch must not be used again.
+        """Close the watchers, and end a pending wait; the watch cannot be used afterwards.
 
-        From the thread whose hub it is bound to.
+        Call it in the thread whose hub it is bound to.
 
         Switches: never.
         """
         while self._watchers:
             self._watchers.popitem()[1].close()
-        turn = self._turn
-        if turn is not None:
-            turn.closed = True  # of a closed descriptor the hub would never hear
-            self.hub.loop.run_callback(turn.ready)
+        pending = self._waiting
+        if pending is not None:
+            pending.closed = True  # the hub gets no events of a closed descriptor
+            self.hub.loop.run_callback(pending.ready)
 
     def _wait(self, events: int, timeout: float | None) -> None:
         hub = self.hub
         if hub is getcurrent():
-            hub_to_wait_in()  # which says why the hub may not wait
+            hub_to_wait_in()  # raises and says why the hub may not wait
         watcher = self._watchers.get(events)
         if watcher is None:
             watcher = self._watchers[events] = hub.loop.io(self.fd, events)
-        turn = self._turn = _Turn()
+        pending = self._waiting = _Wait()
         timer = None
         try:
-            watcher.start(turn.ready)
+            watcher.start(pending.ready)
             if timeout is not None:
                 timer = hub.loop.timer(max(timeout, 0.0))
-                timer.start(turn.expire)
+                timer.start(pending.expire)
             hub.switch()
         finally:
-            turn.greenlet = self._turn = None
+            pending.greenlet = self._waiting = None
             watcher.stop()
             if timer is not None:
                 timer.close()
-        if turn.closed:
-            raise OSError(errno.EBADF, f"file descriptor {self.fd} was closed while somebody waited for it")
-        if turn.expired:
+        if pending.closed:
+            raise OSError(errno.EBADF, f"file descriptor {self.fd} was closed during a wait for it")
+        if pending.expired:
             verb = "readable" if events == _READ else "writable"
             msg = f"file descriptor {self.fd} was not {verb} within {timeout:g} s"
             raise WaitTimeout(msg)
 
 
-class _Turn:
-    """One wait: the first of descriptor and timer switches back, the other finds nobody."""
+class _Wait:
+    """One wait: the first of descriptor and timer switches back, the second does nothing."""
 
     __slots__ = ("closed", "expired", "greenlet")
 

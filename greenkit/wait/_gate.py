@@ -1,6 +1,6 @@
-"""What rooms of the same floor know of each other: something that lets work through.
+"""Protocols by which packages of one layer know each other: an admission gate and its pass.
 
-A pool takes a limiter, but the rooms are strangers; they meet in these two protocols.
+A pool takes a limiter without importing its package; both know these two protocols.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["Gate", "Pass"]
 
 
 class Pass(Protocol):
-    """Permission for one piece of work; entering waits for it, leaving ends it."""
+    """Admit one piece of work; entering waits for it, leaving ends it."""
 
     @property
     def waited(self) -> float:
@@ -29,15 +29,15 @@ class Pass(Protocol):
         """End the work; `error` is how it failed. Switches: never."""
 
     def settle(self, **costs: float) -> None:
-        """Say what it really cost; the difference is refunded or charged. Switches: never."""
+        """Report the actual costs; the difference is refunded or charged. Switches: never."""
 
 
 class Gate(Protocol):
     """Decide when work may start; `greenkit.limits.Limiter` is one."""
 
-    # `Any`: a limiter has options of its own (`priority=`) among the keywords.
+    # `Any`: a limiter takes its own options (`priority=`) among the keywords.
     def permit(self, *, timeout: float | None = None, **costs: Any) -> Pass:
-        """Return a pass for work of these costs; it is taken by entering it.
+        """Return a pass for work of these costs; entering it takes the permit.
 
         Args:
             timeout: Seconds entering may wait; None waits for ever.

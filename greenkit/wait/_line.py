@@ -1,12 +1,12 @@
-"""The one primitive everybody waits on: a bounded number of slots, handed on in order.
+"""A fair semaphore: a bounded number of slots, granted in order of arrival.
 
-Limits, pools and connections all wait here and nowhere else, so that the hard part (a waiter
-may be killed, timed out or woken at any moment) is written and proved once. A slot is in one of
-three places: free, with a holder, or *granted*: promised to a waiter whose greenlet has not run
-yet. The third is where other semaphores leak; here the dying waiter passes the grant on.
+Limits, pools and connections all wait here, so that the hard part (a waiter may be killed, timed
+out or woken at any moment) is written and proved once. A slot is free, held, or *granted*: promised
+to a waiter whose greenlet has not run yet. Other semaphores leak granted slots; here a killed
+waiter passes its grant on.
 
-Why not `gevent.lock.BoundedSemaphore`: it lets late-comers overtake (barging), cannot be
-resized under waiters, and gives no account of itself.
+Why not `gevent.lock.BoundedSemaphore`: late-comers overtake waiters (barging), it cannot be
+resized under waiters, and it has no statistics.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class WaitLineStatistics:
 
     Attributes:
         size: Slots in all, as last set.
-        free: Slots nobody has; negative after a shrink until enough holders released.
+        free: Slots without a holder; negative after a shrink until enough holders released.
         in_use: Slots with a holder or promised to a waiter about to run.
         waiting: Waiters in the queue.
     """
@@ -51,7 +51,7 @@ class WaitLineStatistics:
 
 
 class _Waiter:
-    """One greenlet in the queue; `granted` and `parked` are what the races are about."""
+    """One greenlet in the queue; `granted` and `parked` decide the races."""
 
     __slots__ = ("granted", "greenlet", "mailbox", "parked", "thread", "timed_out")
 
@@ -64,18 +64,17 @@ class _Waiter:
         self.timed_out = False
 
     def wake(self) -> None:
-        """Switch to the greenlet, in its hub, unless it has already left its parking place.
+        """Switch to the greenlet, in its hub, unless it no longer waits here.
 
-        A kill that ran before us has taken it elsewhere: a late switch would end a wait that
-        is none of our business.
+        A kill that ran first has moved it on: a late switch would end an unrelated wait.
         """
         if self.parked:
             self.parked = False
             self.greenlet.switch()
 
     def expire(self) -> None:
-        # Granted by another thread just now: its wake-up may be on its way, but with this timer the
-        # hub loses what kept it alive, and might end before it comes.
+        # If another thread granted it just now, its wake-up may not have arrived; wake the greenlet here,
+        # since without this timer the hub may end before the wake-up comes.
         self.timed_out = not self.granted
         self.wake()
 
@@ -88,7 +87,7 @@ class WaitLine:
     not owned: any greenlet may release what another acquired.
 
     Args:
-        size: Slots, at least 0; a line of 0 lets nobody through until `resize()`.
+        size: Slots, at least 0; with 0 every caller waits until `resize()`.
         name: Shown in the repr and in errors.
     """
 
@@ -109,8 +108,8 @@ class WaitLine:
         self.name = name
         self._size = size
         self._free = size
-        # In a forked child the slots of all other threads would be taken for ever. Nearly all are taken in
-        # one native thread, so only those of other threads are counted, by thread.
+        # A forked child must free the slots of all other threads. Nearly all slots are taken in one native
+        # thread, so only those of other threads are counted, by thread.
         self._home: int = _thread_here()
         self._elsewhere: dict[int, int] = {}
         self._forgotten = 0
@@ -126,12 +125,12 @@ class WaitLine:
         return f"<WaitLine{name} {self._free}/{self._size} free, {len(self._queue)} waiting>"
 
     def acquire_nowait(self) -> bool:
-        """Take a slot if one is free and nobody waits for it; tell whether it was taken.
+        """Take a slot if one is free and no waiter is queued; tell whether it was taken.
 
         Switches: never.
         """
         with self._lock:
-            # A free slot beside a queue is already spoken for: no barging.
+            # A free slot belongs to the queue, if there is one: no barging.
             free = self._free
             if free > 0 and not self._queue:
                 self._free = free - 1
@@ -141,7 +140,7 @@ class WaitLine:
             return False
 
     def acquire(self, *, timeout: float | None) -> None:
-        """Take a slot, waiting in order behind everybody who came before.
+        """Take a slot, waiting in order of arrival.
 
         Args:
             timeout: Seconds to wait at the most; None waits for ever, 0 or less not at all.
@@ -151,7 +150,7 @@ class WaitLine:
 
         Switches: may.
         """
-        # Where others wait it is no use; one that comes free just now is granted below.
+        # With waiters queued it would fail; a slot freed meanwhile is granted below.
         if not self._queue and self.acquire_nowait():
             return
         if timeout is not None and timeout <= 0:
@@ -160,20 +159,20 @@ class WaitLine:
         with self._lock:
             self._queue.append(waiter)
             if self._free > 0:
-                # It came back between the look above and here; nobody else would look again.
+                # A slot was released since the check above, and no release will follow to grant it.
                 self._grant()
         try:
             self._park(waiter, timeout)
         except BaseException:
-            # Killed, timed out by gevent.Timeout, or the hub is going away: the place in the
-            # queue and a grant on its way to us both belong to those behind.
+            # Killed, timed out by gevent.Timeout, or the hub ends: leave the queue, and pass a grant
+            # that is under way to the next waiter.
             self._leave(waiter)
             raise
         if waiter.timed_out and self._leave(waiter, keep_grant=True):
             raise self._timeout(timeout)
 
     def release(self) -> None:
-        """Give a slot back; the longest waiter has it before anybody else can take it.
+        """Give a slot back; the longest waiter gets it first.
 
         Raises:
             RuntimeError: More releases than acquires: a slot would be counted twice.
@@ -234,7 +233,7 @@ class WaitLine:
         """Promise free slots to the longest waiters. The lock is held."""
         while self._free > 0 and self._queue:
             waiter = self._queue.popleft()
-            # Promised before it is told: its thread may run the wake-up at once.
+            # Mark the grant before posting: the waiter's thread may run the wake-up at once.
             self._free -= 1
             if waiter.thread != self._home:
                 self._elsewhere[waiter.thread] = self._elsewhere.get(waiter.thread, 0) + 1
@@ -248,23 +247,23 @@ class WaitLine:
         elsewhere = self._elsewhere
         if thread not in elsewhere:
             if sum(elsewhere.values()) <= self._size - self._free:
-                return  # one of the home thread's
+                return  # a slot of the home thread
             thread = next(iter(elsewhere))
         elsewhere[thread] -= 1
         if not elsewhere[thread]:
-            del elsewhere[thread]  # threads come and go
+            del elsewhere[thread]  # or the dict grows with every thread
 
     def _release_forgotten(self) -> None:
         if not self._forgotten:
-            msg = f"{self!r}: release() without acquire(); somebody gives back a slot twice"
+            msg = f"{self!r}: release() without acquire(); a slot was given back twice"
             raise RuntimeError(msg)
-        self._forgotten -= 1  # acquired by another thread of the parent, and free here since the fork
+        self._forgotten -= 1  # acquired by another thread of the parent, freed here at the fork
 
     def _park(self, waiter: _Waiter, timeout: float | None) -> None:
-        """Leave the processor until woken; returns at once when already granted."""
+        """Switch to the hub until woken; returns at once when already granted."""
         mailbox, timer = waiter.mailbox, None
         if timeout is None:
-            mailbox.keep_alive()  # the slot may be another thread's
+            mailbox.keep_alive()  # the release may come from another thread
         try:
             if timeout is not None:
                 timer = mailbox.hub.loop.timer(timeout)
@@ -275,14 +274,14 @@ class WaitLine:
             waiter.parked = False
             if timeout is None:
                 mailbox.let_go()
-            elif timer is not None:  # None where Ctrl-C was faster
+            elif timer is not None:  # None when Ctrl-C came before it was made
                 timer.close()
 
     def _leave(self, waiter: _Waiter, *, keep_grant: bool = False) -> bool:
-        """Take `waiter` out of the queue; tell whether it leaves with empty hands.
+        """Take `waiter` out of the queue; tell whether it leaves without a slot.
 
-        A grant that arrived in the meantime is passed on, or kept when the waiter can still
-        use it (the timer and the hand-off met).
+        A grant that arrived in the meantime is passed on, or kept with `keep_grant` (timer and grant
+        coincided).
         """
         with self._lock:
             if not waiter.granted:

@@ -1,9 +1,9 @@
-"""A hub as other threads see it: callbacks they send it, and a reason to go on waiting for one.
+"""Send callbacks to a hub from other threads, and keep the hub waiting for them.
 
 Not `loop.run_callback_threadsafe()`: it counts the callback into the loop from the sender's thread,
 under the GIL, while libev, which runs without it, counts expired timers out of the same number
-(gevent 26.9, `run_callback` and libev's `ev_ref`). An update that gets lost ends the loop while
-greenlets wait, or never. Sending here touches nothing of the loop but its own thread-safe signal.
+(gevent 26.9, `run_callback` and libev's `ev_ref`). A lost update ends the loop while greenlets
+wait, or keeps it from ending. A `Mailbox` touches only the loop's own thread-safe signal.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gevent import get_hub
-from gevent._hub_local import get_hub_if_exists  # the public one would make a hub where none is
+from gevent._hub_local import get_hub_if_exists  # the public function would make a hub
 from gevent.exceptions import BlockingSwitchOutError
 from greenlet import getcurrent
 
@@ -25,13 +25,13 @@ __all__ = ["Mailbox", "hub_here", "hub_to_wait_in"]
 
 # A century, in seconds.
 _NEVER = 3e9
-# Greenlets are woken back to back for so long; then descriptors and timers have their turn, or a thousand
-# greenlets woken at once would keep every other one from running until the last has.
+# Greenlets are woken back to back for so long, then descriptors and timers are served: otherwise a thousand
+# greenlets woken at once would hold up all other greenlets until the last has run.
 _BATCH_TIME = 0.005
 
 
 def hub_here() -> Any:
-    """Return the hub of this thread, or None: asking makes none.
+    """Return the hub of this thread, or None; makes none.
 
     Switches: never.
     """
@@ -43,7 +43,7 @@ def hub_to_wait_in() -> Any:
 
     Raises:
         BlockingSwitchOutError: The hub itself is running, in a callback of its loop or in a finalizer that
-            the collector calls there: its switch to itself returns at once, as if the wait were over.
+            the collector calls there: a switch to itself would return at once, as if the wait were over.
 
     Switches: never.
     """
@@ -63,32 +63,32 @@ class Mailbox:
     Get it with `Mailbox.of(hub)`, in the thread of the hub; from then on all threads may use it.
 
     Attributes:
-        hub: Whose it is.
+        hub: The hub that runs the callbacks.
     """
 
     __slots__ = (
-        "_breath",
+        "_callbacks",
+        "_endless",
         "_keepers",
-        "_later",
-        "_letters",
-        "_never",
+        "_postponed",
         "_signal",
         "_since",
+        "_timer",
         "_waking",
         "hub",
     )
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub
-        self._letters: deque[Callable[[], object]] = deque()
+        self._callbacks: deque[Callable[[], object]] = deque()
         self._signal = hub.loop.async_(ref=False)
         self._signal.start(self._deliver)
-        # Greenlets being woken: how many, since when, and those that wait for the loop's next turn.
+        # Greenlets being woken: how many, since when, and those left for the loop's next iteration.
         self._waking, self._since = 0, 0.0
-        self._later: list[Callable[[], object]] = []
-        self._breath: Any = None
+        self._postponed: list[Callable[[], object]] = []
+        self._timer: Any = None
         self._keepers = 0
-        self._never: Any = None
+        self._endless: Any = None
 
     @staticmethod
     def of(hub: Any) -> Mailbox:
@@ -97,15 +97,15 @@ class Mailbox:
         Switches: never.
         """
         try:
-            box: Mailbox = hub.greenkit_mailbox  # it lives and goes with its hub
+            box: Mailbox = hub.greenkit_mailbox  # stored on the hub, so that both end together
         except AttributeError:
             box = hub.greenkit_mailbox = Mailbox(hub)
         return box
 
     def post(self, callback: Callable[[], object]) -> bool:
-        """Have the hub run `callback` soon, from whatever thread; tell whether it will.
+        """Have the hub run `callback` soon, from any thread; tell whether it will.
 
-        A hub whose thread has ended runs nothing more, and nobody waits in it.
+        A hub whose thread has ended runs nothing more.
 
         Switches: never.
         """
@@ -116,7 +116,7 @@ class Mailbox:
         if hub is hub_here():
             loop.run_callback(callback)
             return True
-        self._letters.append(callback)
+        self._callbacks.append(callback)
         try:
             self._signal.send()
         except ValueError:  # gevent: "operation on destroyed loop"
@@ -124,16 +124,16 @@ class Mailbox:
         return True
 
     def keep_alive(self) -> None:
-        """Keep the hub, in its own thread, from ending for want of anything to wait for.
+        """Keep the hub from raising LoopExit while it has nothing of its own to wait for.
 
-        It raises LoopExit then; of what other threads will send it knows nothing.
+        The hub does not know what other threads will send. Call it in the hub's thread.
 
         Switches: never.
         """
         self._keepers += 1
         if self._keepers == 1:
-            self._never = self.hub.loop.timer(_NEVER)
-            self._never.start(_nothing)
+            self._endless = self.hub.loop.timer(_NEVER)
+            self._endless.start(_nothing)
 
     def let_go(self) -> None:
         """Take back one `keep_alive()`.
@@ -142,12 +142,12 @@ class Mailbox:
         """
         self._keepers -= 1
         if not self._keepers:
-            self._never.close()
+            self._endless.close()
 
     def wake(self, callback: Callable[[], object]) -> None:
-        """Have the hub run `callback`, which switches to a greenlet, soon, from whatever thread.
+        """Have the hub run `callback`, which switches to a greenlet, soon, from any thread.
 
-        As `post()`, but of many at once the rest wait for the next turn of the loop after 5 ms.
+        As `post()`, but after 5 ms of such callbacks the rest wait for the loop's next iteration.
 
         Switches: never.
         """
@@ -155,7 +155,7 @@ class Mailbox:
             self.post(callback)
             return
         if not self._waking:
-            self._since = math.inf  # the time runs from the first that is woken
+            self._since = math.inf  # the time starts when the first one runs
         self._waking += 1
         self.hub.loop.run_callback(self._wake_next, callback)
 
@@ -163,25 +163,25 @@ class Mailbox:
         self._since = min(self._since, monotonic())
         if monotonic() - self._since <= _BATCH_TIME:
             self._waking -= 1
-            callback()  # the last thing done here: in a thread that is not patched it may return in minutes
+            callback()  # last: in an unpatched thread it may return after minutes
             return
-        self._later.append(callback)
-        if len(self._later) == 1:
-            if self._breath is None:
-                self._breath = self.hub.loop.timer(0.0)
-            self._breath.start(self._wake_rest)
+        self._postponed.append(callback)
+        if len(self._postponed) == 1:
+            if self._timer is None:
+                self._timer = self.hub.loop.timer(0.0)
+            self._timer.start(self._wake_rest)
 
     def _wake_rest(self) -> None:
-        self._breath.stop()
+        self._timer.stop()
         self._since = monotonic()
-        later, self._later = self._later, []
-        for callback in later:
+        postponed, self._postponed = self._postponed, []
+        for callback in postponed:
             self.hub.loop.run_callback(self._wake_next, callback)
 
     def _deliver(self) -> None:
-        # As callbacks of their own: an error in one must not hold up the rest.
-        while self._letters:
-            self.hub.loop.run_callback(self._letters.popleft())
+        # Run each as its own callback: an error in one must not hold up the rest.
+        while self._callbacks:
+            self.hub.loop.run_callback(self._callbacks.popleft())
 
 
 def _nothing() -> None:

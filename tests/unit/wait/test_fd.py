@@ -85,7 +85,7 @@ def test_closing_the_watch_ends_a_wait(pipe: tuple[int, int]) -> None:
     gevent.sleep(0)
     assert not waiting.dead, "the race under test never happened"
     watch.close()
-    with pytest.raises(OSError, match="was closed while"):
+    with pytest.raises(OSError, match="was closed during"):
         waiting.get(timeout=5)
 
 
