@@ -1,9 +1,9 @@
-"""The start-up hook: patch a Python program we did not start ourselves, before its first import.
+"""The start-up hook: patch a Python program greenkit did not start, before its first import.
 
 `_greenkit_children.pth` beside this package (from Python 3.15 on `_greenkit_children.start`) calls
 `start()` when the interpreter starts, for `celery multi`, servers that exec, and any subprocess.
-Armed by `GREENKIT_CHILDREN=1`, which `greenkit run --children` sets; unarmed, the file reads one
-variable. The command line decides, as it does for `greenkit.auto`.
+Enabled by `GREENKIT_CHILDREN=1`, which `greenkit run --children` sets; otherwise the file only reads that
+variable. Whether to patch depends on the command line, as for `greenkit.auto`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ __all__ = ["FILE", "patch", "start"]
 FILE = "_greenkit_children.pth"
 """Name of the file in site-packages that calls `start()`."""
 
-# They patch by themselves, and need to see their own command line first.
+# These programs patch themselves, after parsing their own command line.
 _THEMSELVES = frozenset({"greenkit", "gevent"})
-# multiprocessing starts these with `-c`; they only hand on file descriptors.
+# multiprocessing starts these with `-c`; they only pass on file descriptors.
 _HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 # Before 3.13 `site` reads the .pth files of a venv twice.
 _STARTED: list[bool] = []
 
 
 def start() -> None:
-    """Patch this process if the hook is armed and the command line says so; never raises.
+    """Patch this process if the hook is enabled and the command line calls for it; never raises.
 
     A wrong `GREENKIT_…` value, or `GREENKIT=strict` and a finding that is an error, ends the
     process with status 2.
@@ -53,7 +53,7 @@ def _begin() -> None:
     if not _ddtrace_comes_first():
         _import_auto()
         return
-    # Late: only here is it needed. ddtrace cannot be loaded after the patch (4.16); its
+    # Late: needed only here. ddtrace cannot be loaded after the patch (4.16); its
     # sitecustomize is the next thing the interpreter imports.
     from greenkit.boot import on_import
 
@@ -78,7 +78,7 @@ def _without_raising(act: Callable[[], None]) -> None:
 
 
 def _is_not_ours() -> bool:
-    # Late: an unarmed start must not load it.
+    # Late: a start without the hook must not load it.
     from greenkit.boot import what_runs
 
     running = what_runs(sys.argv, sys.orig_argv)
@@ -89,6 +89,6 @@ def _is_not_ours() -> bool:
 
 
 def _ddtrace_comes_first() -> bool:
-    # ddtrace-run puts its own sitecustomize at the head of PYTHONPATH.
+    # ddtrace-run puts its own sitecustomize first on PYTHONPATH.
     places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return any(place.rstrip("/").endswith("/ddtrace/bootstrap") for place in places)

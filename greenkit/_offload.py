@@ -1,9 +1,8 @@
-"""Run what would stop the hub in a native thread: C extensions, files, CPU-bound Python.
+"""Run blocking code in a native thread: C extensions, files, CPU-bound Python.
 
-A bounded pool of native threads that greenlets wait for cooperatively. A native thread cannot be interrupted:
-when a caller is killed or out of time, its function goes on to its end, keeps its thread until then, and is
-counted as abandoned. CPU-bound Python shares the GIL with the hub: it no longer stops the greenlets, and is
-no faster.
+Greenlets wait cooperatively for a bounded pool of native threads. A native thread cannot be interrupted:
+when a caller is killed or times out, its function runs on, keeps its thread and counts as abandoned until it
+ends. CPU-bound Python shares the GIL with the hub: it no longer blocks other greenlets, but is no faster.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ class OffloadStatistics:
         size: Native threads at most.
         running: Functions that run now, abandoned ones included.
         waiting: Callers that wait for a thread.
-        abandoned: Functions that still run although nobody waits for them.
-        finished: Functions that ended, with whatever outcome.
+        abandoned: Functions that still run although no caller waits for them.
+        finished: Functions that ended, with any outcome.
     """
 
     size: int
@@ -64,10 +63,8 @@ class NativePool:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"size is {size!r}; a pool needs 1 thread or more")
         self.name = name
-        self._places = WaitLine(size, name=name)
-        self._pools: dict[
-            tuple[int, int], ThreadPool
-        ] = {}  # (process, hub) → threads that answer to that hub
+        self._slots = WaitLine(size, name=name)
+        self._pools: dict[tuple[int, int], ThreadPool] = {}  # (process, hub) → that hub's threads
         self._abandoned = self._finished = 0
         facts.register("offload", self)
 
@@ -77,19 +74,19 @@ class NativePool:
 
     def statistics(self) -> OffloadStatistics:
         """Return what it runs. Switches: never."""
-        line = self._places.statistics()
+        line = self._slots.statistics()
         return OffloadStatistics(
             line.size, line.size - line.free, line.waiting, self._abandoned, self._finished
         )
 
     def resize(self, size: int) -> None:
-        """Change how many threads there may be; what runs is left alone. Switches: never."""
-        self._places.resize(size)
+        """Change how many threads there may be; running functions go on. Switches: never."""
+        self._slots.resize(size)
         for pool in self._pools.values():
             pool.maxsize = size
 
     def run(self, fn: Callable[..., T], *args: Any, timeout: float | None = None) -> T:
-        """Call `fn(*args)` in a native thread and return what it returns; see `greenkit.offload()`.
+        """Call `fn(*args)` in a native thread and return the result; see `greenkit.offload()`.
 
         Switches: may.
         """
@@ -98,14 +95,14 @@ class NativePool:
         if timeout is not None and not 0 <= timeout < float("inf"):  # nan fails both comparisons
             raise ValueError(f"timeout is {timeout!r}; it must be 0 or more seconds, or None for no limit")
         deadline = Deadline.after(timeout)
-        self._places.acquire(timeout=deadline.timeout())
+        self._slots.acquire(timeout=deadline.timeout())
         started = False
         try:
             result = self._start(fn, args)
             started = True
         finally:
             if not started:
-                self._places.release()
+                self._slots.release()
         return self._wait(result, fn, deadline)
 
     def _start(self, fn: Callable[..., T], args: tuple[Any, ...]) -> _Call:
@@ -117,7 +114,7 @@ class NativePool:
         key = (os.getpid(), id(hub))
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = ThreadPool(self._places.statistics().size, hub)
+            pool = self._pools[key] = ThreadPool(self._slots.statistics().size, hub)
         call.result = pool.spawn(call.run)
         return call
 
@@ -128,7 +125,7 @@ class NativePool:
                     call.result.get()
             else:
                 call.ended.wait(deadline.timeout())
-        except BaseException:  # killed: the thread goes on
+        except BaseException:  # killed: the thread runs on
             self._abandon(call)
             raise
         if not call.done:
@@ -136,7 +133,7 @@ class NativePool:
             name = getattr(fn, "__qualname__", repr(fn))
             raise WaitTimeout(
                 f"{name} did not end in time. A native thread cannot be interrupted: it runs on and keeps 1"
-                f" of the {self._places.statistics().size} threads of {self.name} until it ends"
+                f" of the {self._slots.statistics().size} threads of {self.name} until it ends"
             )
         if call.error is not None:
             raise call.error
@@ -155,7 +152,7 @@ class NativePool:
             if call.abandoned:
                 self._abandoned -= 1
         self._finished += 1
-        self._places.release()
+        self._slots.release()
 
 
 _start_new_thread = get_original("_thread", "start_new_thread")
@@ -163,10 +160,11 @@ _native_lock = get_original("_thread", "allocate_lock")
 
 
 class _Call:
-    """One function on its way through a native thread."""
+    """One function call in a native thread."""
 
     __slots__ = (
-        "_args", "_context", "_fn", "_tell", "abandoned", "done", "ended", "error", "lock", "result", "value",
+        "_args", "_context", "_fn", "_on_end", "abandoned", "done", "ended", "error", "lock", "result",
+        "value",
     )  # fmt: skip
 
     def __init__(
@@ -174,24 +172,24 @@ class _Call:
         context: contextvars.Context,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
-        tell: Callable[[_Call], None],
+        on_end: Callable[[_Call], None],
     ) -> None:
-        self._context, self._fn, self._args, self._tell = context, fn, args, tell
+        self._context, self._fn, self._args, self._on_end = context, fn, args, on_end
         self.abandoned = self.done = False
         self.value: Any = None
         self.error: BaseException | None = None
-        self.result: Any = None  # gevent's, where a hub waits
+        self.result: Any = None  # gevent's AsyncResult, where a hub waits
         self.ended = threading.Event()
         self.lock = _native_lock()
 
     def run(self) -> None:
-        """Run in the native thread. What is raised travels in `error`: gevent would print it as well."""
+        """Run in the native thread. Keep an exception in `error`: gevent would also print it."""
         try:
             self.value = self._context.run(self._fn, *self._args)
         except BaseException as error:
             self.error = error
         finally:
-            self._tell(self)
+            self._on_end(self)
             if self.result is None:
                 self.ended.set()
 
@@ -200,17 +198,17 @@ _DEFAULT = NativePool(min(32, (os.cpu_count() or 1) + 4))
 
 
 def offload(fn: Callable[..., T], /, *args: Any, timeout: float | None = None) -> T:
-    """Call `fn(*args)` in a native thread while other greenlets go on, and return what it returns.
+    """Call `fn(*args)` in a native thread while other greenlets run, and return the result.
 
-    For code that would stop the hub: a C extension that waits or computes, a file on a slow disk, CPU-bound
-    Python. The threads are one bounded pool of the process (`min(32, processors + 4)`). Context variables go
-    in.
+    For code that would block the hub: a C extension that waits or computes, a file on a slow disk, CPU-bound
+    Python. The threads are one bounded pool of the process (`min(32, processors + 4)`). Context variables are
+    passed in.
 
     Nothing can interrupt a native thread: after a timeout or a kill the function runs on and keeps its
-    thread. Not for code that waits on what gevent has patched (sockets, `time.sleep()`): call that directly.
+    thread. Not for code that waits in patched functions (sockets, `time.sleep()`): call that directly.
 
     Args:
-        fn: What to call. Options go in with `functools.partial`.
+        fn: The function. Pass keyword arguments with `functools.partial`.
         args: Its arguments.
         timeout: Seconds to wait for a thread and for the result together; None for no limit.
 

@@ -1,8 +1,8 @@
 """Errors greenkit raises, one class per thing the caller may do differently.
 
-Nothing here waits, logs or imports anything: every room raises from this tree, and the ground
-floor must be loadable before gevent patches the world. Caller mistakes are also `TypeError` or
-`ValueError`; facts about an error are attributes, its message says what, so what and what next.
+This module imports nothing, because it is loaded before gevent patches the process. Caller mistakes are also
+`TypeError` or `ValueError`. Facts about an error are attributes; its message says what happened, what it
+costs and what to do next.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = [
 
 
 class GreenkitError(Exception):
-    """Stand above every error greenkit raises on purpose."""
+    """Base class of the errors greenkit raises on purpose."""
 
 
-class WaitTimeout(GreenkitError):  # noqa: N818 - a timeout is the field's word
-    """Say that a wait reached its deadline; nothing is held, trying again is safe.
+class WaitTimeout(GreenkitError):  # noqa: N818 - the usual name
+    """A wait reached its deadline; nothing is held, and a retry is safe.
 
     Not a `TimeoutError`: that is an `OSError`, whose C layout no class can share with
     psycopg2's errors, and a connection pool's timeout must be an `OperationalError` too.
@@ -37,12 +37,12 @@ class WaitTimeout(GreenkitError):  # noqa: N818 - a timeout is the field's word
 
 
 class LimitTimeout(WaitTimeout):
-    """Say that a limit cannot be met in time.
+    """A limit cannot be met in time.
 
     Attributes:
         retry_after: Seconds after which the same cost would pass, as known when raised.
-        window: The limit that is used up, such as "requests 10000/day"; empty when it is not the rate that
-            holds the cost back, or not known.
+        window: The limit that is used up, such as "requests 10000/day"; empty when the cause is not
+            the rate, or not known.
     """
 
     def __init__(self, message: str, *, retry_after: float, window: str = "") -> None:
@@ -52,11 +52,11 @@ class LimitTimeout(WaitTimeout):
 
 
 class CostTooHighError(GreenkitError, ValueError):
-    """Say that a cost exceeds what the limit can ever grant at once; no wait can help."""
+    """A cost exceeds what the limit can ever grant at once; no wait can help."""
 
 
-class WouldWait(GreenkitError):  # noqa: N818 - not a failure: the answer "later, then"
-    """Answer instead of waiting longer than the caller allowed.
+class WouldWait(GreenkitError):  # noqa: N818 - not a failure: the caller asked not to wait
+    """The call would have to wait longer than the caller allowed.
 
     Attributes:
         eta: Seconds until the call would have been let through.
@@ -67,8 +67,8 @@ class WouldWait(GreenkitError):  # noqa: N818 - not a failure: the answer "later
         self.eta = eta
 
 
-class RateLimited(GreenkitError):  # noqa: N818 - the server's word for it
-    """Say that the server refused with "too many requests".
+class RateLimited(GreenkitError):  # noqa: N818 - the server's term
+    """The server refused with "too many requests".
 
     Attributes:
         retry_after: Seconds the server asks to wait, or None when it did not say.
@@ -80,7 +80,7 @@ class RateLimited(GreenkitError):  # noqa: N818 - the server's word for it
 
 
 class PatchError(GreenkitError):
-    """Refuse to go on in a process that is not, or only half, cooperative.
+    """The process is not, or only partly, cooperative.
 
     Attributes:
         findings: The `greenkit.findings.Finding`s that led to the refusal.
@@ -92,19 +92,19 @@ class PatchError(GreenkitError):
 
 
 class ConfigError(GreenkitError, ValueError):
-    """Say which setting is wrong, its value, and what it may be."""
+    """A setting is wrong; the message says its value and the allowed ones."""
 
 
 class PoolClosedError(GreenkitError):
-    """Say that a pool was closed and takes no more work."""
+    """A pool was closed and takes no more work."""
 
 
 class ConcurrentUseError(GreenkitError):
-    """Refuse a second greenlet on something that is in use by another."""
+    """A second greenlet used an object that is in use by another."""
 
 
 class BlockingCallError(GreenkitError):
-    """Refuse a call that would have blocked the hub; it was not made.
+    """A call would have blocked the hub; it was not made.
 
     Attributes:
         call: The C function as `module.name`.
@@ -118,8 +118,8 @@ class BlockingCallError(GreenkitError):
 
 
 class ServerNotFoundError(GreenkitError):
-    """Say that no binary of a test server was found, and which package brings it."""
+    """No binary of a test server was found; the message names the package that has it."""
 
 
 class ServerStartError(GreenkitError):
-    """Say that a test server did not start, with the end of its log."""
+    """A test server did not start; the message ends with its log."""

@@ -1,8 +1,7 @@
-"""What happened and what there is, as frozen values without duties.
+"""Events and live objects of the process, for metrics, logs and `celery inspect greenkit`.
 
-Rooms `emit()` facts and `register()` their live objects; metrics, logs, the watchdog's report and
-`celery inspect greenkit` listen or look. Nothing here has an opinion, and with nobody listening
-an emit costs one truth test. Loads nothing gevent patches.
+Packages `emit()` events as frozen values and `register()` live objects; others `subscribe()` or take a
+`snapshot()`. Without listeners an emit costs one truth test. Loads nothing gevent patches.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class PermitGranted:
-    """A limiter let a call through after `waited` seconds."""
+    """A limiter admitted a call after `waited` seconds."""
 
     limiter: str
     waited: float
@@ -40,7 +39,7 @@ class PermitGranted:
 
 @dataclass(frozen=True, slots=True)
 class PermitRefused:
-    """A limiter said no; the same cost would pass in `retry_after` seconds."""
+    """A limiter refused a call; the same cost would pass in `retry_after` seconds."""
 
     limiter: str
     retry_after: float
@@ -56,7 +55,7 @@ class ServerSaidSlowDown:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLeaked:
-    """A greenlet ended with a connection of `pool`; it was taken back."""
+    """A greenlet ended while it held a connection of `pool`; the pool took it back."""
 
     pool: str
     borrowed_at: str
@@ -76,10 +75,10 @@ class HubBlocked:
         call: The blocking C function as `module.name`, "" when it could not be told.
         greenlet: What the blocking greenlet runs, as its repr; "" when unknown.
         task: `name[id]` of the Celery task it runs, "" when it runs none.
-        since: When it began, on the monotonic clock: the same for all that is told of one block.
+        since: When it began, on the monotonic clock: the same in all facts about one block.
         computed: Seconds of it in which the thread computed.
         starved: Seconds of it in which the thread wanted a processor and other threads or processes had it.
-        startup: Work a program does once, and was at: `an import`, `a compilation`, `its start`; "" for none.
+        startup: One-time work it was doing: `an import`, `a compilation`, `its start`; "" for none.
     """
 
     seconds: float
@@ -102,36 +101,35 @@ class HubBlocked:
         return self.computed * 2 > self.seconds - self.starved
 
 
-# Read as it stands where even the call of `listening()` would be felt.
+# Public: hot paths read it directly, to save the call of `listening()`.
 listeners: tuple[Callable[[object], None], ...] = ()
 _live: dict[str, weakref.WeakSet[Any]] = {}
 
 
 def subscribe(listener: Callable[[object], None], /) -> Callable[[], None]:
-    """Have `listener` called with every fact; return the function that ends it.
+    """Have `listener` called with every fact; return the function that unsubscribes it.
 
-    A listener runs where the fact happened, often in the hub: it must not wait and must not
-    raise.
+    A listener runs where the event happened, often in the hub: it must not wait and must not raise.
     """
     global listeners  # noqa: PLW0603 - one list of listeners per process is the point
     listeners = (*listeners, listener)
 
     def unsubscribe() -> None:
         global listeners  # noqa: PLW0603
-        listeners = tuple(one for one in listeners if one is not listener)
+        listeners = tuple(known for known in listeners if known is not listener)
 
     return unsubscribe
 
 
 def listening() -> bool:
-    """Tell whether anybody listens, so that a busy room can skip making the fact."""
+    """Tell whether there are listeners, so that a hot path can skip making the fact."""
     return bool(listeners)
 
 
 def emit(fact: object, /) -> None:
-    """Hand `fact` to every listener.
+    """Call every listener with `fact`.
 
-    Switches: never (a listener that waits breaks its promise).
+    Switches: never (a listener must not wait).
     """
     for listener in listeners:
         listener(fact)
@@ -141,7 +139,7 @@ def register(kind: str, thing: Any, /) -> None:
     """Make `thing` visible in `snapshot()` for as long as it lives.
 
     Args:
-        kind: Which shelf: "limiter", "pool", "connections", "watchdog".
+        kind: The key in `snapshot()`: "limiter", "pool", "connections", "watchdog".
         thing: Anything weakly referable with a `name` and a `statistics()` that returns a frozen
             dataclass and never switches.
     """
@@ -149,14 +147,14 @@ def register(kind: str, thing: Any, /) -> None:
 
 
 def snapshot() -> dict[str, dict[str, dict[str, Any]]]:
-    """Return {kind: {name: statistics}} of every registered thing alive, ready for JSON.
+    """Return {kind: {name: statistics}} of every registered object, ready for JSON.
 
     Switches: never.
     """
-    shelves: dict[str, dict[str, dict[str, Any]]] = {}
+    by_kind: dict[str, dict[str, dict[str, Any]]] = {}
     for kind, things in _live.items():
-        for thing in sorted(things, key=lambda one: str(one.name)):
-            shelf = shelves.setdefault(kind, {})
-            name = thing.name if thing.name not in shelf else f"{thing.name}#{id(thing):x}"
-            shelf[name] = asdict(thing.statistics())
-    return shelves
+        for thing in sorted(things, key=lambda live: str(live.name)):
+            by_name = by_kind.setdefault(kind, {})
+            name = thing.name if thing.name not in by_name else f"{thing.name}#{id(thing):x}"
+            by_name[name] = asdict(thing.statistics())
+    return by_kind

@@ -1,7 +1,7 @@
-"""The form every check of greenkit answers in.
+"""The result type of all greenkit checks.
 
 A `Finding` has an id that never changes (each has a heading in `docs/reference/findings.md`),
-says what was seen with its values, and carries a hint that can be pasted. Rooms make findings;
+says what was seen with its values, and has a hint that can be pasted. Packages make findings;
 the doctor, Django's checks and Celery's bootstep show them. Loads nothing gevent patches.
 """
 
@@ -17,7 +17,7 @@ __all__ = ["Finding", "Severity", "render", "worst"]
 
 
 class Severity(Enum):
-    """Grade a finding by what it will do to the process."""
+    """Grade a finding by its effect on the process."""
 
     INFO = "info"
     WARNING = "warning"
@@ -25,26 +25,26 @@ class Severity(Enum):
 
 
 class Finding(NamedTuple):
-    """State one thing a check saw.
+    """Hold one result of a check.
 
     Attributes:
         id: Stable id: `GK1xx` boot, `GK2xx` limits, `GK3xx` postgres, `GK4xx` watchdog,
             `GK5xx` celery, `GK6xx` django, `GK7xx` http.
-        severity: What it will do, not how sure we are.
-        message: What was seen, with values, and what it costs.
+        severity: How bad its effect is, not how certain the check is.
+        message: What was seen, with values, and its cost.
         hint: The next step, ready to paste.
         where: `file:line` of the user's code that caused it, or "" when unknown.
         evidence: Further lines, such as a chain of importers.
-        rule: The kind of mistake, a word that never changes: "stale-reference", "native-lock".
-        effect: What it will do: "blocks-hub", "deadlocks", "hangs", "crashes", "leaks-state",
+        rule: The kind of mistake, a stable word: "stale-reference", "native-lock".
+        effect: What it causes: "blocks-hub", "deadlocks", "hangs", "crashes", "leaks-state",
             "no-exclusion", "wrong-identity"; "" when the rule has no such effect.
         holder: The module that holds it, or whose function blocks.
-        attribute: Dotted path of the holder inside its module, or the name of the function.
+        attribute: Dotted path inside the holder's module, or the name of the function.
         original: What is held or called: `time.sleep`, `_thread.lock`.
         form: How it is held: "module global", "closure cell", "base class".
         captured_at: `file:line` where the reference was taken, the object made or the call is.
         imported_at: `file:line` of the user's import that brought the holder too early.
-        patched_at: `file:line` that asked for the patch.
+        patched_at: `file:line` that called for the patch.
     """
 
     id: str
@@ -76,7 +76,7 @@ def render(findings: Iterable[Finding]) -> str:
     """Return `findings` as lines for a terminal or a log, gravest first; "" when there are none."""
     lines = []
     for found in sorted(findings, key=lambda f: -_RANK[f.severity]):
-        # A library's line is nobody's to change; the project's own import of it is.
+        # Name the project's import too: the user cannot change the library's line.
         brought = f"imported by {found.imported_at}" if found.imported_at else ""
         place = ", ".join(filter(None, [found.where, brought]))
         place = f"  ({place})" if place else ""
