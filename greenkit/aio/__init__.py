@@ -1,8 +1,7 @@
-"""Call async code from greenlets and threads, and let asyncio live among greenlets.
+"""Call async code from greenlets and threads, and make asyncio work in greenlets.
 
 `run()`, `gather()` and `iterate()` use one long-lived loop; `asyncio.run()` and asgiref's bridges work in
-every greenlet of a patched process. The step of the bootstrap that makes this so is
-`greenkit.boot.isolate_loops()`.
+every greenlet of a patched process. `greenkit.boot.isolate_loops()` sets this up.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def __getattr__(name: str) -> object:
     if file is None:
         msg = f"module 'greenkit.aio' has no attribute {name!r}"
         raise AttributeError(msg)
-    # Late: the hooks are called while asyncio itself is being imported, and none may import it whole.
+    # Late: the hooks run while asyncio itself is being imported, and must not import all of it.
     from importlib import import_module
 
     value: object = getattr(import_module(f"greenkit.aio.{file}"), name)

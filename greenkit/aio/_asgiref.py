@@ -1,10 +1,10 @@
-"""What asgiref needs so that Django's bridges between sync and async hold in greenlets.
+"""Patch asgiref so that Django's bridges between sync and async work in greenlets.
 
-Three things. Its one-worker executors are greenlets that start without a switch, so that no kill falls
-between handing a coroutine over and waiting for it; a thread's start is a switch under the patch. A greenlet
-that is killed, or runs out of time, inside `async_to_sync` cancels its coroutine and joins it for a while;
-asgiref leaves it running. And thread-sensitive code under a bare `asyncio.run()` has one worker for each
-loop, where asgiref has one for the whole process: under the patch that one serialises every greenlet's ORM.
+It changes three things. Executors with one worker become greenlets that start without a switch: starting a
+patched thread switches, and a kill could fall between submitting a coroutine and waiting for it. A greenlet
+that is killed, or times out, inside `async_to_sync` cancels its coroutine and joins it for a while; asgiref
+leaves it running. Thread-sensitive code under a bare `asyncio.run()` gets one worker per loop; asgiref's
+single worker per process would serialise the ORM calls of all greenlets.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 __all__ = ["GRACE", "install_asgiref", "uninstall_asgiref"]
 
-GRACE = 5.0  # seconds a cancelled coroutine has to end before its greenlet goes on without it
+GRACE = 5.0  # seconds a cancelled coroutine has to end before its greenlet stops waiting
 _log = logging.getLogger("greenkit.aio")
 _undo: list[Callable[[], None]] = []
 
 
 def install_asgiref() -> None:
-    """Amend `asgiref.sync`, once; called when it has been imported in a patched process.
+    """Patch `asgiref.sync`, once; called after its import in a patched process.
 
-    An asgiref whose private names have changed is left as it is, and logged.
+    If asgiref's private names have changed, leave it unpatched and log a warning.
 
     Switches: never.
     """
@@ -60,7 +60,7 @@ def install_asgiref() -> None:
             getattr(sys.modules["asgiref"], "__version__", "?"),
         )
         return
-    _replace(sync, "ThreadPoolExecutor", _one_worker(sync.ThreadPoolExecutor))
+    _replace(sync, "ThreadPoolExecutor", _single_worker(sync.ThreadPoolExecutor))
     _replace(bridge, "main_wrap", _main_wrap(bridge))
     _replace(executor_class, "run_until_future", _run_until_future(executor_class))
     workers = _LoopWorkers(sync.SyncToAsync.single_thread_executor)
@@ -95,13 +95,13 @@ def _main_wrap(bridge: Any) -> Any:
 
     async def main_wrap(self: Any, call_result: Any, *rest: Any) -> None:
         task = asyncio.current_task()
-        # Two ways: in a loop of its own the executor stands for the call, in the outer loop its future does.
+        # A call in its own loop is identified by the executor, a call in the outer loop by its future.
         executor = bridge.loop_thread_executors.get(asyncio.get_running_loop())
         for place in (call_result, executor):
             if place is not None:
                 place.greenkit_task = task
                 if getattr(place, "greenkit_killed", False):
-                    rest[-1].close()  # the caller was killed before its coroutine began: it never does
+                    rest[-1].close()  # the caller was killed before its coroutine began, so it must not begin
                     call_result.cancel()
                     raise asyncio.CancelledError
         await plain(self, call_result, *rest)
@@ -115,9 +115,7 @@ def _run_until_future(executor_class: Any) -> Any:
     def run_until_future(self: Any, future: Future[Any]) -> None:
         try:
             plain(self, future)
-        except (
-            BaseException
-        ):  # only what was thrown into this greenlet: work items keep theirs in their future
+        except BaseException:  # thrown into this greenlet; work items keep their errors in their futures
             if hub_here() is not None and not future.done():
                 _cancel_and_join(self, future, plain)
             raise
@@ -140,7 +138,7 @@ def _cancel_and_join(executor: Any, future: Any, plain: Any) -> None:
 
 
 def _cancel(task: asyncio.Task[Any], executor: Any) -> None:
-    """Cancel `task` in its loop, and what it sent to `executor` before: it must not begin now."""
+    """Cancel `task` in its loop, and the calls it submitted to `executor`, which must not begin now."""
     delivered = Event()
 
     def cancel() -> None:
@@ -153,7 +151,7 @@ def _cancel(task: asyncio.Task[Any], executor: Any) -> None:
     delivered.wait()
 
 
-def _one_worker(stock: Any) -> Any:
+def _single_worker(stock: Any) -> Any:
     def make(max_workers: int | None = None, *args: Any, **kwargs: Any) -> Executor:
         green = max_workers == 1 and not args and not kwargs and hub_here() is not None
         return GreenWorker() if green else stock(max_workers, *args, **kwargs)
@@ -162,10 +160,10 @@ def _one_worker(stock: Any) -> Any:
 
 
 class _LoopWorkers(Executor):
-    """Run thread-sensitive code in one worker for each loop that runs in a greenlet."""
+    """Run thread-sensitive code in one worker per loop that runs in a greenlet."""
 
     def __init__(self, shared: Executor) -> None:
-        self._shared = shared  # asgiref's own, for loops of native threads
+        self._shared = shared  # asgiref's own executor, for loops of native threads
         self._workers: WeakKeyDictionary[Any, GreenWorker] = WeakKeyDictionary()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -184,6 +182,6 @@ class _LoopWorkers(Executor):
             return
         if "django.db" in sys.modules:
             closing = worker.submit(sys.modules["django.db"].connections.close_all)
-            with gevent.Timeout(GRACE, False):  # the worker may be busy with what a killed loop gave it
+            with gevent.Timeout(GRACE, False):  # the worker may still run a call of a killed loop
                 closing.exception()
         worker.shutdown(wait=False)

@@ -21,22 +21,22 @@ GRACE = 5.0
 def run(coroutine: Coroutine[Any, Any, T], *, timeout: float | None = None, grace: float = GRACE) -> T:
     """Run a coroutine on the long-lived loop of this thread and return its result.
 
-    Async clients made in one call can be used in the next: they live on the same loop. Exceptions arrive as
-    they are, with the coroutine's traceback below the caller's. Context variables go in, and what the
-    coroutine set comes back. Thread-sensitive code of asgiref (the async ORM) runs in the calling greenlet,
-    on its connection.
+    Async clients made in one call can be used in the next: they live on the same loop. Exceptions are raised
+    unchanged, with the coroutine's traceback below the caller's. The coroutine sees the caller's context
+    variables, and the caller sees those it set. Thread-sensitive code of asgiref (the async ORM)
+    runs in the calling greenlet, on its connection.
 
-    A killed greenlet, or one whose time is up, cancels the coroutine and waits for its end.
+    A greenlet that is killed or times out cancels the coroutine and waits for its end.
 
     Args:
-        coroutine: What to run; it is closed when it cannot be.
+        coroutine: The coroutine; closed when it cannot be run.
         timeout: Seconds after which it is cancelled; None for no limit.
-        grace: Seconds a cancelled coroutine has to end; one that does not is logged and counted as abandoned.
+        grace: Seconds a cancelled coroutine has to end; after that it is logged and counted as abandoned.
 
     Raises:
         WaitTimeout: `timeout` passed.
-        RuntimeError: Called in a coroutine of the same thread, which should await instead.
-        TypeError: `coroutine` is no coroutine.
+        RuntimeError: Called in a coroutine of the same thread; await there instead.
+        TypeError: `coroutine` is not a coroutine.
 
     Switches: may.
     """
@@ -62,7 +62,7 @@ def gather(
 ) -> list[T]:
     """Run several awaitables at once and return their results in order.
 
-    When one raises, the others are cancelled and joined before the exception arrives.
+    When one raises, the others are cancelled and joined before the exception is raised.
 
     Args:
         awaitables: Coroutines, or anything else that can be awaited on the loop.
@@ -87,13 +87,13 @@ def gather(
 async def _gather(
     awaitables: tuple[Awaitable[T], ...], limit: int | None, *, return_exceptions: bool
 ) -> list[T]:
-    gate = asyncio.Semaphore(limit or len(awaitables) or 1)
+    semaphore = asyncio.Semaphore(limit or len(awaitables) or 1)
 
-    async def through_the_gate(awaitable: Awaitable[T]) -> T:
-        async with gate:
+    async def limited(awaitable: Awaitable[T]) -> T:
+        async with semaphore:
             return await awaitable
 
-    tasks = [asyncio.ensure_future(through_the_gate(awaitable)) for awaitable in awaitables]
+    tasks = [asyncio.ensure_future(limited(awaitable)) for awaitable in awaitables]
     try:
         results: Any = await asyncio.gather(*tasks, return_exceptions=return_exceptions)
         return list(results)
@@ -113,9 +113,8 @@ def _close_all(awaitables: tuple[Awaitable[Any], ...]) -> None:
 def iterate(source: AsyncIterator[T], *, timeout: float | None = None, grace: float = GRACE) -> Iterator[T]:
     """Iterate over an async generator in an ordinary `for`.
 
-    The generator runs only while the next item is asked for: it is never ahead of the loop that consumes it.
-    All its steps run in one asyncio task, as cancel scopes of anyio demand. Leaving the `for` early closes
-    it.
+    The generator runs only while the next item is requested: it never runs ahead of its consumer. All its
+    steps run in one asyncio task, as cancel scopes of anyio require. Leaving the `for` early closes it.
 
     Args:
         source: An async generator or iterator.
@@ -148,7 +147,7 @@ def _iterate(source: AsyncIterator[T], timeout: float | None, grace: float) -> I
 
 
 class _Steps:
-    """Drive an async iterator, one item for each demand, in a task of its own."""
+    """Drive an async iterator in its own task, one item per demand."""
 
     __slots__ = ("_demands", "_source", "_task")
 
@@ -160,7 +159,7 @@ class _Steps:
     async def next(self) -> tuple[Any] | None:
         """Return the next item in a tuple, or None at the end."""
         if self._task is None:
-            self._demands = asyncio.Queue()  # made on the loop: before 3.10 it would be bound to another
+            self._demands = asyncio.Queue()  # made on the loop it is used on
             self._task = asyncio.ensure_future(self._drive(self._demands))
         assert self._demands is not None
         answer: asyncio.Future[tuple[Any] | None] = asyncio.get_running_loop().create_future()
@@ -193,7 +192,7 @@ class _Steps:
                 await close()
 
     async def close(self) -> None:
-        """End the task, and with it the generator."""
+        """Cancel the task, which closes the generator."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -232,7 +231,7 @@ async def _end_tasks(
 
 
 def loop() -> asyncio.AbstractEventLoop:
-    """Return the long-lived loop that `run()` uses, started when it is not.
+    """Return the long-lived loop that `run()` uses, started if needed.
 
     For code that needs the loop itself, such as `asyncio.run_coroutine_threadsafe(coroutine, aio.loop())`.
 
@@ -242,7 +241,7 @@ def loop() -> asyncio.AbstractEventLoop:
 
 
 def statistics() -> LoopStatistics:
-    """Return what passed through the loop of this thread; zeros when nothing has used it.
+    """Return the counts of this thread's loop; zeros when it was never used.
 
     Switches: never.
     """

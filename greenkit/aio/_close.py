@@ -1,4 +1,4 @@
-"""End the long-lived loop; loads no asyncio, so that a worker which never used it may ask at every stop."""
+"""Close the long-lived loop; loads no asyncio, so that a worker which never used it can call it too."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["close"]
 
 
 def close(*, grace: float = 5.0) -> None:
-    """Cancel what runs on the loop, finish its async generators, and end it; a later call starts a new one.
+    """Cancel the loop's tasks, finish its async generators and close it; a later call starts a new loop.
 
-    Does nothing where no loop was started. A Celery worker with `greenkit.celery.install()` calls it when its
+    Does nothing if no loop was started. A Celery worker with `greenkit.celery.install()` calls it when its
     last task has ended, after `on_worker_stop()`; every process calls it at exit.
 
     Args:

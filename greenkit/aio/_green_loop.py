@@ -1,8 +1,8 @@
 """An asyncio event loop that waits in gevent's hub.
 
-asyncio's own loop on gevent's selector works, but asks for two descriptors a loop and 17 µs a pass, most of
-it a timer for `select(0)`. This one registers its descriptors with the hub, is woken without a socket pair,
-and gives the hub a turn once a millisecond while its own callbacks are ready.
+asyncio's own loop on gevent's selector works, but needs two descriptors per loop and 17 µs per iteration,
+most of it a timer for `select(0)`. This loop registers its descriptors with the hub, is woken without a
+socket pair, and yields to the hub once a millisecond while its own callbacks are ready.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ __all__ = ["GreenLoop", "GreenSelector", "at_close", "greenlets_live_here", "new
 
 _native_thread: Callable[[], int] = get_original("_thread", "get_ident")
 _monotonic = time.perf_counter
-_YIELD_EVERY = 0.001  # seconds a loop may run ready callbacks before the hub gets a turn
-_BUSY_HUB = 0.005  # seconds a pass of the hub may take before a loop goes to the end of the queue
+_YIELD_EVERY = 0.001  # seconds a loop may run ready callbacks before it yields to the hub
+_BUSY_HUB = 0.005  # seconds a hub iteration may take before a loop yields once more
 
 at_close: list[Callable[[asyncio.AbstractEventLoop], object]] = []
 """Called with each `GreenLoop` before it closes, in the greenlet that closes it."""
@@ -47,27 +47,27 @@ class GreenSelector(selectors._BaseSelectorImpl):
     def __init__(self) -> None:
         super().__init__()
         self._hub: Any = (
-            None  # bound at the first select(): a loop may be made in one thread and run in another
+            None  # bound at the first select(): a loop may be made in another thread than it runs in
         )
         self._thread = 0
         self._watchers: dict[int, Any] = {}  # fd → watcher
         self._stopped: set[int] = set()  # fds whose watcher must be started before the next wait
         self._events: dict[int, int] = {}  # fd → events seen since the last select()
         self._ready = Event()
-        self._woken_from_afar = False
-        self._far: Any = None
+        self._woken_remotely = False
+        self._waker: Any = None
         self._yielded = _monotonic()
         self.loop: Any = None  # the GreenLoop that waits here
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """Register as `selectors.BaseSelector` does. Switches: never."""
+        """Register as `selectors.BaseSelector` does."""
         key: selectors.SelectorKey = super().register(fileobj, events, data)
         if self._hub is not None:
             self._watch(key.fd, events)
         return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        """Unregister as `selectors.BaseSelector` does. Switches: never."""
+        """Unregister as `selectors.BaseSelector` does."""
         key: selectors.SelectorKey = super().unregister(fileobj)
         watcher = self._watchers.pop(key.fd, None)
         if watcher is not None:
@@ -78,9 +78,9 @@ class GreenSelector(selectors._BaseSelectorImpl):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return what is ready, after at most `timeout` seconds; None waits without end.
+        """Return the ready keys after at most `timeout` seconds; None waits without limit.
 
-        Switches: may; with `timeout` 0 only once a millisecond.
+        With `timeout` 0 it switches only once a millisecond.
         """
         hub = get_hub()
         if hub is not self._hub:
@@ -88,7 +88,7 @@ class GreenSelector(selectors._BaseSelectorImpl):
         for fd in self._stopped:
             self._watchers[fd].start(self._fired, fd, pass_events=True)
         self._stopped.clear()
-        if (timeout is not None and timeout <= 0) or self._ready.is_set() or self._woken_from_afar:
+        if (timeout is not None and timeout <= 0) or self._ready.is_set() or self._woken_remotely:
             if _monotonic() - self._yielded >= _YIELD_EVERY:
                 gevent.sleep(0)
                 self._yielded = _monotonic()
@@ -96,40 +96,40 @@ class GreenSelector(selectors._BaseSelectorImpl):
             self._wait(timeout)
             self._yielded = _monotonic()
         self._ready.clear()
-        self._woken_from_afar = False
+        self._woken_remotely = False
         return self._collect()
 
     def wake(self) -> None:
-        """End the wait of `select()`, or the next one, from whatever thread. Switches: never."""
+        """End the current or the next wait of `select()`, from any thread."""
         if _native_thread() == self._thread:
             self._ready.set()
         else:
-            # The flag first: select() starts the watcher before it looks at the flag, so one of both is seen.
-            self._woken_from_afar = True
-            far = self._far
-            if far is not None:
-                far.send()
+            # Set the flag first: select() starts the watcher before it reads the flag, so it sees either.
+            self._woken_remotely = True
+            waker = self._waker
+            if waker is not None:
+                waker.send()
 
     def close(self) -> None:
-        """Give the watchers back; descriptors stay open. Switches: never."""
+        """Close the watchers; descriptors stay open."""
         self._unbind()
         self.loop = None
         super().close()
 
     def _wait(self, timeout: float | None) -> None:
-        # Only while it waits: a started watcher keeps the hub's loop alive, also for a loop nobody runs.
-        self._far.start(self._ready.set)
+        # Only while it waits: a started watcher keeps the hub alive, even for a loop that does not run.
+        self._waker.start(self._ready.set)
         loop = self.loop
         plain, loop._ready = loop._ready, _WakingQueue(self)
         try:
-            if not self._woken_from_afar:
+            if not self._woken_remotely:
                 self._ready.wait(timeout)
         finally:
-            self._far.stop()
+            self._waker.stop()
             plain.extend(loop._ready)
             loop._ready = plain
-        # Timers of many loops may end in one pass of the hub. Those behind the first go to the end of the
-        # queue, so that other greenlets run between them.
+        # Timers of many loops may expire in one hub iteration. All but the first yield, so that other
+        # greenlets run in between.
         if abs(time.time() - self._hub.loop.now()) > _BUSY_HUB:
             gevent.sleep(0)
 
@@ -147,7 +147,7 @@ class GreenSelector(selectors._BaseSelectorImpl):
             return
         watcher.stop()
         self._stopped.add(fd)
-        # libev answers READ=1 and WRITE=2, as `selectors` counts; an error (-1) is both.
+        # libev reports READ=1 and WRITE=2, like `selectors`; treat an error (-1) as both.
         self._events[fd] = self._events.get(fd, 0) | (events & 3 if events > 0 else 3)
         self._ready.set()
 
@@ -164,28 +164,28 @@ class GreenSelector(selectors._BaseSelectorImpl):
         self._unbind()
         self._hub = hub
         self._thread = _native_thread()
-        self._far = hub.loop.async_()
+        self._waker = hub.loop.async_()
         for key in self.get_map().values():
             self._watch(key.fd, key.events)
 
     def _unbind(self) -> None:
         watchers = list(self._watchers.values())
-        if self._far is not None:
-            watchers.append(self._far)
+        if self._waker is not None:
+            watchers.append(self._waker)
         for watcher in watchers:
             watcher.stop()
             watcher.close()
         self._watchers.clear()
         self._stopped.clear()
         self._events.clear()
-        self._far = self._hub = None
+        self._waker = self._hub = None
 
 
 class _WakingQueue(deque[Any]):
-    """A loop's queue of callbacks while the loop waits: what is put in ends the wait.
+    """A loop's queue of callbacks while the loop waits: an added callback ends the wait.
 
-    Other greenlets of the thread may set a future or put into a queue of this loop, as Channels' in-memory
-    layer does: asyncio calls `call_soon()` then, which takes the loop to be awake because its thread is.
+    Other greenlets of the thread may set a future or fill a queue of this loop, as Channels' in-memory layer
+    does. asyncio then uses `call_soon()`, which does not wake the loop because its thread is running.
     """
 
     def __init__(self, selector: GreenSelector) -> None:
@@ -198,7 +198,7 @@ class _WakingQueue(deque[Any]):
 
 
 class GreenLoop(asyncio.SelectorEventLoop):
-    """Run asyncio in a greenlet: other greenlets, and other loops in them, go on while it waits."""
+    """Run asyncio in a greenlet: other greenlets, and loops in them, run while it waits."""
 
     _ssock: Any = None
     _csock: Any = None
@@ -209,14 +209,14 @@ class GreenLoop(asyncio.SelectorEventLoop):
         selector.loop = self
 
     def close(self) -> None:
-        """Close the loop, after the functions in `at_close` had their look at it."""
+        """Call the functions in `at_close`, then close the loop."""
         if not self.is_closed() and not self.is_running():
             for callback in at_close:
                 callback(self)
         super().close()
 
     def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:  # type: ignore[override]
-        """Handle a signal as asyncio does; it needs the pair of sockets this loop goes without."""
+        """Handle a signal as asyncio does; this makes the socket pair the loop otherwise lacks."""
         if self._csock is None:
             super()._make_self_pipe()  # type: ignore[misc]
         super().add_signal_handler(sig, callback, *args)
@@ -225,9 +225,9 @@ class GreenLoop(asyncio.SelectorEventLoop):
         self, protocol: Any, args: Any, shell: Any, stdin: Any, stdout: Any, stderr: Any, bufsize: Any,
         extra: Any = None, **kwargs: Any,
     ) -> Any:  # fmt: skip
-        """Start a child and learn of its end from gevent, whose SIGCHLD handler takes its status first.
+        """Start a child; gevent reports its exit, because its SIGCHLD handler reaps the child.
 
-        asyncio's own watchers ask the kernel, and find no such process (`unix_events.py`, 3.12 and newer).
+        asyncio's own watchers would find no such process (`unix_events.py`, 3.12 and newer).
         """
         given = (protocol, args, shell, stdin, stdout, stderr, bufsize)
         if not hasattr(subprocess.Popen, "rawlink"):  # the patch left subprocess out
@@ -239,7 +239,7 @@ class GreenLoop(asyncio.SelectorEventLoop):
         transport._proc.rawlink(lambda child: self._child_ended(transport, child.returncode))
         try:
             await waiter
-        except BaseException:  # also a cancel: the child must not outlive its transport
+        except BaseException:  # cancellation too: the child must not outlive its transport
             transport.close()
             await transport._wait()
             raise
@@ -258,21 +258,19 @@ class GreenLoop(asyncio.SelectorEventLoop):
 
     def _write_to_self(self) -> None:
         selector: Any = self._selector  # type: ignore[attr-defined]
-        if selector is not None:  # a closed loop may still be called from a thread that ends late
+        if selector is not None:  # a late thread may still call a closed loop
             selector.wake()
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
     """Return a loop that fits the running native thread.
 
-    `GreenLoop` where greenlets live; asyncio's own loop in a native thread that has no hub.
-
-    Switches: never.
+    A `GreenLoop` in threads with a hub, asyncio's own loop in native threads without one.
     """
     return GreenLoop() if greenlets_live_here() else asyncio.SelectorEventLoop()
 
 
 def greenlets_live_here() -> bool:
-    """Tell whether a loop of this native thread must wait in a hub. Switches: never."""
-    # Linux numbers the main thread like its process; it has a hub as soon as anything waits.
+    """Tell whether a loop of this native thread must wait in a hub."""
+    # On Linux the main thread's id is the pid; it gets a hub as soon as anything waits.
     return hub_here() is not None or get_native_id() == os.getpid()

@@ -1,7 +1,7 @@
-"""Make `GreenLoop` the loop that asyncio gives out, and keep uvloop from stopping the hub.
+"""Make `GreenLoop` asyncio's default loop, and keep uvloop from blocking the hub.
 
-`install_loop()` is called when `asyncio.unix_events` has been imported, in the middle of `import asyncio`:
-what needs the whole package is imported when the first loop is asked for.
+`install_loop()` is called after `asyncio.unix_events` was imported, in the middle of `import asyncio`: code
+that needs the whole package is imported when the first loop is made.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _undo: list[Callable[[], None]] = []
 
 
 def install_loop() -> None:
-    """Have asyncio's default policy give out loops that wait in the hub.
+    """Have asyncio's default policy make loops that wait in the hub.
 
-    Not when greenlets share the running loop (`GREENKIT_ASYNCIO`, or a failed self-test), nor when asyncio's
-    private names have changed: its own loop on gevent's selector works, at more cost.
+    Does nothing when greenlets share the running loop (`GREENKIT_ASYNCIO`, or a failed self-test), or when
+    asyncio's private names have changed: its own loop on gevent's selector works, at a higher cost.
 
     Switches: never.
     """
@@ -39,7 +39,7 @@ def install_loop() -> None:
 
 
 def uninstall_loop() -> None:
-    """Put asyncio's own loop back; loops that exist stay what they are.
+    """Restore asyncio's own loop; existing loops are unchanged.
 
     Switches: never.
     """
@@ -55,8 +55,8 @@ def _make_loop() -> Any:
 
 
 def _give_greenlets_a_current_loop(policy: Any) -> None:
-    """Make `asyncio.set_event_loop()` the greenlet's own where asyncio was imported before the patch."""
-    import threading  # patched by now: its `local` is the greenlet's
+    """Make `asyncio.set_event_loop()` greenlet-local if asyncio was imported before the patch."""
+    import threading  # patched by now: its `local` is greenlet-local
 
     if issubclass(policy._Local, threading.local):
         return
@@ -69,10 +69,10 @@ def _give_greenlets_a_current_loop(policy: Any) -> None:
 
 
 def replace_uvloop() -> None:
-    """Have uvloop give out `GreenLoop` where greenlets live; called when it has been imported.
+    """Have uvloop make a `GreenLoop` in threads with a hub; called after its import.
 
-    uvloop waits in libuv, outside gevent: each wait would stop every greenlet of the thread. A native thread
-    without a hub still gets uvloop's own.
+    uvloop waits in libuv, outside gevent: each wait would block every greenlet of the thread. A native thread
+    without a hub still gets uvloop's own loop.
 
     Switches: never.
     """
@@ -80,16 +80,16 @@ def replace_uvloop() -> None:
     own = uvloop.new_event_loop
     if getattr(own, "greenkit", False):
         return
-    told: list[bool] = []
+    warned: list[bool] = []
 
     def new_event_loop() -> Any:
-        # Late: a process that imports uvloop and never asks it for a loop needs neither.
+        # Late: a process that imports uvloop without making a loop needs neither.
         from greenkit.aio._green_loop import GreenLoop, greenlets_live_here
 
         if not loop_isolation().installed or not greenlets_live_here():
             return own()
-        if not told:
-            told.append(True)
+        if not warned:
+            warned.append(True)
             _log.warning(
                 "uvloop waits outside gevent's hub and would stop every greenlet of this thread; an asyncio"
                 " loop that waits in the hub is used in its place. Remove uvloop from this process, or run it"

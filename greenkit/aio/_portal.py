@@ -1,8 +1,8 @@
 """One long-lived asyncio loop for the greenlets of a native thread.
 
-A loop for each call would lose what async clients keep between calls: connections, TLS sessions, the receive
-task of a Redis layer. Here one `GreenLoop` runs in a greenlet of its own; `run()` hands it a coroutine and
-waits. In an unpatched process the loop runs in a native thread, so that it goes on while nobody waits for it.
+A new loop per call would lose what async clients keep between calls: connections, TLS sessions, the receive
+task of a Redis layer. Here one `GreenLoop` runs in its own greenlet; `run()` submits a coroutine and waits.
+In an unpatched process the loop runs in a native thread, so that it also runs between calls.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ _log = logging.getLogger("greenkit.aio")
 
 @dataclass(frozen=True, slots=True)
 class LoopStatistics:
-    """Count what passed through the loop of this thread.
+    """Count the coroutines of this thread's loop.
 
     Attributes:
         running: Coroutines that greenlets wait for now.
         finished: Coroutines that ended with a result or an exception.
         cancelled: Coroutines cancelled because their greenlet was killed or ran out of time.
         abandoned: Of those, how many did not end within the grace; they may still run.
-        tasks: asyncio tasks on the loop, those that coroutines left behind included.
+        tasks: asyncio tasks on the loop, including those that coroutines left running.
     """
 
     running: int
@@ -61,7 +61,7 @@ class LoopStatistics:
 
 
 class _Caller(Executor):
-    """The greenlet or thread that waits; meanwhile it runs what asgiref sends back to it."""
+    """The waiting greenlet or thread; meanwhile it runs the calls asgiref submits to it."""
 
     __slots__ = ("_hub", "_items", "_signal", "done", "held", "sensitive")
 
@@ -70,9 +70,7 @@ class _Caller(Executor):
         self._items: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._signal: Any = Event() if self._hub is not None else threading.Event()
         self.done = False
-        self.held = (
-            False  # nothing is run: what was sent belongs to a coroutine that is about to be cancelled
-        )
+        self.held = False  # run no calls: their coroutine is about to be cancelled
         self.sensitive: Any = None
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -90,7 +88,7 @@ class _Caller(Executor):
         self.notify()
 
     def forget(self) -> None:
-        """Cancel what was sent here and has not begun, and run again what comes after."""
+        """Cancel the submitted calls that have not begun, and run later ones again."""
         while self._items:
             self._items.popleft()[0].cancel()
         self.held = False
@@ -103,8 +101,8 @@ class _Caller(Executor):
             Mailbox.of(self._hub).post(self._signal.set)
 
     def wait(self, deadline: Deadline) -> bool:
-        """Run what is sent here until the end; tell whether it came before `deadline`."""
-        # The hub would raise LoopExit: it knows nothing of what another native thread will send.
+        """Run submitted calls until the coroutine ends; tell whether it ended before `deadline`."""
+        # Without this the hub would raise LoopExit: it does not know that another thread will send.
         mailbox = (
             Mailbox.of(self._hub) if self._hub is not None and not is_module_patched("threading") else None
         )
@@ -131,7 +129,7 @@ class _Caller(Executor):
             run_item(future, call)
         killed = None if future.cancelled() else future.exception()
         if isinstance(killed, gevent.GreenletExit):
-            raise killed  # it was meant for this greenlet, not for the coroutine alone
+            raise killed  # the kill was meant for this greenlet, not only for the coroutine
 
 
 class Portal:
@@ -167,11 +165,11 @@ class Portal:
 
     @property
     def usable(self) -> bool:
-        """Tell whether coroutines can be handed over: not after `close()`, nor in a forked child."""
+        """Tell whether coroutines can be submitted: not after `close()`, nor in a forked child."""
         return not self._stopped and self._pid == os.getpid()
 
     def statistics(self) -> LoopStatistics:
-        """Return what passed through. Switches: never."""
+        """Return the counts."""
         return LoopStatistics(
             self._running,
             self._finished,
@@ -188,7 +186,7 @@ class Portal:
         """Run `coroutine` on the loop and return its result; see `greenkit.aio.run()`."""
         caller = _Caller()
         context = contextvars.copy_context()
-        caller.sensitive = _send_sync_code_to(caller, context)  # asgiref knows it weakly
+        caller.sensitive = _send_sync_code_to(caller, context)  # asgiref holds a weak reference
         task: list[asyncio.Task[T]] = []
         killed: list[bool] = []
 
@@ -197,8 +195,8 @@ class Portal:
                 coroutine.close()
                 caller.finish()
                 return
-            # 3.10 takes no context: a task copies the one it is created in. Not create_task(): its watchers
-            # look for tasks that may be left behind, and this one is waited for.
+            # 3.10 has no context argument: a task copies the context it is made in. Not create_task(): its
+            # watchers are for tasks that may be left running, and this one is awaited.
             made = context.run(_task_of, _in_context(coroutine, context, seen), self.loop)
             task.append(made)
             made.add_done_callback(lambda _: caller.finish())
@@ -208,7 +206,7 @@ class Portal:
         try:
             self.loop.call_soon_threadsafe(start)
             in_time = caller.wait(deadline)
-        except BaseException:  # killed, or a gevent.Timeout of the caller's
+        except BaseException:  # killed, or the caller's gevent.Timeout
             killed.append(True)
             self._cancel(task, caller, grace)
             raise
@@ -227,7 +225,7 @@ class Portal:
         return task[0].result()
 
     def _cancel(self, task: list[asyncio.Task[T]], caller: _Caller, grace: float) -> None:
-        """Cancel a coroutine whose caller leaves, and wait for its end: its `finally` may await."""
+        """Cancel a coroutine whose caller gives up, and wait for its end: its `finally` may await."""
         self._cancelled += 1
 
         def cancel() -> None:
@@ -235,7 +233,7 @@ class Portal:
             caller.forget()
 
         if task:
-            # Sync code that it sent before its end was known must not begin now: it could wait for ever.
+            # Sync calls it has submitted must not begin now: they could wait for ever.
             caller.held = True
             self.loop.call_soon_threadsafe(cancel)
         if not caller.wait(Deadline.after(grace)):
@@ -247,10 +245,10 @@ class Portal:
                 _where(task[0]) if task else "it has not begun",
             )
         elif task and not task[0].cancelled():
-            task[0].exception()  # looked at: asyncio complains about exceptions nobody asked for
+            task[0].exception()  # retrieve it, or asyncio logs that it was never retrieved
 
     def close(self, *, grace: float) -> None:
-        """Cancel every task, finish async generators, end the loop; used at exit and when a worker drains."""
+        """Cancel every task, finish async generators, close the loop; for exit and draining workers."""
         if not self.usable:
             return
         self._stopped = True
@@ -267,11 +265,11 @@ class Portal:
             self.loop.close()
 
     async def _end(self, grace: float) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        if others:
-            await asyncio.wait(others, timeout=grace)
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
         await self.loop.shutdown_asyncgens()
         await self.loop.shutdown_default_executor()
 
@@ -281,7 +279,7 @@ def _task_of(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop)
 
 
 def _new_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
-    """Make a task as the loop itself would, and tell the watchers."""
+    """Make a task as the loop itself would, and call the watchers."""
     task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
     for watcher in task_watchers:
         watcher(task)
@@ -299,7 +297,7 @@ async def _in_context(
 
 
 def _take_over(context: contextvars.Context) -> None:
-    """Set here what is set in `context`; asgiref moves what its `Local` keeps for one thread only."""
+    """Copy the variables of `context`; asgiref's function also moves its thread-bound `Local` values."""
     restore = getattr(sys.modules.get("asgiref.sync"), "_restore_context", None)
     if restore is not None:
         restore(context)
@@ -320,7 +318,7 @@ def _send_sync_code_to(caller: _Caller, context: contextvars.Context) -> Any:
     if bridge is None or not hasattr(bridge, "context_to_thread_executor"):
         return None
     sensitive = sync.ThreadSensitiveContext()
-    bridge.context_to_thread_executor[sensitive] = caller  # weak: it goes when the caller does
+    bridge.context_to_thread_executor[sensitive] = caller  # a weak mapping: the entry ends with the caller
     context.run(bridge.thread_sensitive_context.set, sensitive)
     return sensitive
 
@@ -334,19 +332,18 @@ def _where(task: asyncio.Task[Any]) -> str:
     return f"{stack[0].f_code.co_filename}:{stack[0].f_lineno}" if stack else repr(task)
 
 
-_shared: list[Portal] = []  # the one of an unpatched process
+_shared: list[Portal] = []  # the portal of an unpatched process
 _making = threading.Lock()
 
 
 def portal() -> Portal:
-    """Return the portal of this native thread, or of an unpatched process; started at the first call.
-
-    Switches: may, at the first call.
-    """
+    """Return the portal of this native thread, or of an unpatched process; started at the first call."""
     if is_module_patched("threading"):
         _need_isolation()
         hub = get_hub()
-        here: Portal | None = getattr(hub, "greenkit_portal", None)  # it lives and goes with its hub
+        here: Portal | None = getattr(
+            hub, "greenkit_portal", None
+        )  # stored on the hub, so that both end together
         if here is None or not here.usable:
             here = hub.greenkit_portal = Portal()
             atexit.register(here.close, grace=1.0)
@@ -359,8 +356,8 @@ def portal() -> Portal:
 
 
 def _need_isolation() -> None:
-    """Refuse where the loop of one greenlet would be everybody's: it hurts code that never asked for it."""
-    state = isolate_loops()  # at once in a process that did not import greenkit.auto
+    """Refuse where greenlets share the running loop: it would break code that uses no asyncio."""
+    state = isolate_loops()  # isolates now if greenkit.auto was not imported
     if not state.installed:
         why = state.failed or f"GREENKIT_ASYNCIO={state.mode}"
         raise GreenkitError(
@@ -371,7 +368,7 @@ def _need_isolation() -> None:
 
 
 def portal_if_started() -> Portal | None:
-    """Return the portal of this thread or process, or None when nothing has used it. Switches: never."""
+    """Return the portal of this thread or process, or None when it was never used."""
     if is_module_patched("threading"):
         here: Portal | None = getattr(hub_here(), "greenkit_portal", None)
     else:

@@ -1,4 +1,4 @@
-"""Who is told of each asyncio task that is made on the long-lived loop; loads no asyncio."""
+"""Callbacks for each asyncio task made on the long-lived loop; loads no asyncio."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ task_watchers: list[Callable[[Any], object]] = []
 
 
 def watch_tasks(watcher: Callable[[Any], object]) -> Callable[[], None]:
-    """Have `watcher(task)` called with each asyncio task made on the loop of `run()`; return what ends it.
+    """Call `watcher(task)` with each asyncio task made on the loop of `run()`; return what ends it.
 
-    Not with the task of a coroutine that `run()` waits for: only with those that may outlive their maker.
-    Called in the context of the code that makes the task, on the loop: it must not wait and must not raise.
+    Not called for the task of a coroutine that `run()` waits for, only for tasks that may outlive their
+    creator. Called on the loop, in the creator's context: it must not wait and must not raise.
 
     Switches: never.
     """

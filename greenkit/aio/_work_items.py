@@ -18,7 +18,7 @@ __all__ = ["GreenWorker", "interrupted_after", "run_item"]
 
 
 class GreenWorker(Executor):
-    """Run what is submitted in one greenlet, in order; `submit()` never switches."""
+    """Run submitted calls in one greenlet, in order; `submit()` never switches."""
 
     def __init__(self) -> None:
         self._items: deque[tuple[Future[Any], Callable[[], Any]] | None] = deque()
@@ -26,17 +26,17 @@ class GreenWorker(Executor):
         self._runner: Any = None
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have the greenlet call `fn` after what was submitted before. Switches: never."""
+        """Have the greenlet call `fn` after the calls submitted before."""
         future: Future[Any] = Future()
         self._items.append((future, lambda: fn(*args, **kwargs)))
         self._more.set()
         if self._runner is None:
-            # Not a bound method: a forgotten executor must be collected, and its greenlet end.
+            # Not a bound method: an unreferenced executor must be collected, which ends its greenlet.
             self._runner = gevent.spawn(_work, self._items, self._more)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - Executor's
-        """Take no more; end when the rest is done. Switches: may, with `wait`."""
+        """Accept no more calls; end after the submitted ones."""
         self._items.append(None)
         self._more.set()
         if wait and self._runner is not None and self._runner is not gevent.getcurrent():
@@ -60,7 +60,7 @@ def _work(items: deque[Any], more: Event) -> None:
 
 
 def run_item(future: Future[Any], call: Callable[[], Any]) -> None:
-    """Run a submitted call and put its outcome into its future. Switches: may."""
+    """Run a submitted call and put its outcome into its future."""
     if not future.set_running_or_notify_cancel():
         return
     try:
@@ -73,16 +73,14 @@ def run_item(future: Future[Any], call: Callable[[], Any]) -> None:
 
 @contextmanager
 def interrupted_after(seconds: float | None) -> Iterator[None]:
-    """Interrupt what this greenlet does in the block after `seconds`, and again each second; None never does.
+    """Interrupt this greenlet in the block after `seconds`, then every second; None never does.
 
-    A plain `gevent.Timeout` strikes once, and a work item keeps it as its outcome: the next would wait on.
-
-    Switches: never; what runs in the block may.
+    A plain `gevent.Timeout` is raised once, and a work item may take it as its outcome.
     """
     if seconds is None:
         yield
         return
-    mine = gevent.Timeout()  # a bare exception: never started
+    mine = gevent.Timeout()  # used as a plain exception: never started
     timer = get_hub().loop.timer(max(seconds, 0.0), 1.0)
     timer.start(gevent.getcurrent().throw, mine)
     try:
