@@ -1,7 +1,7 @@
-"""Read what an error or an answer of a server means: its status, and whether to come back.
+"""Classify an error or a server's response: its status, and whether and when to retry.
 
-It looks at attributes, never at the classes of client libraries, so none need be installed. It never raises
-and reads nothing from a connection.
+Reads attributes, not the classes of client libraries, so none needs to be installed. Never raises, and reads
+nothing from a connection.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _STATUS_OF_GRPC = {
     "resource_exhausted": 429, "failed_precondition": 400, "aborted": 409, "out_of_range": 400,
     "unimplemented": 501, "internal": 500, "unavailable": 503, "data_loss": 500,
 }  # fmt: skip
-# AWS says these under 400 as often as under 429 or 503 (botocore/retries/standard.py and AWS's error tables).
+# AWS sends these under 400 as often as under 429 or 503 (botocore/retries/standard.py, AWS's error tables).
 _STATUS_OF_AWS = {
     "throttling": 429, "throttlingexception": 429, "throttledexception": 429, "requestthrottled":
     429, "requestthrottledexception": 429, "toomanyrequestsexception": 429, "requestlimitexceeded":
@@ -55,7 +55,7 @@ _STATUS_OF_AWS = {
     408, "modelstreamerrorexception": 500, "requesttimeout": 408, "requesttimeoutexception": 408,
     "internalfailure": 500,
 }  # fmt: skip
-# What only money or a person mends; docs/reference/responses.md names the source of each.
+# Waiting does not resolve these; docs/reference/responses.md names the source of each.
 _EXHAUSTED = re.compile(
     r"insufficient_?(quota|credits?|balance|funds)|credit_balance_exhausted|spend_limit|billing_(hard_limit|not_active|error)"
     r"|budget_exceeded|exceeded_?budget|payment_required|account_(deactivated|suspended)|access_terminated"
@@ -67,7 +67,7 @@ _EXHAUSTED_TEXT = re.compile(
     r"|ExceededBudget|add (more )?credits|purchase credits|spend(ing)? limit",
     re.IGNORECASE,
 )
-# Gemini says this for a limit per minute too, then with a delay to wait.
+# Gemini also sends this for a limit per minute, then with a delay.
 _PLAN_TEXT = re.compile(r"check your plan and billing details", re.IGNORECASE)
 _HOPELESS = re.compile(
     r"context_length_exceeded|request_too_large|tokens_limit_reached|string_too_long", re.IGNORECASE
@@ -78,7 +78,7 @@ _HOPELESS_TEXT = re.compile(
     re.IGNORECASE,
 )
 _REQUESTED = re.compile(r"limit:?\s*(\d[\d,]*)\b.{0,60}?requested:?\s*(\d[\d,]*)", re.IGNORECASE | re.DOTALL)
-# Network failures of clients whose classes descend from no `ConnectionError`.
+# Network failures of clients whose classes are no subclass of `ConnectionError`.
 _CLIENTS = frozenset((
     "aiohttp", "anthropic", "botocore", "h11", "h2", "http", "httpcore", "httpcore2", "httpx",
     "httpx2", "openai", "requests", "ssl", "urllib", "urllib3",
@@ -101,14 +101,14 @@ _FINAL = frozenset({"LocalProtocolError", "UnsupportedProtocol", "SSLCertVerific
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Hold what an error or an answer says; None and False where it does not say.
+    """Hold the meaning of an error or a response; None and False where it says nothing.
 
     Attributes:
         status: The HTTP status, or the one that means the same in HTTP.
         headers: Names in lower case.
-        retry_after: Seconds until it makes sense to come back, above 0; not capped but at a year.
-        exhausted: A quota is used up that no waiting brings back: somebody must pay or raise it.
-        hopeless: This very call is refused for ever, such as one larger than the whole limit.
+        retry_after: Seconds until a retry makes sense, above 0, at most a year.
+        exhausted: A quota is used up and waiting does not help: it must be paid for or raised.
+        hopeless: This call will always be refused, such as one larger than the whole limit.
     """
 
     status: int | None = None
@@ -124,22 +124,22 @@ class Answer:
 
     @property
     def heals(self) -> bool:
-        """Tell whether waiting can help, as far as the answer says."""
+        """Tell whether waiting can help, as far as known."""
         return not (self.exhausted or self.hopeless)
 
     @property
     def later(self) -> bool:
-        """Tell whether the answer says "come back": a 429, or a 503 or 529 that says when."""
+        """Tell whether to retry later: a 429, or a 503 or 529 with a time."""
         return self.limited or (self.status in BUSY and self.retry_after is not None and self.heals)
 
     @property
     def overloaded(self) -> bool:
-        """Tell whether the server had too much to do, or was too slow: 408, 429, 503, 504, 529."""
+        """Tell whether the server was overloaded or too slow: 408, 429, 503, 504, 529."""
         return self.status in _OVERLOADED and self.heals
 
     @property
     def transient(self) -> bool:
-        """Tell whether the same call may well succeed later: 408, 409, 425, 429, 5xx."""
+        """Tell whether the same call may succeed later: 408, 409, 425, 429, 5xx."""
         if self.status is None or not self.heals or self.headers.get("x-should-retry") == "false":
             return False
         return self.status in _TRANSIENT or self.status >= SERVER_ERROR
@@ -150,15 +150,15 @@ _readers: dict[type[BaseException], Callable[[Any], Answer | None]] = {}
 
 
 def register(kind: type[BaseException], reader: Callable[[Any], Answer | None], /) -> None:
-    """Have `reader(error)` say what errors of a type, and of its subclasses, mean.
+    """Have `reader(error)` classify errors of a type and its subclasses.
 
     Args:
-        kind: The type; the reader of the nearest class in an error's `__mro__` is asked.
-        reader: Returns an `Answer`, or None to leave the error to the built-in reading. One that raises is
-            taken as None. It runs where the error is looked at, so it must not wait.
+        kind: The type; the reader of the nearest class in an error's `__mro__` is called.
+        reader: Returns an `Answer`, or None for the built-in classification, as does a reader that raises.
+            It runs where the error is classified, so it must not wait.
 
     Raises:
-        TypeError: `kind` is no exception type, or `reader` cannot be called.
+        TypeError: `kind` is not an exception type, or `reader` cannot be called.
 
     Switches: never.
     """
@@ -174,11 +174,11 @@ def register(kind: type[BaseException], reader: Callable[[Any], Answer | None], 
 
 
 def read(error: BaseException | None, *, since: BaseException | None = None) -> Answer:
-    """Return what `error` says, or the first of its causes that says anything.
+    """Return the meaning of `error`, or of the first of its causes that has a status.
 
     Args:
-        error: What a call ended with, of any library.
-        since: The exception that was being handled when the call began; it and what is older say nothing.
+        error: The exception of a call, of any library.
+        since: The exception that was being handled when the call began; it and older ones are ignored.
 
     Switches: never.
     """
@@ -190,12 +190,12 @@ def read(error: BaseException | None, *, since: BaseException | None = None) -> 
 
 
 def read_answer(status: int, headers: Any, *, body: object = None) -> Answer:
-    """Return what a server's answer says.
+    """Return the meaning of a server's response.
 
     Args:
-        status: Of the answer.
+        status: Its status.
         headers: Any mapping, names in any case.
-        body: Bytes, text, or what its JSON holds; None when it is not known.
+        body: Bytes, text, or parsed JSON; None when unknown.
 
     Switches: never.
     """
@@ -225,17 +225,17 @@ def is_slow(error: BaseException | None, *, since: BaseException | None = None) 
 
 
 def chain(error: BaseException | None, *, since: BaseException | None = None) -> Iterator[BaseException]:
-    """Yield `error` and what it was caused by, newest first.
+    """Yield `error` and its causes, newest first, up to `since`.
 
-    A context that nobody named as the cause counts unless it is a bug raised while something else was handled
-    (a `ValueError`, a `KeyError`), and ends at `since`.
+    An implicit context counts too, unless the error is a bug raised while another was handled (a
+    `ValueError`, a `KeyError`).
 
     Switches: never.
     """
     seen: set[int] = set()
     while isinstance(error, BaseException) and error is not since and id(error) not in seen:
         yield error
-        # Our refusals are caused by what came before, and are no answer of a server themselves.
+        # greenkit's own refusals are not a server's response, and their causes belong to earlier calls.
         if len(seen) > _LONGEST_CHAIN or (
             isinstance(error, GreenkitError) and not isinstance(error, RateLimited)
         ):
@@ -256,14 +256,14 @@ def _read_link(error: BaseException) -> Answer:
         if reader is not None:
             try:
                 answer = reader(error)
-            except Exception:  # a user's reader must not replace the error it reads
+            except Exception:  # an error in a user's reader must not replace the one it reads
                 answer = None
             if isinstance(answer, Answer):
                 return answer
             break
     try:
         return _built_in(error)
-    except Exception:  # foreign attributes; the error itself is what the caller must see
+    except Exception:  # foreign attributes may raise; the caller must see the original error
         return _NOTHING
 
 
@@ -285,7 +285,7 @@ def _built_in(error: BaseException) -> Answer:
 
 
 def _own_words(error: BaseException) -> dict[str, Any]:
-    """Return what the error's own attributes say, as an SDK copies them out of a body."""
+    """Return the error's own attributes, as an SDK copies them from a body."""
     words = {name: get(error, name) for name in ("code", "type", "message")}
     own: dict[str, Any] = {name: word for name, word in words.items() if isinstance(word, str)}
     if own.get("code", "").isdecimal():
@@ -307,7 +307,7 @@ def _status_of(error: BaseException, response: Any, headers: Mapping[str, str]) 
     code, word = get(error, "code"), get(error, "status")
     if callable(code) and callable(get(error, "trailing_metadata")):  # grpc.RpcError
         return _STATUS_OF_GRPC.get(text_of(get(code(), "name")).lower())
-    # Databases have an integer `code` too; HTTP's comes with headers, as HTTPStatus, or beside Google's word.
+    # Databases have an integer `code` too; HTTP's has headers, is an HTTPStatus, or has Google's status word.
     if isinstance(code, HTTPStatus) or headers or text_of(word).lower() in _STATUS_OF_GRPC:
         return _http(code)
     return None
@@ -319,7 +319,7 @@ def _status_in_words(errors: list[dict[str, Any]], status: int | None) -> int | 
             word = error.get(name)
             found = _http(word) if isinstance(word, int) else _STATUS_OF_WORD.get(text_of(word).lower())
             if found is None and isinstance(word, str) and word.isdecimal() and len(word) == 3:
-                found = _http(int(word))  # OpenRouter's, which the openai SDK makes text
+                found = _http(int(word))  # OpenRouter's, which the openai SDK turns into text
             if found is not None and found >= 400:
                 return found
     return status
@@ -335,7 +335,7 @@ def _aws(response: dict[str, Any]) -> Answer:
 
 
 def _details_of(error: BaseException) -> list[dict[str, Any]]:
-    """Return Google's: the JSON of google-genai, the messages of google-api-core, the trailer of grpc."""
+    """Return Google's: JSON of google-genai, messages of google-api-core, the trailer of grpc."""
     details = get(error, "details")
     if isinstance(details, dict):
         return _errors_in(details)
@@ -374,7 +374,7 @@ def _retry_info(status: bytes) -> float | None:
 
 
 def _content(response: Any) -> object:
-    # Only what is read already: `content` and `text` would read from the connection, and wait.
+    # Only the part already read: `content` and `text` would read from the connection, and wait.
     content = get(response, "_content")
     return content if isinstance(content, bytes) else None
 
@@ -383,7 +383,7 @@ def _content(response: Any) -> object:
 
 
 def _errors_in(body: object) -> list[dict[str, Any]]:
-    """Return the objects of a body that describe its error, outermost first; a text is one with a message."""
+    """Return the objects of a body that describe its error, outermost first; a text becomes a message."""
     if isinstance(body, bytes | bytearray | str):
         text = text_of(body[:_LONGEST_BODY])
         try:
@@ -418,14 +418,14 @@ def _judge(status: int, headers: Mapping[str, str], errors: list[dict[str, Any]]
         exhausted = status == PAYMENT_REQUIRED or bool(
             _EXHAUSTED.search(words) or _EXHAUSTED_TEXT.search(text)
         )
-        # A quota of nothing, as of a model that the account does not include (google.rpc.QuotaFailure).
+        # A quota of 0, as for a model the account does not include (google.rpc.QuotaFailure).
         exhausted = exhausted or "quota_value=0;" in words
         if not exhausted and seconds is None and "resource_exhausted" not in words:
             exhausted = bool(_PLAN_TEXT.search(text))
         hopeless = bool(_HOPELESS.search(words) or _HOPELESS_TEXT.search(text) or _larger_than_limit(text))
-        # 402 with a time to come back is a budget that fills up again (OpenRouter).
+        # 402 with a time to wait is a budget that refills (OpenRouter).
         exhausted = exhausted and not (status == PAYMENT_REQUIRED and seconds is not None)
-    except Exception:  # a body is foreign; its status stands
+    except Exception:  # a malformed body; keep the status
         return Answer(status, headers)
     if seconds is None and (status == TOO_MANY or status in BUSY):
         seconds = reset_in(headers)
@@ -467,5 +467,5 @@ def _named(error: BaseException, names: frozenset[str]) -> bool:
 
 
 def _is_bug(error: BaseException) -> bool:
-    # A builtin that reports a mistake, not an operation: raised in an `except`, it has a context by accident.
+    # A builtin that reports a mistake, not an operation: raised in an `except`, its context is accidental.
     return type(error).__module__ == "builtins" and not isinstance(error, OSError | RuntimeError)

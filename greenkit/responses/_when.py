@@ -1,6 +1,6 @@
-"""Read when to come back out of headers, fields and sentences. Pure but for the wall clock.
+"""Read the time to wait from headers, fields and texts. Pure except for the wall clock.
 
-What cannot be read, is zero, lies in the past, or further ahead than a year is taken as not said.
+A value that cannot be parsed, is zero, in the past, or more than a year ahead counts as absent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["asked_in", "get", "mapping", "number_in", "plain_headers", "reset_in", "sane", "text_of"]
 
-# What lies further ahead is a mistake or an attack, and overflows the arithmetic of those who sleep it.
+# A longer time is a mistake or an attack, and overflows the arithmetic of code that sleeps it.
 _LONGEST = 366 * 86_400.0
 _IN = re.compile(
     r"(?:try again|retry|available|resets?)(?: again)? (?:in|after):? (?P<time>(?:[\d.]+\s*[a-zµ]*\s*){1,4})",
@@ -45,7 +45,7 @@ def plain_headers(headers: Any) -> dict[str, str]:
 
 
 def number_in(text: object) -> float | None:
-    """Return the finite number `text` spells, or None.
+    """Return `text` as a finite number, or None.
 
     Switches: never.
     """
@@ -57,10 +57,7 @@ def number_in(text: object) -> float | None:
 
 
 def asked_in(headers: Mapping[str, str], errors: list[dict[str, Any]], text: str) -> float | None:
-    """Return how long to stay away: headers before the body's fields, those before its sentences.
-
-    Switches: never.
-    """
+    """Return the seconds to wait: from headers first, then the body's fields, then its text."""
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         millis = number_in(headers.get(name))
         if millis is not None and sane(millis / 1000.0):
@@ -80,10 +77,7 @@ def asked_in(headers: Mapping[str, str], errors: list[dict[str, Any]], text: str
 
 
 def reset_in(headers: Mapping[str, str]) -> float | None:
-    """Return when a limit that is used up is reset: the latest with nothing left, else the soonest.
-
-    Switches: never.
-    """
+    """Return the seconds until an exhausted limit resets: the latest with 0 left, else the soonest."""
     empty, unknown = [], []
     for name, value in headers.items():
         if not _RESET.search(name):
@@ -133,7 +127,7 @@ def _duration(value: Any) -> float | None:
 
 
 def _spelt(text: str) -> float | None:
-    """Return seconds of a duration as Go writes it ("6m0s", "1ms") or as people do ("5 minutes")."""
+    """Return seconds of a duration in Go's form ("6m0s", "1ms") or in words ("5 minutes")."""
     text, seconds, end = text.strip()[:64].rstrip(" ."), 0.0, 0
     for part in _PART.finditer(text):
         unit = _UNITS.get(part.group(2).lower()) or _UNITS.get(part.group(2).lower().rstrip("s"))
@@ -150,7 +144,7 @@ def _until(text: str, date: str) -> float | None:
 
 
 def _now(date: str) -> float:
-    # The server's own Date: its clock and ours need not agree.
+    # Use the server's Date: its clock and ours may differ.
     sent = _instant(date)
     return time.time() if sent is None else sent
 
@@ -174,19 +168,16 @@ def _parsed(parse: Callable[[str], datetime], text: str) -> float | None:
 
 
 def sane(seconds: float | None) -> float | None:
-    """Return `seconds`, or None where nobody can wait them: zero, the past, longer than a year.
+    """Return `seconds`, or None when it is 0, negative, or longer than a year.
 
     Switches: never.
     """
-    # Zero, the past and what no calendar holds are not said: a caller who slept them would ask again at once.
+    # Treat zero and the past as absent: a caller who slept them would retry at once.
     return seconds if seconds is not None and 0.0 < seconds <= _LONGEST else None
 
 
 def get(thing: Any, name: str) -> Any:
-    """Return an attribute, None when it is missing or raises.
-
-    Switches: never.
-    """
+    """Return an attribute, None when it is missing or raises."""
     try:
         return getattr(thing, name, None)
     except Exception:  # a property may raise anything
@@ -194,10 +185,7 @@ def get(thing: Any, name: str) -> Any:
 
 
 def text_of(value: object) -> str:
-    """Return `value` as text, "" when it cannot be.
-
-    Switches: never.
-    """
+    """Return `value` as text, "" when it cannot be."""
     try:
         if isinstance(value, bytes | bytearray):
             return value.decode("utf-8", "replace")
@@ -207,12 +195,9 @@ def text_of(value: object) -> str:
 
 
 def mapping(value: object) -> dict[str, Any]:
-    """Return `value` if it is a dict, else an empty one.
-
-    Switches: never.
-    """
+    """Return `value` if it is a dict, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
-def _first(one: float | None, other: float | None) -> float | None:
-    return other if one is None else one
+def _first(first: float | None, second: float | None) -> float | None:
+    return second if first is None else first
