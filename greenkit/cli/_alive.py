@@ -1,4 +1,4 @@
-"""`greenkit alive`: does the hub of every process still turn? Loads nothing of the project, nor gevent."""
+"""`greenkit alive`: tell whether every process's hub runs. Imports neither the project nor gevent."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ Status 0: yes, of every one; 1: no; 2: a wrong command line.
 
 
 def alive(words: list[str]) -> int:
-    """Run the command; return its exit code.
-
-    Switches: never.
-    """
+    """Run the command; return its exit code."""
     if words and words[0] in {"-h", "--help"}:
         print(_USAGE, end="")
         return 0
@@ -68,7 +65,7 @@ def _look(directory: str, most: float) -> int:
 
 
 def _read(path: str) -> tuple[str, float]:
-    """Return (start of the process, last beat), ("", 0.0) of a file that says neither."""
+    """Return (start of the process, last beat); ("", 0.0) for a file without them."""
     try:
         with open(path, encoding="ascii") as file:  # noqa: PTH123 - see above
             started, beat = file.read().split()
@@ -78,7 +75,7 @@ def _read(path: str) -> tuple[str, float]:
 
 
 def _started(pid: str) -> str:
-    """Return when the process started, in ticks since boot; "" when there is none. Numbers are used again."""
+    """Return when the process started, in ticks since boot; "" if there is none. Pids are reused."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - see above
             return file.read().rpartition(")")[2].split()[19]

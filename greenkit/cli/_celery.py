@@ -1,7 +1,6 @@
-"""`greenkit celery`: patch, then be the `celery` command.
+"""`greenkit celery`: patch, then run the `celery` command.
 
-The way in that is always clean: nothing of Celery is imported before the patch, however the pool
-is spelled.
+Imports nothing of Celery before the patch, whatever pool is named.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def run_celery(arguments: Sequence[str]) -> int:
     """
     patch_for(["celery", *with_pool(arguments)])
     try:
-        # Late: everything of Celery comes after the patch.
+        # Late: import Celery after the patch only.
         from celery.__main__ import main
     except ImportError as error:
         return complain(f"{error}; install it with: pip install 'greenkit[celery]'")

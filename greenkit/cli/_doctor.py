@@ -1,6 +1,6 @@
-"""`greenkit doctor`: look at a target or at a running program, and print what was found.
+"""`greenkit doctor`: examine a target or a running program, and print the findings.
 
-This process stays unpatched: what is looked at runs in another one.
+This process stays unpatched: the examined program runs in another process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STALL = 3.0
 
 
 def diagnose(options: argparse.Namespace, program: Sequence[str] | None = None) -> int:
-    """Do what the command line of the doctor says, print the findings and return the exit code.
+    """Run the doctor's command line, print the findings and return the exit code.
 
     Args:
         options: target, all, json, baseline, write_baseline, timeout, stall, probe, dsn, fix, write.
@@ -35,7 +35,7 @@ def diagnose(options: argparse.Namespace, program: Sequence[str] | None = None) 
     if wrong:
         return complain(wrong)
     if options.fix:
-        # Late: each way needs only its own half of the doctor.
+        # Late: each branch needs only its own part of the doctor.
         from greenkit.cli._fix import fix
 
         return fix(options.target, write=options.write)
@@ -46,7 +46,7 @@ def diagnose(options: argparse.Namespace, program: Sequence[str] | None = None) 
 
 
 def _wrong(options: argparse.Namespace, program: Sequence[str] | None) -> str:
-    """Return what is wrong with the command line, "" when nothing is."""
+    """Return the error in the command line, or ""."""
     for seconds in (options.timeout, options.stall):
         if seconds is not None and not 0 <= seconds < float("inf"):
             return f"{seconds:g} is no number of seconds; --timeout and --stall take 0 or more"

@@ -1,4 +1,4 @@
-"""`greenkit explain`: print what the pages say of findings."""
+"""`greenkit explain`: print the documentation of findings."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ __all__ = ["explain"]
 
 
 def explain(ids: Sequence[str]) -> int:
-    """Print the section about each id; return 2 when one is unknown."""
-    texts = {one: explanation(one.upper()) for one in ids}
-    for one, text in texts.items():
+    """Print the section about each id; return 2 when an id is unknown."""
+    texts = {finding: explanation(finding.upper()) for finding in ids}
+    for finding, text in texts.items():
         if not text:
-            return complain(f"no finding is called {one}; an id looks like GK101, and the doctor prints them")
+            return complain(
+                f"no finding is called {finding}; an id looks like GK101, and the doctor prints them"
+            )
     print("\n\n".join(texts.values()))
     return 0

@@ -1,4 +1,4 @@
-"""`greenkit doctor --fix FILE`: print what would change, and change it when told to."""
+"""`greenkit doctor --fix FILE`: print the change, and make it with `--write`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["fix"]
 
 
 def fix(path: str, *, write: bool = False) -> int:
-    """Print a unified diff that mends the file at `path`; return 0, or 2 when it cannot be mended.
+    """Print a unified diff that fixes the file at `path`; return 0, or 2 when it cannot be fixed.
 
     Args:
         path: The file the program starts with.
@@ -37,8 +37,8 @@ def fix(path: str, *, write: bool = False) -> int:
             text.splitlines(keepends=True), fixed.text.splitlines(keepends=True), f"a/{path}", f"b/{path}"
         )
     )
-    for one in fixed.left:
-        print(f"greenkit: {path}: {one}", file=sys.stderr)
+    for rest in fixed.left:
+        print(f"greenkit: {path}: {rest}", file=sys.stderr)
     if fixed.text == text:
         said = f"{path} imports greenkit.auto first already"
     elif write:

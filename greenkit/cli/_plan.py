@@ -78,8 +78,6 @@ def make_plan(load: Load) -> Plan:
 
     Raises:
         ValueError: A number that means nothing.
-
-    Switches: never.
     """
     for name, value in asdict(load).items():
         if not 0 <= value < float("inf") or (value == 0 and name in {"rps", "latency"}):
@@ -140,10 +138,7 @@ def add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Run the command; return 0, 1 when something does not fit, 2 for a number that means nothing.
-
-    Switches: never.
-    """
+    """Run the command; return 0, 1 when something does not fit, 2 for a number that means nothing."""
     names = ("rps", "latency", "db_ms", "tokens", "cpu_ms", "workers", "max_connections")
     load = Load(**{name: getattr(options, name) for name in names})
     try:

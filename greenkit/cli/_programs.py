@@ -42,8 +42,8 @@ def run_code(source: str) -> None:
 
 
 def _run_as_main(code: CodeType, path: str) -> None:
-    # Not runpy.run_path: it takes the module away again when the script ends, and greenlets or
-    # atexit functions that outlive the last line would find their globals gone.
+    # Not runpy.run_path: it removes the module when the script ends, and greenlets or atexit
+    # functions that run later would miss their globals.
     main = ModuleType("__main__")
     main.__dict__["__builtins__"] = builtins
     if path:
@@ -59,7 +59,7 @@ def _first_on_path(place: str) -> None:
 
 
 def tell_of_exec() -> None:
-    """Have a line printed when the program replaces this process: the patch ends there, unseen.
+    """Print a warning when the program replaces this process, which loses the patch.
 
     `ddtrace-run`, `opentelemetry-instrument` and a server that restarts itself do that.
     """
@@ -75,5 +75,5 @@ def tell_of_exec() -> None:
 
         return execute
 
-    # execl, execvp and their like end in one of these two (`os.py`, 3.10 to 3.14).
+    # execl, execvp and the others call one of these two (`os.py`, 3.10 to 3.14).
     os.execv, os.execve = telling(os.execv), telling(os.execve)

@@ -1,4 +1,4 @@
-"""Become the program: its command line first, then the patch that fits it."""
+"""Set the program's command line, then patch as it requires."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def patch_for(argv: Sequence[str], *, mode: str = "") -> Decision:
     """Make `argv` the command line of this process and patch as `greenkit.auto` decides.
 
     Args:
-        argv: What `sys.argv` will be.
+        argv: The new `sys.argv`.
         mode: Value for `GREENKIT`, which child processes inherit; "" leaves it as it is.
 
     Raises:
         SystemExit: With code 2, when the patch is refused.
     """
     sys.argv[:] = argv
-    # sys.orig_argv still says "greenkit run …", which is not the program either.
+    # sys.orig_argv still is "greenkit run …"; greenkit.auto decides by it.
     sys.orig_argv[:] = [sys.executable, *argv]
     if mode:
         os.environ["GREENKIT"] = mode

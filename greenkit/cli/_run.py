@@ -1,7 +1,7 @@
 """`greenkit run`: patch this process, then run a Python program in it.
 
-In the same process, so the patch is before the program's first import. A program that is not
-Python is refused: patching would end at its exec.
+It runs in the same process, so the patch comes before the program's first import. A program that is not
+Python is refused: an exec would lose the patch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def run(program: Sequence[str], *, mode: str = "", children: bool = False, watch
         program: The words after `--`: a script, `-m module`, `-c code`, `python` with any of
             them, or a Python command on the PATH. With `children`, any command.
         mode: Value for `GREENKIT`; "" leaves it as it is.
-        children: Arm the start-up hook, so that Python programs started from here are patched.
+        children: Enable the start-up hook, so that Python programs it starts are patched.
         watch: Value for `GREENKIT_WATCHDOG`; "" leaves it as it is.
     """
     if watch:
@@ -47,9 +47,9 @@ def run(program: Sequence[str], *, mode: str = "", children: bool = False, watch
             os.environ["GREENKIT"] = mode
         os.execv(argv[0], argv)  # noqa: S606 - running the program is the point
     decision = patch_for(argv, mode=mode)
-    if not (decision.patch or decision.stays):  # else greenkit.auto has said it
+    if not (decision.patch or decision.stays):  # else greenkit.auto has reported it
         complain(f"not patched: {decision.reason}")
-    # Late: runpy and types are only needed now, after the patch.
+    # Late: runpy and types are needed only after the patch.
     from greenkit.cli import _programs
 
     if not children:
@@ -64,12 +64,12 @@ def run(program: Sequence[str], *, mode: str = "", children: bool = False, watch
 
 
 def _arm_children() -> None:
-    """Have Python programs started from here patched, by the hook in site-packages.
+    """Enable the start-up hook in site-packages for child processes.
 
     Raises:
         ConfigError: The hook is not installed.
     """
-    # Late: only this option needs it.
+    # Late: needed for this option only.
     from greenkit._children import FILE
 
     if not any(os.path.isfile(os.path.join(place, FILE)) for place in sys.path):  # noqa: PTH113, PTH118
@@ -81,7 +81,7 @@ def _arm_children() -> None:
 
 
 def _understand(program: Sequence[str], *, children: bool = False) -> tuple[str, list[str]]:
-    """Return what kind of program it is ("-m", "-c", "" or "exec") and its `sys.argv`."""
+    """Return the kind of program ("-m", "-c", "" or "exec") and its `sys.argv`."""
     words = list(program)
     if words[:1] == ["--"]:
         del words[0]
@@ -119,7 +119,7 @@ def _find(word: str) -> str:
         # Next to this interpreter first: the venv's command, even when the venv is not activated.
         places = [os.path.dirname(sys.executable), *os.environ.get("PATH", "").split(os.pathsep)]  # noqa: PTH120
         candidates = (os.path.join(place, word) for place in places)  # noqa: PTH118
-        path = next((one for one in candidates if os.path.isfile(one) and os.access(one, os.X_OK)), "")  # noqa: PTH113
+        path = next((f for f in candidates if os.path.isfile(f) and os.access(f, os.X_OK)), "")  # noqa: PTH113
     if not path:
         raise ConfigError(f"{word!r} is neither a file nor a command on the PATH")
     return path

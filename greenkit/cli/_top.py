@@ -32,10 +32,7 @@ _LINES = 8
 
 
 def top(options: argparse.Namespace) -> int:
-    """Run the command; return 0, or 2 when no process answers.
-
-    Switches: never; it is an unpatched process.
-    """
+    """Run the command; return 0, or 2 when no process answers."""
     directory = Path(
         options.directory or os.environ.get("GREENKIT_METRICS_DIR") or _meeting_place(options.port)
     )
@@ -68,10 +65,7 @@ def _nobody(directory: Path) -> str:
 
 
 def ask(directory: Path, timeout: float = 1.0) -> dict[str, Any]:
-    """Return {number: what the process shows}; None of one whose hub does not answer in time.
-
-    Switches: never.
-    """
+    """Return {number: what the process shows}; None of one whose hub does not answer in time."""
     found: dict[str, Any] = {}
     for path in sorted(directory.glob("*.sock"), key=lambda path: int(path.stem)):
         with contextlib.suppress(OSError, ValueError):  # it has ended
