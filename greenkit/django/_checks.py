@@ -1,6 +1,6 @@
-"""Django's system checks, in Django's form: each finding keeps its greenkit id and hint.
+"""Django's system checks: each message keeps its finding's greenkit id and hint.
 
-`find_*` look and return findings; `check_*` are what `apps` registers.
+`find_*` return findings; `apps` registers the `check_*` functions.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def check_databases(**_options: Any) -> list[checks.CheckMessage]:
     for alias, database in settings.DATABASES.items():
         found.extend(find_in_database(alias, database, patched=patched))
         if patched and database.get("ENGINE") in _STOCK:
-            connections[alias]  # imports the driver, so that there is something to look at
+            connections[alias]  # imports the driver, so that postgres.check() can see it
     engines = {database.get("ENGINE") for database in settings.DATABASES.values()}
-    # Our engine installs the callback when it first connects: its absence before is no fault.
-    found.extend(one for one in postgres.check() if one.id == "GK302" or not engines <= {*_OURS})
+    # greenkit's engine installs the callback when it first connects, so ignore GK302 before.
+    found.extend(finding for finding in postgres.check() if finding.id == "GK302" or not engines <= {*_OURS})
     return _as_messages(found)
 
 
@@ -61,15 +61,12 @@ def check_room(*, databases: Iterable[str] | None = None, **_options: Any) -> li
 
 def check_celery(**_options: Any) -> list[checks.CheckMessage]:
     """Check the Celery apps this process has imported (GK501 to GK504), if it uses `greenkit.celery`."""
-    room = sys.modules.get("greenkit.celery")  # a project without Celery must not need it
+    room = sys.modules.get("greenkit.celery")  # not imported: the project may have no Celery
     return [] if room is None else _as_messages(room.check())
 
 
 def find_in_database(alias: str, database: dict[str, Any], *, patched: bool) -> Iterator[Finding]:
-    """Look at one entry of `settings.DATABASES`.
-
-    Switches: never.
-    """
+    """Check an entry of `settings.DATABASES`."""
     engine = database.get("ENGINE")
     where = f"DATABASES[{alias!r}]"
     if engine not in (*_OURS, *_STOCK):
@@ -81,7 +78,7 @@ def find_in_database(alias: str, database: dict[str, Any], *, patched: bool) -> 
         try:
             options = pool_options(wanted) or {}
             if options:
-                AliasPool(_nothing, **options)  # opens nothing, and says what is wrong with the values
+                AliasPool(_nothing, **options)  # validates the values, opens nothing
         except (ImproperlyConfigured, TypeError, ValueError) as error:
             yield Finding("GK602", Severity.ERROR, f"{where}: {error}", hint='Use "pool": {"max_size": 10}.')
             return
@@ -91,8 +88,8 @@ def find_in_database(alias: str, database: dict[str, Any], *, patched: bool) -> 
 
 
 def _find_other_engine(where: str, engine: str) -> Iterator[Finding]:
-    """Look at engines that wrap a PostgreSQL engine: their base decides which pool there is."""
-    base = sys.modules.get(f"{engine}.base")  # Django has imported it, or nobody uses it
+    """Check engines that wrap a PostgreSQL engine: their base class decides which pool they have."""
+    base = sys.modules.get(f"{engine}.base")  # Django imports it when a connection uses it
     kind = getattr(base, "DatabaseWrapper", None)
     if not isinstance(kind, type) or issubclass(kind, _wrapper_of("greenkit.django.postgresql")):
         return
@@ -113,7 +110,7 @@ def _wrapper_of(engine: str) -> type:
 
 
 def _nothing() -> None:
-    """Be what a pool connects with that is never used."""
+    """Stand in for `connect` in a pool that opens nothing."""
 
 
 def _find_in_lifetimes(where: str, engine: str, *, wanted: Any, age: Any, patched: bool) -> Iterator[Finding]:
@@ -160,21 +157,18 @@ def _find_session_settings(where: str, options: dict[str, Any]) -> Iterator[Find
 
 
 def find_room(aliases: Iterable[str]) -> Iterator[Finding]:
-    """Ask each server that `aliases` live on how many connections it allows, and add up their pools.
-
-    Switches: may.
-    """
+    """Ask each server that `aliases` live on how many connections it allows, and add up their pools."""
     servers: dict[tuple[str, str], list[str]] = {}
     for alias in aliases:
         connection = connections[alias]
-        there = connection.settings_dict
-        if there["ENGINE"] in _OURS and getattr(connection, "pool", None) is not None:
-            servers.setdefault((str(there["HOST"]), str(there["PORT"])), []).append(alias)
-    for theirs in servers.values():
-        yield from _room_for(theirs)
+        database = connection.settings_dict
+        if database["ENGINE"] in _OURS and getattr(connection, "pool", None) is not None:
+            servers.setdefault((str(database["HOST"]), str(database["PORT"])), []).append(alias)
+    for shared in servers.values():
+        yield from _find_room_on(shared)
 
 
-def _room_for(aliases: list[str]) -> Iterator[Finding]:
+def _find_room_on(aliases: list[str]) -> Iterator[Finding]:
     with connections[aliases[0]].cursor() as cursor:
         cursor.execute(
             "SELECT current_setting('max_connections')::int"
@@ -199,12 +193,13 @@ def _as_messages(found: Iterable[Finding]) -> list[checks.CheckMessage]:
     try:
         strict = _settings.read(getattr(settings, "GREENKIT", None)).strict
     except ConfigError:
-        strict = True  # GK601 says what is wrong with it
+        strict = True  # GK601 reports it
     levels = {
         Severity.INFO: checks.INFO,
         Severity.WARNING: checks.WARNING,
         Severity.ERROR: checks.ERROR if strict else checks.WARNING,
     }
     return [
-        checks.CheckMessage(levels[one.severity], one.message, one.hint or None, id=one.id) for one in found
+        checks.CheckMessage(levels[finding.severity], finding.message, finding.hint or None, id=finding.id)
+        for finding in found
     ]

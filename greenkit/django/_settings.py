@@ -12,11 +12,11 @@ __all__ = ["GreenkitSettings", "read"]
 
 @dataclass(frozen=True, slots=True)
 class GreenkitSettings:
-    """Hold what a project sets in `GREENKIT`, in lower case there as here.
+    """Hold the settings of `GREENKIT`; its keys are lower case too.
 
     Attributes:
         processes: Processes with a pool of their own that share one database: the checks compare
-            the sum with what the server allows.
+            the sum with the server's limit.
         strict: Whether findings that are errors stop `manage.py` (True) or only warn.
     """
 
@@ -25,12 +25,10 @@ class GreenkitSettings:
 
 
 def read(value: Any) -> GreenkitSettings:
-    """Return the settings in `value`, what `settings.GREENKIT` holds (None when it is absent).
+    """Return the settings in `value`, the content of `settings.GREENKIT` (None when absent).
 
     Raises:
-        ConfigError: It is no dict, names an unknown setting, or holds a value of the wrong kind.
-
-    Switches: never.
+        ConfigError: It is not a dict, names an unknown setting, or holds a value of the wrong kind.
     """
     if value is None:
         return GreenkitSettings()

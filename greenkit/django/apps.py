@@ -1,4 +1,4 @@
-"""Django's door to greenkit. Loaded by Django for `INSTALLED_APPS += ["greenkit.django"]`."""
+"""The AppConfig. Loaded by Django for `INSTALLED_APPS += ["greenkit.django"]`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class GreenkitConfig(AppConfig):  # type: ignore[misc]
     verbose_name = "greenkit"
 
     def ready(self) -> None:
-        """Hook the checks into `manage.py check`; nothing else happens."""
+        """Register the checks for `manage.py check`."""
         from greenkit.django import _checks  # the app registry must be there first
 
         checks.register(_checks.check_settings)

@@ -26,8 +26,6 @@ def pool_options(value: Any) -> dict[str, Any] | None:
 
     Raises:
         ImproperlyConfigured: Something else, or a name greenkit's pool does not know.
-
-    Switches: never.
     """
     if not value:
         return None

@@ -38,21 +38,18 @@ class AliasPool(ConnectionPool[Any]):
         self._wrappers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
     def open(self) -> None:
-        """Do nothing: Django opens pools, ours opens connections when they are needed.
-
-        Switches: never.
-        """
+        """Do nothing: Django opens pools, ours opens connections when they are needed."""
 
     def lend_to(self, wrapper: Any, conn: Any) -> None:
-        """Note whose connection `conn` is now. Switches: never."""
+        """Note whose connection `conn` is now."""
         self._wrappers[id(conn)] = wrapper
 
     def is_cleaned_by_reset(self) -> bool:
-        """Tell whether the settings name a `reset`: Django's autocommit clears nothing. Switches: never."""
+        """Tell whether the settings name a `reset`: Django's autocommit clears nothing."""
         return self._resets
 
     def is_lent_for_good(self, conn: Any) -> bool:
-        """Tell whether `conn` outlives its borrower: others were given its wrapper. Switches: never."""
+        """Tell whether `conn` outlives its borrower: others were given its wrapper."""
         wrapper = self._wrappers.get(id(conn))
         return wrapper is not None and wrapper.connection is conn and wrapper.allow_thread_sharing
 

@@ -9,10 +9,7 @@ __all__ = ["releasing"]
 
 
 def releasing(cursor: Any, wrapper: Any) -> Any:
-    """Return `cursor`, one of Django's, that has `wrapper` release its connection when it is closed.
-
-    Switches: never (closing the cursor may).
-    """
+    """Return `cursor`, one of Django's, that has `wrapper` release its connection when it is closed."""
     kind: Any = type(cursor)  # Any: mypy thinks classes unhashable
     cursor.__class__ = _kind(kind)
     cursor.gk_wrapper = wrapper

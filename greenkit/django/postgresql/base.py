@@ -233,10 +233,7 @@ class DatabaseWrapper(django_base.DatabaseWrapper):  # type: ignore[misc]
 
 
 def make_cooperative() -> None:
-    """Install greenkit's care for Django's driver in a patched process; psycopg2 only without a callback.
-
-    Switches: never.
-    """
+    """Install greenkit's care for Django's driver in a patched process; psycopg2 only without a callback."""
     # GK302 says so when somebody else's callback is there: replacing it is not ours to decide.
     if not monkey.is_module_patched("socket"):
         return

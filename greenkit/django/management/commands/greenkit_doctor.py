@@ -22,7 +22,7 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django ships no types
     """Show the doctor's findings about this process, and greenkit's system checks among them."""
 
     help = "Say what is not cooperative in this process. Ends with 1 for warnings and errors."
-    # The checks are asked for below, so that they stand in the report and not before it.
+    # The checks run below, so that they appear in the report and not before it.
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -50,7 +50,13 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django ships no types
 def _checks() -> list[Finding]:
     levels = {checks.INFO: Severity.INFO, checks.WARNING: Severity.WARNING, checks.ERROR: Severity.ERROR}
     return [
-        Finding(str(one.id), levels[one.level], str(one.msg), hint=str(one.hint or ""), rule="system-check")
-        for one in checks.run_checks()
-        if str(one.id).startswith("GK") and one.level in levels
+        Finding(
+            str(message.id),
+            levels[message.level],
+            str(message.msg),
+            hint=str(message.hint or ""),
+            rule="system-check",
+        )
+        for message in checks.run_checks()
+        if str(message.id).startswith("GK") and message.level in levels
     ]
