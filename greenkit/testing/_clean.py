@@ -1,7 +1,7 @@
 """Run code in a clean interpreter: the only true test of import order.
 
-A process that already runs pytest has imported half of the library; whether a patch comes first can only be
-seen in one that has not.
+A process that already runs pytest has imported half of the library; import order
+needs a fresh one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CleanRun", "run_clean"]
 
-# What would make the child differ from a fresh one: our settings, and tools that hook into start-up.
+# Variables of greenkit's settings and of tools that hook into start-up.
 _NOT_INHERITED = (
     "GREENKIT",
     "GEVENT_",
@@ -37,12 +37,12 @@ _NOT_INHERITED = (
 
 @dataclass(frozen=True, slots=True)
 class CleanRun:
-    """Hold what a program left: its status and what it printed.
+    """Hold a program's exit status and output.
 
     Attributes:
         returncode: Exit status; negative is the signal that killed it.
-        stdout: All it printed.
-        stderr: All it complained.
+        stdout: Its standard output.
+        stderr: Its standard error.
     """
 
     returncode: int
@@ -54,7 +54,7 @@ class CleanRun:
         """Return the last line of stdout, parsed as JSON.
 
         Raises:
-            ValueError: It is no JSON; the message carries both outputs.
+            ValueError: It is not JSON; the message has both outputs.
         """
         lines = self.stdout.strip().splitlines()
         try:

@@ -22,7 +22,7 @@ Side = Literal["client", "server"]
 
 _PROGRAM = str(Path(__file__).with_name("_fault_relay.py").resolve())
 _PORTS = {"redis": 6379, "amqp": 5672, "postgres": 5432, "postgresql": 5432, "http": 80}
-_PATIENCE = 30.0
+_REPLY_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +225,7 @@ class FaultProxy:
         self.accept()
 
     def _ask(self, do: str, **details: Any) -> dict[str, Any]:
-        return self._running().ask(do, patience=_PATIENCE, **details)
+        return self._running().ask(do, reply_timeout=_REPLY_TIMEOUT, **details)
 
     def _running(self) -> _Relay:
         if self._helper is None:

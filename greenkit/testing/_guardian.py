@@ -1,9 +1,9 @@
 """Own one test server's processes and directory, and outlive the process that asked for them.
 
-Not imported: `_guard.Guard` runs this file as `python -I -S _guardian.py PARENT BASE PREFIX UID`, in a
+Not imported: `GuardianProcess` runs this file as `python -I -S _guardian.py PARENT BASE PREFIX UID`, in a
 session of its own. It makes the directory, spawns what it is told in JSON lines on stdin, answers on
-stdout, and ends in one way only: the control pipe closes (or the parent dies, or says "end"), whatever it
-spawned is stopped, the directory is removed. That covers the exits where a parent cannot tidy: SIGKILL too.
+stdout. When the control pipe closes, the parent dies or sends "end", it stops whatever it spawned and removes
+the directory. That covers exits after which the parent cannot clean up, SIGKILL too.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class ParentGoneError(BaseException):
-    """Unwind from whatever is being waited for: nobody is left to answer to."""
+    """Unwind from any wait: the parent is gone."""
 
 
 def state_of(pid: int) -> str:
-    """Return the letter of a process's state, Z for one that is gone."""
+    """Return the letter of a process's state, Z when it has ended."""
     if Path("/proc/self").is_dir():
         try:
             return Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0]
@@ -117,7 +117,7 @@ class Guardian:
             _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # daemons of the server stay ours
 
     # -- waiting ---------------------------------------------------------------------------------
-    def turn(self, deadline: float | None) -> None:
+    def wait_for_event(self, deadline: float | None) -> None:
         """Wait for one event, or until the deadline."""
         wait = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
         for fd, _event in self._poll.poll(wait):
@@ -161,7 +161,7 @@ class Guardian:
                 self._exits[pid] = os.waitstatus_to_exitcode(status)
 
     def end(self) -> None:
-        """Stop everything, deaf to the parent: its closed pipe would wake every turn."""
+        """Stop everything, without reading the parent's closed pipe, which would wake every poll."""
         self._ending = True
         for fd in (0, self._parent_fd):
             with contextlib.suppress(KeyError, OSError, ValueError):
@@ -198,7 +198,7 @@ class Guardian:
             if time.monotonic() >= deadline:
                 os.kill(pid, signal.SIGKILL)
                 return {"status": None, "tail": self.tail()}
-            self.turn(deadline)
+            self.wait_for_event(deadline)
         return {"status": self._exits.pop(pid), "tail": self.tail()}
 
     def do_launch(
@@ -219,7 +219,7 @@ class Guardian:
                 status = self._exits.get(pid)
                 self.do_halt(int(signal.SIGKILL), 0.0)
                 return {"status": status, "tail": self.tail()}
-            self.turn(deadline)
+            self.wait_for_event(deadline)
 
     def do_signal(self, number: int) -> dict[str, Any]:
         """Send a signal to the whole tree, parents first, until no newcomer is found."""
@@ -246,7 +246,7 @@ class Guardian:
         """Wait until the main process has ended by itself."""
         deadline = time.monotonic() + timeout
         while self.do_status()["alive"] and time.monotonic() < deadline:
-            self.turn(deadline)
+            self.wait_for_event(deadline)
         return self.do_status()
 
     def do_freeze(self) -> dict[str, Any]:
@@ -274,11 +274,11 @@ class Guardian:
         self.reap()
         before = pid in self._exits
         if pid is not None and number != signal.SIGKILL:
-            self.do_signal(int(signal.SIGCONT))  # a frozen process hears only SIGKILL
+            self.do_signal(int(signal.SIGCONT))  # a frozen process reacts to SIGKILL only
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
             while pid not in self._exits and time.monotonic() < deadline:
-                self.turn(deadline)
+                self.wait_for_event(deadline)
         polite = pid in self._exits
         status = self._exits.get(pid) if pid is not None else None
         left = len(descendants(os.getpid())) if polite else 0
@@ -304,7 +304,7 @@ class Guardian:
         """Answer commands for ever; leaves by `ParentGoneError`."""
         while True:
             while b"\n" not in self._heard:
-                self.turn(None)
+                self.wait_for_event(None)
             line, _, self._heard = self._heard.partition(b"\n")
             asked = json.loads(line)
             number, do = asked.pop("id"), asked.pop("do")
@@ -316,7 +316,7 @@ class Guardian:
 
 
 def tell(answer: dict[str, Any]) -> None:
-    """Write one answer; a reader that is gone is found out by the control pipe."""
+    """Write one answer; the control pipe shows when the reader has gone."""
     with contextlib.suppress(BrokenPipeError):
         os.write(1, json.dumps(answer).encode() + b"\n")
 
@@ -330,7 +330,7 @@ def forget_shared_memory(directory: str) -> None:
 
 
 def main(parent: int, base: str, prefix: str, uid: int) -> None:
-    """Make the directory, serve, and tidy whatever happens."""
+    """Make the directory, serve, and clean up in any case."""
     guardian: Guardian | None = None
     directory = ""
     try:

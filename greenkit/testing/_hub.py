@@ -1,7 +1,7 @@
 """The pytest side of guarding the hub: options, the marker, the hook around a test's call.
 
-Loaded in every pytest run of a machine that has greenkit: imports pytest and nothing of weight. What
-watches is `_hub_guard.py`, imported with the first test that is guarded.
+Every pytest run of an environment with greenkit loads this, so it imports only pytest. `_hub_guard.py` does
+the watching; the first guarded test imports it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _GUARD: pytest.StashKey[HubGuard] = pytest.StashKey()
 
 @dataclass(frozen=True, slots=True)
 class HubRules:
-    """What a guarded test must keep.
+    """The rules for a guarded test.
 
     Attributes:
         max_block: Seconds its greenlets may hold the hub; None for no limit.
@@ -81,7 +81,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Guard the call of a test that asks for it; fixtures are not its fault."""
+    """Guard the call of a test that wants it, without its fixtures."""
     rules = _rules(item)
     if rules is None:
         return (yield)
@@ -102,7 +102,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture
 def greenkit_hub(request: pytest.FixtureRequest) -> Iterator[HubGuard]:
-    """Guard this test as the marker of the same name does; `expected()` excuses a block that is known."""
+    """Guard this test as the marker of the same name does; `expected()` excuses a known block."""
     rules = _rules(request.node)
     guard = request.node.stash[_GUARD] = _guard(rules or HubRules())
     yield guard

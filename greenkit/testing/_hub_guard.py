@@ -1,4 +1,4 @@
-"""Watch the hub through one test: what held it, what outlived it, which blocking calls it made."""
+"""Watch the hub during a test: blocks, leaked greenlets, blocking calls."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _GRACE = 0.1
 
 
 class HubGuard:
-    """Hold a test to its rules; a context manager around its call.
+    """Check a test against its rules; a context manager around its call.
 
     Args:
-        rules: What it must keep.
+        rules: The rules.
 
     Attributes:
         blocks: Every block of the hub with a culprit, in the order they ended.
@@ -42,7 +42,7 @@ class HubGuard:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> HubGuard:
-        # First in, last out: whatever the others wake up has begun before it is counted.
+        # Mark first, so that greenlets the other checks wake have begun before the count at the end.
         if self._rules.max_leaked is not None:
             _newcomers.mark()
         if self._rules.max_block is not None:
@@ -61,14 +61,14 @@ class HubGuard:
 
     def __exit__(self, *exc: object) -> None:
         with contextlib.suppress(Exception):
-            # forbid() raises again what other greenlets did; complaint() tells it all.
+            # forbid() raises errors of other greenlets again; complaint() reports them all.
             self._stack.close()
         if self._rules.max_leaked is not None and exc[0] is None:
             self.leaked = self._outlived()
 
     @contextlib.contextmanager
     def expected(self) -> Iterator[None]:
-        """Excuse a block, and blocking calls, that are known.
+        """Excuse a known block and known blocking calls.
 
         Switches: never.
         """
@@ -80,7 +80,7 @@ class HubGuard:
             yield
 
     def complaint(self) -> str:
-        """Return what the test did wrong, "" when nothing."""
+        """Return the violations of the rules, or ""."""
         return "\n".join([*self._of_calls(), *self._of_blocks(), *self._of_leaks()])
 
     def _note(self, fact: HubBlocked) -> None:
@@ -88,15 +88,15 @@ class HubGuard:
             self.blocks.append(fact)
 
     def _of_calls(self) -> Iterator[str]:
-        for one in self._forbidden.caught if self._forbidden is not None else ():
-            yield f"blocking call: {one}"
+        for error in self._forbidden.caught if self._forbidden is not None else ():
+            yield f"blocking call: {error}"
 
     def _of_blocks(self) -> Iterator[str]:
-        for one in self.blocks:
-            calling = f", calling {one.call}" if one.call else ""
+        for block in self.blocks:
+            calling = f", calling {block.call}" if block.call else ""
             yield (
-                f"the hub was blocked for {one.seconds:.3f} s (at most {self._rules.max_block:g} allowed)"
-                f" in {one.where}{calling}, by {one.greenlet or 'an unknown greenlet'}"
+                f"the hub was blocked for {block.seconds:.3f} s (at most {self._rules.max_block:g} allowed)"
+                f" in {block.where}{calling}, by {block.greenlet or 'an unknown greenlet'}"
             )
 
     def _of_leaks(self) -> Iterator[str]:
@@ -105,15 +105,15 @@ class HubGuard:
                 f"{len(self.leaked)} greenlet(s) outlived the test (at most {self._rules.max_leaked}"
                 " allowed); join or kill them:"
             )
-            yield from (f"  {one}" for one in self.leaked)
+            yield from (f"  {leaked}" for leaked in self.leaked)
 
     def _outlived(self) -> list[LivingGreenlet]:
         fresh = _newcomers.living()
         if fresh:
             gevent.joinall(
-                [one.greenlet for one in fresh if isinstance(one.greenlet, gevent.Greenlet)], _GRACE
+                [found.greenlet for found in fresh if isinstance(found.greenlet, gevent.Greenlet)], _GRACE
             )
-        return [one for one in fresh if not one.greenlet.dead]
+        return [found for found in fresh if not found.greenlet.dead]
 
 
 _newcomers = Newcomers()
@@ -124,17 +124,17 @@ _resting: dict[Watchdog, contextlib.AbstractContextManager[None]] = {}
 
 
 class _Report:
-    """Hand the blocks to the test that runs."""
+    """Pass blocks to the running test."""
 
     def __init__(self) -> None:
-        self.note: Callable[[HubBlocked], None] = _nobody
+        self.note: Callable[[HubBlocked], None] = _ignore
 
     def __call__(self, fact: HubBlocked) -> None:
         self.note(fact)
 
 
-def _nobody(_: HubBlocked) -> None:
-    """Take a block between two tests."""
+def _ignore(_: HubBlocked) -> None:
+    """Ignore a block between two tests."""
 
 
 def _watching(limit: float, note: Callable[[HubBlocked], None]) -> Watchdog:
@@ -152,7 +152,7 @@ def _watching(limit: float, note: Callable[[HubBlocked], None]) -> Watchdog:
 
 
 def release() -> None:
-    """End what is kept from one guarded test to the next."""
+    """Stop the watchdogs shared by the guarded tests."""
     for dogs in list(_dogs.values()):
         for dog, _ in dogs.values():
             dog.stop()

@@ -1,6 +1,6 @@
-"""Where a test server may live and as whom: the user it runs as, its directory, a free port.
+"""The user, the directory and a free port for a test server.
 
-Pure questions to the file system; nothing is started or created here. `Guard` asks them.
+Reads the file system only; starts and creates nothing.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _LONGEST_BASE = 100 - len("/greenkit-postgres-12345678/.s.PGSQL.5432.lock")
 
 
 def server_uid() -> int | None:
-    """Return the uid servers run as: None for our own, `UNPRIVILEGED` when we are root.
+    """Return the uid for servers: None for the current user, `UNPRIVILEGED` for root.
 
-    PostgreSQL refuses to run as root, and a test server has no business with root's rights.
+    PostgreSQL refuses to run as root, and a test server needs no root rights.
     """
     return UNPRIVILEGED if os.geteuid() == 0 else None
 
 
 def reachable_by(path: Path, uid: int | None) -> bool:
-    """Answer whether `uid` (None: ourselves) can walk to `path` and run what is there.
+    """Tell whether `uid` (None: the current user) can reach `path` and run it.
 
-    Looks at permission bits only; an access list can make the answer a needless no.
+    Reads permission bits only; with an access list the answer may be a false no.
     """
     if uid is None:
         return True
@@ -40,7 +40,7 @@ def reachable_by(path: Path, uid: int | None) -> bool:
         found = [place.stat() for place in (whole, *whole.parents)]
     except OSError:
         return False
-    return all(one.st_mode & (stat.S_IXUSR if one.st_uid == uid else stat.S_IXOTH) for one in found)
+    return all(status.st_mode & (stat.S_IXUSR if status.st_uid == uid else stat.S_IXOTH) for status in found)
 
 
 def base_directory(uid: int | None) -> str:
@@ -52,7 +52,7 @@ def base_directory(uid: int | None) -> str:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback address nobody listens on now.
+    """Return an unused TCP port of the loopback address.
 
     Below the range that outgoing connections draw from (32768 on Linux), so that only another
     server can take it before ours binds it; callers try again then.

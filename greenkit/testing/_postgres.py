@@ -20,7 +20,7 @@ from greenkit.testing._server import EmbeddedServer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from greenkit.testing._guard import Guard
+    from greenkit.testing._guardian_process import GuardianProcess
 
 __all__ = ["PostgresServer"]
 
@@ -98,28 +98,28 @@ class PostgresServer(EmbeddedServer):
             self._port = free_port()
         return bool(self._password)
 
-    def _prepare(self, guard: Guard) -> None:
-        directory = Path(guard.directory)
-        if not reachable_by(self._bin / "postgres", guard.uid):
+    def _prepare(self, guardian: GuardianProcess) -> None:
+        directory = Path(guardian.directory)
+        if not reachable_by(self._bin / "postgres", guardian.uid):
             self._bin = _copied(self._bin, directory)
         secret = directory / "password"
         secret.write_text((self._password or secrets.token_hex(16)) + "\n", encoding="ascii")
         secret.chmod(0o644)  # the directory around it is closed to everybody else
-        self._run(guard, [
+        self._run(guardian, [
             str(self._bin / "initdb"), "--pgdata", str(directory / "data"),
             "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync",
             "--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile", str(secret),
         ])  # fmt: skip
         secret.unlink()
 
-    def _command(self, guard: Guard) -> tuple[list[str], dict[str, str]]:
+    def _command(self, guardian: GuardianProcess) -> tuple[list[str], dict[str, str]]:
         settings = {
             "listen_addresses": "127.0.0.1" if self._password else "",
             "port": str(self._port),
-            "unix_socket_directories": guard.directory,
+            "unix_socket_directories": guardian.directory,
             **self._settings,
         }
-        argv = [str(self._bin / "postgres"), "-D", str(Path(guard.directory, "data"))]
+        argv = [str(self._bin / "postgres"), "-D", str(Path(guardian.directory, "data"))]
         for name, value in settings.items():
             argv += ["-c", f"{name}={value}"]
         return argv, {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from greenkit.errors import GreenkitError, ServerStartError
-from greenkit.testing._guard import Guard
+from greenkit.testing._guardian_process import GuardianProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,7 +79,7 @@ class Program:
         self.cwd = os.fspath(cwd or Path.cwd())
         self.log = os.fspath(Path(log).resolve()) if log is not None else ""
         self.ready, self._start_timeout = ready, start_timeout
-        self._guard: Guard | None = None
+        self._guardian: GuardianProcess | None = None
         self._pid: int | None = None
         self._ends: list[ProgramEnd] = []
 
@@ -111,9 +111,9 @@ class Program:
 
         Switches: may
         """
-        if self._guard is None or self._pid is None:
+        if self._guardian is None or self._pid is None:
             return False
-        answer = self._guard.ask("status", patience=30.0)
+        answer = self._guardian.ask("status", reply_timeout=30.0)
         if not answer["alive"]:
             self._halt(signal.SIGKILL, 0.0, asked="")
         return bool(answer["alive"])
@@ -128,13 +128,13 @@ class Program:
         """
         if self._pid is not None and self.running:
             return self
-        if self._guard is None:
-            self._guard = Guard("program", uid=None)
+        if self._guardian is None:
+            self._guardian = GuardianProcess("program", uid=None)
         given = {**os.environ, **self.env}
-        answer = self._guard.ask(
+        answer = self._guardian.ask(
             "launch", argv=self.argv, env={k: v for k, v in given.items() if v is not None}, cwd=self.cwd,
             ready=self.ready, timeout=self._start_timeout, end_signal=int(signal.SIGKILL),
-            copy_to=self.log, patience=self._start_timeout + 10.0,
+            copy_to=self.log, reply_timeout=self._start_timeout + 10.0,
         )  # fmt: skip
         if "pid" not in answer:
             raise _did_not_start(self.argv[0], self.ready, answer)
@@ -169,29 +169,29 @@ class Program:
 
         Switches: may
         """
-        self._needed().ask("freeze", patience=30.0)
+        self._needed().ask("freeze", reply_timeout=30.0)
 
     def thaw(self) -> None:
         """SIGCONT every process of it.
 
         Switches: may
         """
-        self._needed().ask("signal", number=int(signal.SIGCONT), patience=30.0)
+        self._needed().ask("signal", number=int(signal.SIGCONT), reply_timeout=30.0)
 
     def signal(self, number: int) -> None:
         """Send the main process any signal; nothing is waited for.
 
         Switches: may
         """
-        self._needed().ask("tell", number=int(number), patience=30.0)
+        self._needed().ask("tell", number=int(number), reply_timeout=30.0)
 
     def wait(self, timeout: float) -> ProgramEnd | None:
         """Wait until it ends by itself; None when it still runs after `timeout` seconds.
 
         Switches: may
         """
-        guard = self._needed()
-        if guard.ask("await", timeout=timeout, patience=timeout + 30.0)["alive"]:
+        guardian = self._needed()
+        if guardian.ask("await", timeout=timeout, reply_timeout=timeout + 30.0)["alive"]:
             return None
         return self._halt(signal.SIGKILL, 0.0, asked="")
 
@@ -200,24 +200,24 @@ class Program:
 
         Switches: may
         """
-        if self._guard is None:
+        if self._guardian is None:
             raise GreenkitError(f"{self!r} has no output: it was never started, or is closed. Call start().")
-        return "\n".join(self._guard.ask("tail", patience=30.0)["tail"])
+        return "\n".join(self._guardian.ask("tail", reply_timeout=30.0)["tail"])
 
     def close(self) -> None:
         """Kill it if it runs, and let go of everything; doing it twice is fine.
 
         Switches: may
         """
-        guard, self._guard, self._pid = self._guard, None, None
-        if guard is not None:
-            guard.close()
+        guardian, self._guardian, self._pid = self._guardian, None, None
+        if guardian is not None:
+            guardian.close()
 
     def _halt(self, number: int, timeout: float, *, asked: str) -> ProgramEnd:
-        guard, pid = self._needed(), self._pid
+        guardian, pid = self._needed(), self._pid
         assert pid is not None
         self._pid = None
-        answer = guard.ask("halt", number=int(number), timeout=timeout, patience=timeout + 30.0)
+        answer = guardian.ask("halt", number=int(number), timeout=timeout, reply_timeout=timeout + 30.0)
         status, before = answer["status"], answer["before"]
         end = ProgramEnd(
             pid=pid,
@@ -229,10 +229,10 @@ class Program:
         self._ends.append(end)
         return end
 
-    def _needed(self) -> Guard:
-        if self._guard is None or self._pid is None:
+    def _needed(self) -> GuardianProcess:
+        if self._guardian is None or self._pid is None:
             raise GreenkitError(f"{self!r} cannot be signalled or waited for. Call start() first.")
-        return self._guard
+        return self._guardian
 
 
 def _did_not_start(program: str, ready: str, answer: dict[str, Any]) -> ServerStartError:

@@ -15,7 +15,7 @@ from greenkit.testing._place import free_port
 from greenkit.testing._server import EmbeddedServer
 
 if TYPE_CHECKING:
-    from greenkit.testing._guard import Guard
+    from greenkit.testing._guardian_process import GuardianProcess
 
 __all__ = ["RabbitServer"]
 
@@ -46,7 +46,7 @@ class RabbitServer(EmbeddedServer):
         """Return the broker's address, an `amqp://` URL."""
         if self._given:
             return self._given
-        if self._guard is None:
+        if self._guardian is None:
             raise self._refusal("has no address")
         return f"amqp://greenkit:{self._password}@127.0.0.1:{self._ports[0]}//"
 
@@ -63,9 +63,11 @@ class RabbitServer(EmbeddedServer):
 
         Switches: may
         """
-        guard = self._running()
-        _, env = self._command(guard)
-        self._run(guard, [str(self._script.with_name("rabbitmqctl")), *arguments], timeout=timeout, env=env)
+        guardian = self._running()
+        _, env = self._command(guardian)
+        self._run(
+            guardian, [str(self._script.with_name("rabbitmqctl")), *arguments], timeout=timeout, env=env
+        )
 
     def _find(self) -> None:
         self._script = rabbitmq_script()
@@ -74,15 +76,15 @@ class RabbitServer(EmbeddedServer):
         self._ports = (free_port(), free_port(), free_port())
         return True
 
-    def _prepare(self, guard: Guard) -> None:
-        _write(guard, {"enabled_plugins": "[].\n", "rabbitmq-env.conf": "", "advanced.config": "[].\n"})
+    def _prepare(self, guardian: GuardianProcess) -> None:
+        _write(guardian, {"enabled_plugins": "[].\n", "rabbitmq-env.conf": "", "advanced.config": "[].\n"})
 
-    def _command(self, guard: Guard) -> tuple[list[str], dict[str, str]]:
+    def _command(self, guardian: GuardianProcess) -> tuple[list[str], dict[str, str]]:
         def inside(name: str) -> str:
-            return str(Path(guard.directory, name))
+            return str(Path(guardian.directory, name))
 
         amqp, distribution, epmd = self._ports
-        _write(guard, {
+        _write(guardian, {
             "rabbitmq.conf": (
                 f"listeners.tcp.1 = 127.0.0.1:{amqp}\n"
                 f"default_user = greenkit\ndefault_pass = {self._password}\n"
@@ -110,9 +112,9 @@ class RabbitServer(EmbeddedServer):
         }
 
 
-def _write(guard: Guard, files: dict[str, str]) -> None:
+def _write(guardian: GuardianProcess, files: dict[str, str]) -> None:
     for name, text in files.items():
-        path = Path(guard.directory, name)
+        path = Path(guardian.directory, name)
         path.write_text(text, encoding="ascii")
         # Written by root, read by the broker; the directory around it is closed to everybody else.
         path.chmod(0o644)

@@ -1,7 +1,7 @@
-"""The life of an embedded server: find, prepare, launch, hurt, bring back, remove.
+"""The life of an embedded server: find, prepare, launch, kill or freeze, restart, remove.
 
-What all three servers share. What differs (binaries, configuration, address, the log line that means ready)
-is in `_postgres`, `_valkey` and `_rabbit`; the processes themselves are the guardian's.
+The part all three servers share. Binaries, configuration, address and the log line that means ready are in
+`_postgres`, `_valkey` and `_rabbit`; the guardian owns the processes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from greenkit.errors import GreenkitError, ServerStartError, WaitTimeout
-from greenkit.testing._guard import Guard
+from greenkit.testing._guardian_process import GuardianProcess
 from greenkit.testing._place import server_uid
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ __all__ = ["EmbeddedServer"]
 
 
 class EmbeddedServer:
-    """Run a server of our own in a private directory until told, or until the process ends.
+    """Run a server in a private directory until it is stopped or the process ends.
 
     A context manager. Everything is stopped and removed on each way out: the end of the block, an exception,
     exit, Ctrl-C, SIGTERM and even SIGKILL of the process that started it.
@@ -29,7 +29,7 @@ class EmbeddedServer:
     never started, stopped or hurt.
 
     Args:
-        own: Start one even when the environment names one; needed by who wants to kill it.
+        own: Start one even when the environment names one; needed to kill it.
         start_timeout: Seconds the server may take until it answers.
     """
 
@@ -42,7 +42,7 @@ class EmbeddedServer:
     def __init__(self, *, own: bool = False, start_timeout: float = 30.0) -> None:
         self._given = "" if own else os.environ.get(self.variable, "")
         self._start_timeout = start_timeout
-        self._guard: Guard | None = None
+        self._guardian: GuardianProcess | None = None
         self._pid: int | None = None
 
     def __repr__(self) -> str:
@@ -70,9 +70,9 @@ class EmbeddedServer:
     @property
     def directory(self) -> str:
         """Return the private directory, which exists from `start` to `stop`."""
-        if self._guard is None:
+        if self._guardian is None:
             raise self._refusal("has no directory")
-        return self._guard.directory
+        return self._guardian.directory
 
     def start(self) -> Self:
         """Start the server, or after `kill` start it again on the same data and address.
@@ -86,12 +86,12 @@ class EmbeddedServer:
         if self._given or self._pid is not None:
             return self
         try:
-            if self._guard is None:
+            if self._guardian is None:
                 self._find()
                 self._draw_ports()
-                self._guard = Guard(self.kind, uid=server_uid())
-                self._prepare(self._guard)
-            self._pid = self._launch(self._guard)
+                self._guardian = GuardianProcess(self.kind, uid=server_uid())
+                self._prepare(self._guardian)
+            self._pid = self._launch(self._guardian)
         except BaseException:
             self.stop()
             raise
@@ -102,16 +102,16 @@ class EmbeddedServer:
 
         Switches: may
         """
-        guard, self._guard, self._pid = self._guard, None, None
-        if guard is not None:
-            guard.close()
+        guardian, self._guardian, self._pid = self._guardian, None, None
+        if guardian is not None:
+            guardian.close()
 
     def kill(self) -> None:
         """SIGKILL every process of the server, as a crash would; `start` brings it back.
 
         Switches: may
         """
-        self._running().ask("halt", number=int(signal.SIGKILL), timeout=0.0, patience=30.0)
+        self._running().ask("halt", number=int(signal.SIGKILL), timeout=0.0, reply_timeout=30.0)
         self._pid = None
 
     def restart(self, *, timeout: float = 30.0) -> None:
@@ -124,7 +124,7 @@ class EmbeddedServer:
         """
         if self._pid is not None or self._given:
             self._running().ask(
-                "halt", number=int(self._stop_signal), timeout=timeout, patience=timeout + 30.0
+                "halt", number=int(self._stop_signal), timeout=timeout, reply_timeout=timeout + 30.0
             )
             self._pid = None
         self.start()
@@ -134,34 +134,34 @@ class EmbeddedServer:
 
         Switches: may
         """
-        self._running().ask("freeze", patience=30.0)
+        self._running().ask("freeze", reply_timeout=30.0)
 
     def thaw(self) -> None:
         """SIGCONT every process.
 
         Switches: may
         """
-        self._running().ask("signal", number=int(signal.SIGCONT), patience=30.0)
+        self._running().ask("signal", number=int(signal.SIGCONT), reply_timeout=30.0)
 
     def log_tail(self) -> str:
         """Return the last lines the server wrote.
 
         Switches: may
         """
-        if self._guard is None:
+        if self._guardian is None:
             raise self._refusal("has no log")
-        return "\n".join(self._guard.ask("tail", patience=30.0)["tail"])
+        return "\n".join(self._guardian.ask("tail", reply_timeout=30.0)["tail"])
 
     # -- for the three kinds -----------------------------------------------------------------------
     def _find(self) -> None:
         """Find the binaries, or raise `ServerNotFoundError`."""
         raise NotImplementedError
 
-    def _prepare(self, guard: Guard) -> None:
+    def _prepare(self, guardian: GuardianProcess) -> None:
         """Fill the new directory."""
         raise NotImplementedError
 
-    def _command(self, guard: Guard) -> tuple[list[str], dict[str, str]]:
+    def _command(self, guardian: GuardianProcess) -> tuple[list[str], dict[str, str]]:
         """Return the server's argv and what its environment has besides the common."""
         raise NotImplementedError
 
@@ -169,50 +169,61 @@ class EmbeddedServer:
         """Choose the TCP ports anew; answer whether the server has any."""
         return False
 
-    def _launch(self, guard: Guard, *, tries: int = 3) -> int:
+    def _launch(self, guardian: GuardianProcess, *, tries: int = 3) -> int:
         try:
-            return self._launch_once(guard)
+            return self._launch_once(guardian)
         except ServerStartError as error:
-            # Between our look and the server's bind, another server took the port.
+            # Another server took the port between the check and the server's bind.
             taken = any(words in str(error).lower() for words in ("address already in use", "eaddrinuse"))
             if not (taken and tries > 1 and self._draw_ports()):
                 raise
-        return self._launch(guard, tries=tries - 1)
+        return self._launch(guardian, tries=tries - 1)
 
-    def _launch_once(self, guard: Guard) -> int:
-        argv, env = self._command(guard)
-        answer = guard.ask(
-            "launch", argv=argv, env=self._environment(guard, env), cwd=guard.directory, ready=self._ready,
-            timeout=self._start_timeout, end_signal=int(self._end_signal), patience=self._start_timeout + 10,
+    def _launch_once(self, guardian: GuardianProcess) -> int:
+        argv, env = self._command(guardian)
+        answer = guardian.ask(
+            "launch", argv=argv, env=self._environment(guardian, env), cwd=guardian.directory,
+            ready=self._ready, timeout=self._start_timeout, end_signal=int(self._end_signal),
+            reply_timeout=self._start_timeout + 10,
         )  # fmt: skip
         if "pid" not in answer:
             raise self._failure(argv[0], answer)
         return int(answer["pid"])
 
     def _run(
-        self, guard: Guard, argv: list[str], *, timeout: float = 60.0, env: dict[str, str] | None = None
+        self,
+        guardian: GuardianProcess,
+        argv: list[str],
+        *,
+        timeout: float = 60.0,
+        env: dict[str, str] | None = None,
     ) -> None:
         """Run a helper program of the server to its end.
 
         Raises:
             ServerStartError: It failed, or took too long.
         """
-        whole = self._environment(guard, env or {})
+        whole = self._environment(guardian, env or {})
         try:
-            answer = guard.ask(
-                "run", argv=argv, env=whole, cwd=guard.directory, timeout=timeout, patience=timeout + 10.0
+            answer = guardian.ask(
+                "run",
+                argv=argv,
+                env=whole,
+                cwd=guardian.directory,
+                timeout=timeout,
+                reply_timeout=timeout + 10.0,
             )
         except WaitTimeout as error:
             raise ServerStartError(f"{argv[0]} is not done after {timeout + 10.0:g} s") from error
         if answer["status"] != 0:
             raise self._failure(argv[0], answer)
 
-    def _environment(self, guard: Guard, more: dict[str, str]) -> dict[str, str]:
-        # Not ours: PG…, RABBITMQ_… and ERL_… variables of the caller would lead to other servers.
+    def _environment(self, guardian: GuardianProcess, more: dict[str, str]) -> dict[str, str]:
+        # Not the caller's environment: its PG…, RABBITMQ_… and ERL_… variables would lead to other servers.
         kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TZ") if name in os.environ}
         return {
-            "PATH": os.defpath, **kept, "LC_ALL": "C", "HOME": guard.directory,
-            "TMPDIR": guard.directory, **more,
+            "PATH": os.defpath, **kept, "LC_ALL": "C", "HOME": guardian.directory,
+            "TMPDIR": guardian.directory, **more,
         }  # fmt: skip
 
     def _failure(self, program: str, answer: dict[str, Any]) -> ServerStartError:
@@ -221,10 +232,10 @@ class EmbeddedServer:
         tail = "\n".join(answer["tail"]) or "(it wrote nothing)"
         return ServerStartError(f"{program} {how}; the end of its log:\n{tail}")
 
-    def _running(self) -> Guard:
-        if self._guard is None or self._pid is None:
+    def _running(self) -> GuardianProcess:
+        if self._guardian is None or self._pid is None:
             raise self._refusal("cannot be signalled")
-        return self._guard
+        return self._guardian
 
     def _refusal(self, what: str) -> GreenkitError:
         name = type(self).__name__

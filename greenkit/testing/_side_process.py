@@ -67,19 +67,17 @@ class SideProcess:
             self.close()
             raise
 
-    def ask(self, do: str, *, patience: float, **details: Any) -> dict[str, Any]:
+    def ask(self, do: str, *, reply_timeout: float, **details: Any) -> dict[str, Any]:
         """Have it do one thing and return its answer.
 
         Args:
             do: A `do_…` method of the program.
-            patience: Seconds to wait for the answer.
+            reply_timeout: Seconds to wait for the answer.
             **details: The method's arguments, as JSON.
 
         Raises:
-            WaitTimeout: No answer within `patience`; it goes on.
+            WaitTimeout: No answer within `reply_timeout`; the process goes on.
             ServerStartError: It is gone, or could not do it.
-
-        Switches: may
         """
         with self._lock:
             self._asked += 1
@@ -88,16 +86,13 @@ class SideProcess:
                 os.write(self._control, line.encode() + b"\n")
             except OSError as error:
                 raise ServerStartError(f"{self._name()} is gone ({error})") from error
-            answer = self._answer(self._asked, time.monotonic() + patience)
+            answer = self._answer(self._asked, time.monotonic() + reply_timeout)
         if "error" in answer:
             raise ServerStartError(f"{do} by {self._name()} failed: {answer['error']}")
         return answer
 
     def close(self, *, timeout: float = 15.0) -> None:
-        """Have it tidy and end, and wait for it.
-
-        Switches: may
-        """
+        """Have it tidy and end, and wait for it."""
         if self._owner != os.getpid() or self._control < 0:
             return
         control, self._control = self._control, -1

@@ -18,7 +18,7 @@ from greenkit.testing._server import EmbeddedServer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from greenkit.testing._guard import Guard
+    from greenkit.testing._guardian_process import GuardianProcess
 
 __all__ = ["ValkeyServer"]
 
@@ -76,14 +76,14 @@ class ValkeyServer(EmbeddedServer):
             self._port = free_port()
         return bool(self._password)
 
-    def _prepare(self, guard: Guard) -> None:
-        if not reachable_by(self._binary, guard.uid):
-            self._binary = Path(shutil.copy(self._binary, Path(guard.directory, "server")))
+    def _prepare(self, guardian: GuardianProcess) -> None:
+        if not reachable_by(self._binary, guardian.uid):
+            self._binary = Path(shutil.copy(self._binary, Path(guardian.directory, "server")))
             self._binary.chmod(0o755)  # closed by the directory around it
 
-    def _command(self, guard: Guard) -> tuple[list[str], dict[str, str]]:
+    def _command(self, guardian: GuardianProcess) -> tuple[list[str], dict[str, str]]:
         settings = {
-            "dir": guard.directory,
+            "dir": guardian.directory,
             "daemonize": "no",
             "logfile": '""',
             # A save point that is never reached: without any, SIGTERM would not save for `restart`.
@@ -93,9 +93,9 @@ class ValkeyServer(EmbeddedServer):
         if self._password:
             settings |= {"port": str(self._port), "bind": "127.0.0.1", "requirepass": self._password}
         else:
-            settings |= {"unixsocket": str(Path(guard.directory, "socket")), "unixsocketperm": "700"}
+            settings |= {"unixsocket": str(Path(guardian.directory, "socket")), "unixsocketperm": "700"}
         # A file and not arguments: those, with the password, are everybody's to read.
-        configuration = Path(guard.directory, "valkey.conf")
+        configuration = Path(guardian.directory, "valkey.conf")
         lines = [f"{name} {value}\n" for name, value in {**settings, **self._settings}.items()]
         configuration.write_text("".join(lines), encoding="utf-8")
         configuration.chmod(0o644)

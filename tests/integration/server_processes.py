@@ -20,7 +20,7 @@ if "patched" in sys.argv:
 import greenkit.testing as testing
 server = getattr(testing, sys.argv[1])(own=True)
 def tell():
-    guard = server._guard
+    guard = server._guardian
     print(json.dumps({"directory": guard.directory, "guardian": guard._process.pid}), flush=True)
 """
 

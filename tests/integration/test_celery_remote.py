@@ -59,7 +59,7 @@ def test_remote_control_survives_its_connection(worker: Worker) -> None:
 
 def close_pidbox_connection(rabbit: RabbitServer) -> None:
     """Have the broker close the connection on which it sends remote control to the worker."""
-    guard = rabbit._guard
+    guard = rabbit._guardian
     assert guard is not None
     home = Path(guard.directory)
     environment = {**os.environ, "HOME": str(home), "ERL_EPMD_PORT": str(rabbit._ports[2])}

@@ -79,17 +79,17 @@ def test_nothing_is_left_of_a_broker(base, greenkit_rabbitmq, number):
 def test_nothing_is_left_of_a_start_cut_short(base):
     """An owner killed in the middle of initdb leaves neither initdb nor the directory."""
     body = """
-from greenkit.testing._guard import Guard
-def asked_to_run(self, number, deadline, answer=Guard._answer):
+from greenkit.testing._guardian_process import GuardianProcess
+def asked_to_run(self, number, deadline, answer=GuardianProcess._answer):
     if number == 1:  # initdb was asked for; its answer will never be read
         tell_guard(self)
         os.kill(os.getpid(), signal.SIGKILL)
     return answer(self, number, deadline)
 def tell_guard(guard):
-    server._guard = guard
+    server._guardian = guard
     tell()
     sys.stdin.readline()
-Guard._answer = asked_to_run
+GuardianProcess._answer = asked_to_run
 server.start()
 """
     program = Program("postgres", body, base)

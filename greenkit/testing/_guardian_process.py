@@ -1,6 +1,6 @@
-"""The parent's side of a guardian: start it, ask it, let it go.
+"""The parent's side of a guardian process: start it, send commands, close it.
 
-One `Guard` per embedded server and per `Program`. What the guardian promises is written in `_guardian.py`.
+One `GuardianProcess` per embedded server and per `Program`. `_guardian.py` says what it does.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from pathlib import Path
 from greenkit.testing._place import base_directory
 from greenkit.testing._side_process import SideProcess
 
-__all__ = ["Guard"]
+__all__ = ["GuardianProcess"]
 
 _PROGRAM = str(Path(__file__).with_name("_guardian.py").resolve())
 
 
-class Guard(SideProcess):
-    """Keep one guardian process, and through it a directory and a tree of processes.
+class GuardianProcess(SideProcess):
+    """Run a guardian process, which owns a directory and a tree of processes.
 
     Args:
         kind: Goes into the directory's name: greenkit-<kind>-<random>.
-        uid: Whom the spawned programs run as; None for ourselves.
+        uid: User id of the spawned programs; None for the current user's.
 
     Raises:
         ServerStartError: The guardian did not start.
@@ -40,14 +40,11 @@ class Guard(SideProcess):
         self.directory = self.greeting["directory"]
 
     def close(self, *, timeout: float = 15.0) -> None:
-        """Have the programs stopped and the directory removed, and wait for it.
-
-        Switches: may
-        """
+        """Stop the programs and remove the directory, and wait for both."""
         mine = self._owner == os.getpid() and self._control >= 0
         super().close(timeout=timeout)
         if mine and self.directory:
-            # The guardian has done so, unless somebody killed it.
+            # The guardian has done so, unless it was killed.
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _name(self) -> str:
