@@ -73,9 +73,7 @@ DOORS_WITH_LOGIC: dict[str, str] = {
 BARE_NAMES: dict[str, str] = {
     "greenkit/celery/gevent.py": "Celery prints it, and by its end refuses to embed beat",
     "greenkit/celery/commands.py": "loaded by path: the entry-point group celery.commands",
-    "greenkit/celery/pool.py": "loaded by path: CELERY_CUSTOM_WORKER_POOL names it",
     "greenkit/django/apps.py": "loaded by path: Django looks for AppConfig here",
-    "greenkit/django/checks.py": "the name Django projects look for",
     "greenkit/django/management/": "loaded by path: Django finds commands here",
     "greenkit/django/postgresql/__init__.py": "loaded by path: it is what ENGINE names",
     "greenkit/django/postgresql/base.py": "loaded by path: Django imports base.py of an ENGINE",

@@ -6,9 +6,10 @@ Each complaint is `path:line what is wrong`, ready to be read in a failed assert
 from __future__ import annotations
 
 import ast
+import re
 from typing import TYPE_CHECKING
 
-from tests.architecture import floors
+from tests.architecture import floors, words
 from tests.architecture.source import (
     FunctionNode,
     declared_all,
@@ -20,6 +21,7 @@ from tests.architecture.source import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -257,3 +259,61 @@ def private_imports(root: Path, folder: str) -> list[str]:
             if parts[0] == "greenkit" and any(part.startswith("_") for part in parts):
                 found.append(f"{module.path}:{one.line} imports the private {'.'.join(parts).rstrip('.')}")
     return found
+
+
+def private_words(root: Path) -> dict[str, list[str]]:
+    """Find names of greenkit in words the field does not use, by room."""
+    found: dict[str, list[str]] = {}
+    for room, path, line, name in _bound_names(root):
+        parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().split("_")
+        wrong = [part for part in parts if {part, part.removesuffix("s")} & words.SAY_INSTEAD.keys()]
+        if name.strip("_") == words.NO_NAME:
+            wrong = ["name the thing"]
+        if wrong:
+            say = "; ".join(
+                words.SAY_INSTEAD.get(part, words.SAY_INSTEAD.get(part[:-1], part)) for part in wrong
+            )
+            found.setdefault(room, []).append(f"{path}:{line} {name}: {say}")
+    return found
+
+
+def missing_entries(root: Path) -> list[str]:
+    """Find entries of floors.py that name a room, a file or a function that does not exist."""
+    named = {f"greenkit/{room}" for _, rooms in floors.FLOORS for room in rooms}
+    named |= {module.replace(".", "/") for module in (*floors.GROUND, *floors.NEEDS_ONLY_GEVENT)}
+    missing = {name for name in named if not (root / name).is_dir() and not (root / f"{name}.py").is_file()}
+    files = {*floors.DOORS_WITH_LOGIC, *floors.BARE_NAMES, *floors.SLEEPERS}
+    files.update(file for places in floors.OPTIONAL.values() for file in places)
+    missing |= {file for file in files if not (root / file).exists()}
+    for entry in {*floors.LONG_FUNCTIONS, *floors.FOREIGN_SIGNATURES}:
+        path, _, name = entry.partition(":")
+        pattern = rf"^ *(?:async )?(?:def|class) {name.rpartition('.')[2]}\b"
+        file = root / path
+        if not file.is_file() or not re.search(pattern, file.read_text(encoding="utf-8"), re.MULTILINE):
+            missing.add(entry)
+    return sorted(missing)
+
+
+def _bound_names(root: Path) -> Iterator[tuple[str, str, int, str]]:
+    """Yield (room, path, line, name) of the names that greenkit binds, files included."""
+    for file in sorted((root / "greenkit").rglob("*.py")):
+        path = file.relative_to(root)
+        room = path.parts[1].removesuffix(".py")
+        yield from ((room, str(path), 1, part.removesuffix(".py")) for part in path.parts[1:])
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            name = _bound(node)
+            if name:
+                yield room, str(path), node.lineno, name  # type: ignore[attr-defined]
+
+
+def _bound(node: ast.AST) -> str:
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return name
+        case (
+            ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store())
+        ):
+            return name
+        case ast.alias(asname=name) | ast.ExceptHandler(name=name) | ast.MatchAs(name=name):
+            return name or ""
+    return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.architecture import rules
-from tests.architecture.floors import FLOORS, ROOT
+from tests.architecture.floors import BARE_NAMES, FLOORS, LONG_FUNCTIONS, ROOT
 
 
 def test_imports_only_go_down():
@@ -19,6 +19,17 @@ def test_every_room_is_on_one_floor():
     there = {path.stem for path in (ROOT / "greenkit").iterdir() if path.suffix == ".py" or path.is_dir()}
     assert len(named) == len(set(named))
     assert there - {"__init__", "__pycache__", "py"} <= set(named)
+
+
+def test_every_exception_is_about_something_there():
+    """No entry of floors.py names a room, a file or a function that does not exist."""
+    assert rules.missing_entries(ROOT) == []
+
+
+def test_an_entry_about_nothing_is_seen(plant):
+    """In an empty tree each room, file and function of floors.py is missing."""
+    missing = rules.missing_entries(plant("greenkit/x.py", ""))
+    assert {"greenkit/celery", "greenkit/errors", *BARE_NAMES, *LONG_FUNCTIONS} <= set(missing)
 
 
 @pytest.mark.parametrize(

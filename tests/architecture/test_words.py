@@ -7,7 +7,7 @@ from itertools import chain
 
 import pytest
 
-from tests.architecture import rules
+from tests.architecture import rules, words
 from tests.architecture.floors import ROOT
 
 FORBIDDEN_FILES = re.compile(r"(^|_)(utils?|helpers?|common|misc)(\.py)?$")
@@ -71,6 +71,42 @@ def test_a_private_name_in_an_example_is_seen(plant):
     """A private file and a private name are caught."""
     plant("examples/a/b.py", "from greenkit.wait._line import WaitLine\nfrom greenkit import _x, Limiter")
     assert len(rules.private_imports(plant("examples/c.py", ""), "examples")) == 2
+
+
+def test_names_are_the_fields():
+    """No room names a file, a class, a function or a variable in words the field does not use."""
+    found = rules.private_words(ROOT)
+    assert {room: names for room, names in found.items() if room not in words.NOT_YET} == {}
+
+
+def test_the_list_of_unconverted_rooms_only_shrinks():
+    """A room whose names are the field's is not in the table NOT_YET of words.py any more."""
+    assert sorted(words.NOT_YET.keys() - rules.private_words(ROOT).keys()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "for one in (): ...",
+        "def f(one): ...",
+        "def my_turn(): ...",
+        "class HandNews: ...",
+        "import os as _doors",
+        "x.shelf = 1",
+        "try: ...\nexcept OSError as again: ...",
+        "x = [one for one in ()]",
+    ],
+)
+def test_a_private_word_is_seen(plant, text):
+    """Each way to bind a name is looked at, with and without underscores and capitals."""
+    assert list(rules.private_words(plant("greenkit/pool/_p.py", text))) == ["pool"]
+
+
+def test_a_file_in_a_private_word_is_seen(plant):
+    """A file's name counts; a word inside another word, or a name that is only used, does not."""
+    assert list(rules.private_words(plant("greenkit/wait/_bell.py", ""))) == ["wait"]
+    root = plant("greenkit/pool/_p.py", "returned = handle = new = x.again()")
+    assert "pool" not in rules.private_words(root)
 
 
 def forbidden_names(root):

@@ -1,0 +1,31 @@
+"""Words the code does not use for its names, what it says instead, and the rooms that still do."""
+
+from __future__ import annotations
+
+# The word as a part of a name (`_turn`, `HandNews`), and the field's term for what it was used for.
+SAY_INSTEAD: dict[str, str] = {
+    "again": "retry, redelivery",
+    "bell": "wake-up, event",
+    "breath": "yield, timer",
+    "crew": "workers",
+    "door": "entry, public module",
+    "farewell": "close",
+    "hand": "lease, reservation",
+    "loan": "checkout",
+    "news": "update, message",
+    "patience": "timeout",
+    "shelf": "idle connections, by_name",
+    "shelves": "idle connections, by_name",
+    "somebody": "caller, waiter",
+    "turn": "iteration, queue, slot",
+    "whoever": "caller, owner",
+}
+
+# A name of its own that says nothing: name the thing (connection, waiter, path, finding).
+NO_NAME = "one"
+
+# Rooms whose names are not in the field's words yet. The list only shrinks.
+NOT_YET: dict[str, str] = dict.fromkeys(
+    ("_aimd", "boot", "celery", "doctor", "http", "limits", "metrics", "pool", "postgres"),
+    "not converted yet",
+)
