@@ -211,6 +211,8 @@ class Job:
         self._in_body = True
         if self._doom is not None:
             self._in_body = False
+            if self._doom == "time limit":
+                self._note_limit()  # before Celery's postrun, as where it passes in the body
             raise Killed(self._doom)
         if self._soft_due:
             self._soft_due = False

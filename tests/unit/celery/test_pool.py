@@ -205,6 +205,24 @@ def test_the_hard_limit_never_strikes_after_the_body(pool: TaskPool) -> None:
     assert (results, struck) == (["in time"], [])
 
 
+def test_a_limit_that_passes_before_the_body_is_noted_before_the_end(pool: TaskPool) -> None:
+    """A receiver of task_prerun may take that long; the order of what follows is that of any limit."""
+    seen: list[str] = []
+    ended = Event()
+
+    def target() -> None:
+        Event().wait(5 * TICK)
+        try:
+            _edged(lambda: seen.append("body"))()
+        finally:
+            seen.append("left")
+            ended.set()
+
+    pool.apply_async(target, timeout_callback=lambda soft, limit: seen.append("hard"), timeout=TICK)
+    assert ended.wait(10)
+    assert seen == ["hard", "left"]
+
+
 def test_the_soft_limit_lets_the_task_tidy_up(pool: TaskPool) -> None:
     """SoftTimeLimitExceeded arrives where the task waits; what it returns then is its result."""
 
