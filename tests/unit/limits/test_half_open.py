@@ -97,7 +97,8 @@ class Calls:
 
 
 def settle():
-    for _ in range(20):
+    # A hub that is short of time wakes one waiter a turn, and there are sixty.
+    for _ in range(100):
         gevent.sleep(0)
 
 
