@@ -179,6 +179,8 @@ def _told(job: Job) -> dict[str, Any]:
 def _call(job: Job, at: str) -> str:
     """Return the innermost function below the line `at`, such as `gevent.hub.sleep`; "" when that is C's."""
     frame = getattr(job.greenlet, "gr_frame", None)
+    while frame is not None and frame.f_globals.get("__name__") == "greenkit.boot._running_loop":
+        frame = frame.f_back  # stands around gevent's switch where asyncio is used
     if frame is None or at.startswith(f"{frame.f_code.co_filename}:{frame.f_lineno} "):
         return ""
     name = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)  # 3.11
