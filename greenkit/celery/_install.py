@@ -17,7 +17,7 @@ from celery.utils.log import get_logger
 from greenkit.celery._apps import INSTALLED, LATE, PREPARED, TOO_LATE, WORKING, real_app
 from greenkit.celery._options import UNSET, Options, Unset
 from greenkit.celery._results import keep_apart, share
-from greenkit.celery._start import look_at_the_command
+from greenkit.celery._start import look_at_the_command, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,8 +76,11 @@ def install(
     def on_worker_init(sender: Any = None, **_: Any) -> None:
         app = getattr(sender, "app", None)
         if app is not None and real_app(app) is real:
-            from greenkit.celery._worker import prepare  # late: see the module's docstring
-
+            try:
+                from greenkit.celery._worker import prepare  # late: see the module's docstring
+            except ImportError as exc:
+                # Celery would swallow it, and run the worker on its own pool.
+                refuse(f"a part this worker needs cannot be imported: {exc}")
             prepare(sender, given, undo)
             PREPARED.add(real)
 
