@@ -8,9 +8,10 @@ import select
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from greenkit.errors import ServerStartError
+from greenkit.errors import ServerNotFoundError, ServerStartError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -97,12 +98,17 @@ class MockLLM:
         """Start the process and wait until it listens.
 
         Raises:
+            ServerNotFoundError: h11 is not installed.
             ServerStartError: It said why it cannot (a taken port), ended, or was not ready in time.
 
         Switches: may.
         """
         if self._process is not None:
             raise RuntimeError(f"{self!r} is running already")
+        if find_spec("h11") is None:
+            raise ServerNotFoundError(
+                "the mock LLM reads HTTP with h11, which is not installed: pip install 'greenkit[servers]'."
+            )
         ready, theirs = os.pipe()
         try:
             try:

@@ -99,11 +99,11 @@ class MockServer:
 class Connection(asyncio.Protocol):
     """Answer one client's requests, one after the other."""
 
-    __slots__ = ("_buffer", "_keep", "_timer", "_told_continue", "_transport", "server")
+    __slots__ = ("_keep", "_reader", "_timer", "_told_continue", "_transport", "server")
 
     def __init__(self, server: MockServer) -> None:
         self.server = server
-        self._buffer = bytearray()
+        self._reader = wire.RequestReader()
         self._keep = True
         self._timer: asyncio.TimerHandle | None = None  # set while a call is in flight
         self._told_continue = False
@@ -126,22 +126,22 @@ class Connection(asyncio.Protocol):
             stats.disconnected += 1
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes in; requests behind one in flight wait in the buffer."""
-        self._buffer += data
+        """Take bytes in; requests behind one in flight wait in the reader."""
+        self._reader.feed(data)
         self._serve()
 
     def _serve(self) -> None:
-        while self._timer is None and self._buffer:
+        while self._timer is None:
             if self._transport is None or self._transport.is_closing():
                 return
             try:
-                request = wire.take_request(self._buffer)
+                request = self._reader.take()
             except wire.WireError as error:
                 self._keep = False
                 self._error(error.status, str(error))
                 return
             if request is None:
-                if not self._told_continue and wire.wants_continue(self._buffer):
+                if not self._told_continue and self._reader.awaits_continue:
                     self._told_continue = True
                     self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 return

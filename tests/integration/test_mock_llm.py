@@ -234,7 +234,8 @@ def test_a_client_that_leaves_is_counted_and_forgotten() -> None:
         with dial(server) as client:
             body = b'{"model":"m","messages":[{"role":"user","content":"x"}]}'
             client.sendall(
-                b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b"
+                % (len(body), body)
             )
             until(lambda: server.stats()["in_flight"] == 1)
         until(lambda: server.stats()["disconnected"] == 1)
@@ -249,7 +250,7 @@ def test_pipelined_requests_are_answered_in_order() -> None:
             for word in (b"one", b"two", b"three"):
                 body = b'{"model":"m","messages":[{"role":"user","content":"%b"}]}' % word
                 close = b"" if word != b"three" else b"Connection: close\r\n"
-                head = b"POST /v1/chat/completions HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n" % (
+                head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n%bContent-Length: %d\r\n\r\n" % (
                     close,
                     len(body),
                 )

@@ -11,37 +11,54 @@ from greenkit.testing._mock_anthropic import Anthropic
 from greenkit.testing._mock_dialect import AskError, Dialect, write_reply
 from greenkit.testing._mock_openai import OpenAI
 from greenkit.testing._mock_rules import Quota, parse_rate
-from greenkit.testing._mock_wire import Request, WireError, answer, take_request, wants_continue
+from greenkit.testing._mock_wire import Request, RequestReader, WireError, answer
 
 POST = b"POST /v1/x?y=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nX-Request-Key: k\r\n\r\nbody"
 
 
+def fed(data: bytes) -> RequestReader:
+    """Return a reader that has received `data`."""
+    reader = RequestReader()
+    reader.feed(data)
+    return reader
+
+
 def test_a_request_cut_anywhere_is_taken_whole() -> None:
     """Whatever the cut, nothing comes before the last byte, and two requests come one after the other."""
-    for cut in range(len(POST)):
-        buffer = bytearray(POST[:cut])
-        assert take_request(buffer) is None
-        buffer += POST[cut:] + POST
+    for cut in range(1, len(POST)):
+        reader = fed(POST[:cut])
+        assert reader.take() is None
+        reader.feed(POST[cut:] + POST)
         for _ in range(2):
-            request = take_request(buffer)
+            request = reader.take()
             assert request is not None
             assert (request.method, request.path, request.body) == ("POST", "/v1/x", b"body")
             assert request.headers["x-request-key"] == "k"
-        assert not buffer
+        assert reader.take() is None
+
+
+def test_a_body_in_chunks_is_put_together() -> None:
+    """Some clients send no length."""
+    reader = fed(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+    assert reader.take() is None
+    reader.feed(b"1\r\nc\r\n0\r\n\r\n")
+    request = reader.take()
+    assert request is not None
+    assert request.body == b"abc"
 
 
 @pytest.mark.parametrize(
     ("head", "keep"),
     [
-        (b"GET / HTTP/1.1\r\n\r\n", True),
-        (b"GET / HTTP/1.1\r\nConnection: Close\r\n\r\n", False),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", True),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Close\r\n\r\n", False),
         (b"GET / HTTP/1.0\r\n\r\n", False),
         (b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", True),
     ],
 )
 def test_connections_are_kept_as_http_says(head: bytes, keep: bool) -> None:
     """HTTP/1.1 keeps a connection unless told not to, HTTP/1.0 the other way round."""
-    request = take_request(bytearray(head))
+    request = fed(head).take()
     assert isinstance(request, Request)
     assert request.keep_alive is keep
 
@@ -50,24 +67,29 @@ def test_connections_are_kept_as_http_says(head: bytes, keep: bool) -> None:
     ("data", "status"),
     [
         (b"nonsense\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 411),
-        (b"POST / HTTP/1.1\r\nContent-Length: many\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", 413),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: many\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413),
         (b"x" * 70_000, 431),
     ],
 )
 def test_what_is_not_served_is_refused(data: bytes, status: int) -> None:
     """Bytes we cannot take are answered with the right status, not ignored."""
     with pytest.raises(WireError) as caught:
-        take_request(bytearray(data))
+        fed(data).take()
     assert caught.value.status == status
 
 
 def test_a_client_that_waits_for_continue_is_seen() -> None:
     """Only a whole head with the expectation counts."""
-    assert wants_continue(bytearray(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\n\r\n"))
-    assert not wants_continue(bytearray(b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n"))
-    assert not wants_continue(bytearray(b"POST / HTTP/1.1\r\nExpect: 100-continue"))
+    post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+    for data, awaits in (
+        (post + b"Expect: 100-continue\r\n\r\n", True),
+        (post + b"\r\n", False),
+        (post + b"Expect: 100-continue", False),
+    ):
+        reader = fed(data)
+        assert reader.take() is None
+        assert reader.awaits_continue is awaits
 
 
 def test_an_answer_ends_where_it_says() -> None:
