@@ -7,6 +7,7 @@ earlier.
 
 from __future__ import annotations
 
+import os
 import sys
 from types import FunctionType, ModuleType
 
@@ -62,6 +63,8 @@ def patch(
     if not is_patched():
         _patch_now(arguments)
     found = _search(repair=repair) if repair or not _nobody_was_there() else findings_about((), ())
+    if is_patched():
+        os.register_at_fork(before=_hear_of_children)
     findings = (*found, *_repairs(RECORD.repaired))
     RECORD.report = PatchReport(
         patched=is_patched(),
@@ -73,6 +76,19 @@ def patch(
     )
     _speak(findings, strict or "warn", asked=repair)
     return RECORD.report
+
+
+def _hear_of_children() -> None:
+    """Have the loop hear of a child that ends before gevent watches it.
+
+    gevent installs its handler of SIGCHLD with the first watcher, after the fork (`fork_and_watch` in
+    gevent/os.py). When the first child has ended by then, nobody hears of it, and os.waitpid() never returns.
+    """
+    from gevent import get_hub
+
+    hub = get_hub()
+    if hub.loop.default:  # child watchers belong to the main thread's loop
+        hub.loop.install_sigchld()
 
 
 def _search(*, repair: bool) -> tuple[Finding, ...]:

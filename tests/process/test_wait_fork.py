@@ -98,3 +98,34 @@ def test_a_thread_that_forks_keeps_its_own_slots_only():
         [sys.executable, "-c", OTHER_THREAD], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+FIRST_CHILD = """
+import sys
+if sys.argv[1] == "with":
+    import greenkit.auto
+else:
+    from gevent import monkey
+    monkey.patch_all()
+import os
+import gevent
+from gevent import monkey
+
+native_sleep = monkey.get_original("time", "sleep")
+# The child has ended before gevent watches it.
+os.register_at_fork(after_in_parent=lambda: native_sleep(0.5))
+pid = os.fork()
+if pid == 0:
+    os._exit(7)
+with gevent.Timeout(5, False):
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize(("who", "said"), [("with", "7"), ("without", "")])
+def test_the_first_child_may_end_at_once(who, said):
+    """Gevent alone waits for it for ever: it installs its handler of SIGCHLD after the fork."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_CHILD, who], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout.strip(), done.returncode) == (said, 0), done.stderr
