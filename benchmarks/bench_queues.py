@@ -224,6 +224,7 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--no-kills", action="store_true")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no worker is left running
     if options.quick:
         options.tasks, options.rounds = 400, 1
     ours = {
