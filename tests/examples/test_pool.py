@@ -79,7 +79,7 @@ def test_a_model_that_is_down_costs_no_ticket():
 
 @pytest.mark.parametrize(
     ("option", "value", "said"),
-    [("--rate", "500 per min", 'expected "/"'), ("--concurrency", "0", "at least 1")],
+    [("--rate", "500 per fortnight", "a period"), ("--concurrency", "0", "at least 1")],
 )
 def test_a_wrong_setting_is_named_without_a_traceback(option, value, said):
     """What cannot be is one message and the exit code 1, before anything is called."""

@@ -23,6 +23,7 @@ EVERYWHERE = {
     "task uninstall.note",
 }
 GREEN = {
+    "celery.bootsteps.ConsumerStep._close",
     "celery.platforms.signals",
     "signal worker_shutting_down",
     "spawn callback",

@@ -113,7 +113,7 @@ def running():
 
 job = gevent.spawn(cancelled)
 until(lambda: running() == 1)
-lent = next(iter(pool._lent.values())).conn
+lent = next(iter(pool._checked_out.values())).conn
 lent.cancel()
 job.join(5)
 job = gevent.spawn(use, 30)
