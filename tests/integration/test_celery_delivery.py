@@ -15,7 +15,6 @@ from greenkit.testing import FaultProxy, RabbitServer, ValkeyServer
 from tests.integration.celery_worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -24,15 +23,6 @@ SOON = {
     "TEST_TRANSPORT": "{'visibility_timeout': 1, 'unacked_restore_interval': 1,"
     " 'unacked_restore_throttle': 1}"
 }
-
-
-@pytest.fixture
-def worker(greenkit_valkey: ValkeyServer, tmp_path: Path) -> Iterator[Worker]:
-    """Give a worker on empty databases, not started."""
-    url = greenkit_valkey.broker_url
-    with Worker(url, url, greenkit_valkey.url, tmp_path) as made:
-        made.notes.flushdb()
-        yield made
 
 
 def runs(worker: Worker) -> list[int]:

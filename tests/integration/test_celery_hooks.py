@@ -16,20 +16,9 @@ import pytest
 from tests.integration.celery_worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from greenkit.testing import PostgresServer, ValkeyServer
+    from greenkit.testing import PostgresServer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture
-def worker(greenkit_valkey: ValkeyServer, tmp_path: Path) -> Iterator[Worker]:
-    """Give a worker on empty databases, not started."""
-    url = greenkit_valkey.broker_url
-    with Worker(url, url, greenkit_valkey.url, tmp_path) as made:
-        made.notes.flushdb()
-        yield made
 
 
 @pytest.mark.parametrize("pool", ["gevent", "threads", "prefork"])

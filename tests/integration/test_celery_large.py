@@ -147,15 +147,6 @@ def runs(worker: Worker) -> list[int]:
     return sorted(int(count) for count in worker.notes.hvals("runs"))
 
 
-@pytest.fixture
-def worker(greenkit_valkey: ValkeyServer, tmp_path: Path) -> Iterator[Worker]:
-    """Give a worker on empty databases, not started."""
-    url = greenkit_valkey.broker_url
-    with Worker(url, url, greenkit_valkey.url, tmp_path) as made:
-        made.notes.flushdb()
-        yield made
-
-
 def test_large_and_small_ones_mix(worker: Worker) -> None:
     """No script copies a large one; each task runs once, through kills as well."""
     many(worker, 90)

@@ -19,11 +19,9 @@ from tests.integration.celery_worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from celery.result import AsyncResult
 
-    from greenkit.testing import ValkeyServer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -37,15 +35,6 @@ HANDLED = ["task_prerun", "on_failure", "task_failure", "task_postrun"]
 LOST = ["task_prerun", "task_postrun", "task_failure"]
 SUCCEEDED = ["task_prerun", "on_success", "task_postrun"]
 LIMITS = {"hard": {"time_limit": 0.7}, "soft": {"soft_time_limit": 0.7, "time_limit": 60}}
-
-
-@pytest.fixture
-def worker(greenkit_valkey: ValkeyServer, tmp_path: Path) -> Iterator[Worker]:
-    """Give a worker on empty databases, not started."""
-    url = greenkit_valkey.broker_url
-    with Worker(url, url, greenkit_valkey.url, tmp_path) as made:
-        made.notes.flushdb()
-        yield made
 
 
 @pytest.fixture

@@ -16,22 +16,12 @@ import pytest
 from tests.integration.celery_worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from greenkit.testing import ValkeyServer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 RECYCLING = "-P", "gevent", "-c", "2", "--max-tasks-per-child", "1", "-n", "w@h"
 DRAINS = "drains and starts anew"
-
-
-@pytest.fixture
-def worker(greenkit_valkey: ValkeyServer, tmp_path: Path) -> Iterator[Worker]:
-    """Give a worker on empty databases, not started."""
-    url = greenkit_valkey.broker_url
-    with Worker(url, url, greenkit_valkey.url, tmp_path) as made:
-        made.notes.flushdb()
-        yield made
 
 
 def by_signals(*numbers: signal.Signals) -> Callable[[Worker], None]:

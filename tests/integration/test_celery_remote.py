@@ -19,20 +19,9 @@ from greenkit.testing._find import rabbitmq_script
 from tests.integration.celery_worker import PROGRAMS, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from greenkit.testing import ValkeyServer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture
-def worker(greenkit_valkey: ValkeyServer, tmp_path: Path) -> Iterator[Worker]:
-    """Give a worker on empty databases, not started."""
-    url = greenkit_valkey.broker_url
-    with Worker(url, url, greenkit_valkey.url, tmp_path) as made:
-        made.notes.flushdb()
-        yield made
 
 
 def ask(worker: Worker, command: str, **arguments: Any) -> Any:

@@ -19,19 +19,9 @@ from tests.integration.celery_worker import PROGRAMS, Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from greenkit.testing import ValkeyServer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 GRACE = 30.0  # seconds from the first signal to SIGKILL
-
-
-@pytest.fixture
-def worker(greenkit_valkey: ValkeyServer, tmp_path: Path) -> Iterator[Worker]:
-    """Give a worker on empty databases, not started."""
-    url = greenkit_valkey.broker_url
-    with Worker(url, url, greenkit_valkey.url, tmp_path) as made:
-        made.notes.flushdb()
-        yield made
 
 
 def kubernetes(worker: Worker) -> None:
