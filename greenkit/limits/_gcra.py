@@ -211,11 +211,7 @@ class Rules:
         """
         priced = list(self._free)
         for name, cost in costs.items():
-            places = self._places.get(name)
-            if places is None:
-                raise self._no_dimension(name)
-            for place in places:
-                check_cost(name, cost)
+            for place in self._places_of(name, cost):
                 if cost > self._largest[place]:
                     raise _too_high(self.rules[place], cost)
                 priced[place] = cost
@@ -294,11 +290,7 @@ class Rules:
         """
         instants, after = list(tats), list(before)
         for name, cost in costs.items():
-            places = self._places.get(name)
-            if places is None:
-                raise self._no_dimension(name)
-            for place in places:
-                check_cost(name, cost)
+            for place in self._places_of(name, cost):
                 units = cost - after[place]
                 if units * self._intervals[place] > _LONGEST_DEBT:
                     raise _absurd(self.rules[place], cost, units)
@@ -386,10 +378,14 @@ class Rules:
             [max(tat, start) + ahead[place] * self._intervals[place] for place, tat in enumerate(tats)]
         )
 
-    def _no_dimension(self, name: str) -> TypeError:
-        return TypeError(
-            f"no dimension named {name!r}; this limiter has {', '.join(self.dimensions) or 'none'}"
-        )
+    def _places_of(self, name: str, cost: float) -> list[int]:
+        """Return where the windows of a dimension stand, for a cost that is one."""
+        places = self._places.get(name)
+        if places is None:
+            msg = f"no dimension named {name!r}; this limiter has {', '.join(self.dimensions) or 'none'}"
+            raise TypeError(msg)
+        check_cost(name, cost)
+        return places
 
 
 def check_cost(name: str, cost: float) -> None:
