@@ -8,67 +8,16 @@ import gevent
 import pytest
 
 from greenkit.errors import LimitTimeout
-from greenkit.limits import Limiter, _shared_budget
-from greenkit.limits._protocol import MICRO, exchange
+from greenkit.limits import Limiter
+from greenkit.limits._protocol import MICRO
 from greenkit.limits._queue import GreenParker
 from greenkit.limits._reservations import Reservations
 from greenkit.testing import FakeClock
 
 
-class Courier:
-    """Carry requests one step at a time; `record` is what a store would keep."""
-
-    def __init__(self, clock):
-        self.clock = clock
-        self.record = {}
-        self.served = set()
-        self.under_way = []
-        self.away = False
-
-    def serve(self, budget):
-        self.served.add(budget)
-
-    def send(self):
-        """Take a request from every budget that has something to say."""
-        for budget in list(self.served):
-            if budget.wants() <= 0 and budget not in [one for one, _ in self.under_way]:
-                self.under_way.append((budget, budget.compose()))
-
-    def deliver(self):
-        """Have the store answer what is under way."""
-        under_way, self.under_way = self.under_way, []
-        for budget, request in under_way:
-            budget.apply(exchange(self.record, request, self.clock.now() * MICRO))
-
-    def fail(self):
-        """Have the store not answer."""
-        under_way, self.under_way = self.under_way, []
-        for budget, _ in under_way:
-            budget.lost(OSError("gone"))
-
-    def settle_down(self):
-        self.settle_down_in(6.0, step=0.2)
-
-    def settle_down_in(self, seconds, *, step=0.05):
-        """Have all that is to be said be said and answered, over so many seconds."""
-        for _ in range(round(seconds / step)):
-            self.send()
-            self.deliver()
-            for _ in range(5):
-                gevent.sleep(0)
-            self.clock.advance(step)
-
-
 @pytest.fixture
 def clock():
     return FakeClock()
-
-
-@pytest.fixture
-def courier(clock, monkeypatch):
-    courier = Courier(clock)
-    monkeypatch.setattr(_shared_budget, "sync_of", lambda *_: courier)
-    return courier
 
 
 @pytest.fixture

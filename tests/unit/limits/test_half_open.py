@@ -7,11 +7,10 @@ import pytest
 from gevent.event import Event
 
 from greenkit.errors import LimitTimeout
-from greenkit.limits import Limiter, _shared_budget
+from greenkit.limits import Limiter
 from greenkit.limits._half_open import PROBE_TIME
 from greenkit.limits._queue import WakeTimer
 from greenkit.testing import FakeClock
-from tests.unit.limits.test_fleet import Courier
 
 CALLS = 20
 
@@ -258,13 +257,6 @@ def test_a_key_that_was_paused_is_forgotten_in_the_end(clock):
 
 
 # -- one budget, several processes --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def courier(clock, monkeypatch):
-    courier = Courier(clock)
-    monkeypatch.setattr(_shared_budget, "sync_of", lambda *_: courier)
-    return courier
 
 
 @pytest.fixture

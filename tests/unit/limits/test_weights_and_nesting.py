@@ -6,10 +6,9 @@ import gevent
 import pytest
 
 from greenkit.errors import CostTooHighError, LimitTimeout
-from greenkit.limits import Limiter, _shared_budget
+from greenkit.limits import Limiter
 from greenkit.testing import FakeClock, kill_at_every_switch
 from tests.unit.limits.simulate import sleeping_moves_the_clock
-from tests.unit.limits.test_fleet import Courier
 
 
 @pytest.fixture
@@ -304,11 +303,8 @@ def test_a_kill_in_the_whole_gives_the_key_back(clock):
         assert available(key) == {"requests": 100}
 
 
-def test_shared_limits_nest_too(clock, monkeypatch):
+def test_shared_limits_nest_too(clock, courier):
     """A refusal by the whole, asked of the store, leaves the key's record as it was."""
-    courier = Courier(clock)
-    courier.records = {}
-    monkeypatch.setattr(_shared_budget, "sync_of", lambda *_: courier)
     users = Limiter("users", requests="1/day burst 10", share="redis://nowhere", clock=clock)
     llm = Limiter("llm", requests="1/day burst 1", clock=clock)
     jobs = [gevent.spawn(users.inside(llm).try_permit) for _ in range(3)]
