@@ -10,14 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from greenkit.testing import ValkeyServer
 from tests.integration.celery_worker import Worker
+from tests.process.scrape import get
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -26,17 +25,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
-
-
-def get(port: int, path: str, timeout: float = 10) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=timeout) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-    except OSError as error:
-        return 0, repr(error)
 
 
 def number(port: int, sample: str) -> float | None:

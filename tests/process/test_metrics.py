@@ -14,12 +14,11 @@ import subprocess
 import sys
 import termios
 import time
-import urllib.error
-import urllib.request
 
 import pytest
 
 from greenkit.testing import run_clean
+from tests.process.scrape import get
 
 PROGRAM = """
 import greenkit.auto
@@ -102,17 +101,6 @@ def start(tmp_path, port):
     yield one
     for process in started:
         process.close()
-
-
-def get(port: int, path: str, timeout: float = 10) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=timeout) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-    except OSError as error:
-        return 0, repr(error)
 
 
 def until(condition, what: str):
