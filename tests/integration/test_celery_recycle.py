@@ -91,8 +91,11 @@ def test_remote_control_answers_while_it_drains(worker: Worker) -> None:
         (tasks,) = worker.app.control.inspect(timeout=10, limit=1).active().values()
         assert [task["args"] for task in tasks] == [[0, "go"]]
         worker.notes.set("go", 1)
-        worker.wait(lambda: int(worker.notes.get("ended") or 0) == 8)
+        worker.wait(lambda: int(worker.notes.get("ended") or 0) == 8 and not worker.notes.hlen("unacked"))
         assert {int(count) for count in worker.notes.hvals("runs")} == {1}
+        # Acknowledged, so whoever is due has said so. Between its exec and its handlers any signal ends a process.
+        worker.wait(lambda: worker.text().count(" ready.") == worker.text().count(DRAINS) + 1)
+        assert worker.end() == 0
 
 
 def test_the_drain_timeout_holds_when_it_recycles(worker: Worker) -> None:
