@@ -93,7 +93,7 @@ def test_remote_control_answers_while_it_drains(worker: Worker) -> None:
         worker.notes.set("go", 1)
         worker.wait(lambda: int(worker.notes.get("ended") or 0) == 8 and not worker.notes.hlen("unacked"))
         assert {int(count) for count in worker.notes.hvals("runs")} == {1}
-        # Acknowledged, so whoever is due has said so. Between its exec and its handlers any signal ends a process.
+        # All is acknowledged, so a life that is due has said so. A signal before its handlers ends the next.
         worker.wait(lambda: worker.text().count(" ready.") == worker.text().count(DRAINS) + 1)
         assert worker.end() == 0
 
