@@ -31,7 +31,6 @@ _NEEDED = (
     "append",
     "reject",
     "restore_by_tag",
-    "_remove_from_indices",
     "pipe_or_acquire",
     "_quick_ack",
 )
@@ -77,6 +76,7 @@ class RedisLedger:
         if missing := [name for name in _NEEDED if not hasattr(qos, name)]:
             _logger.warning("this kombu's Redis QoS has no %s; acks go out one by one", ", ".join(missing))
             return False
+        self._close_connection()  # of the channel before, whose pool was another
         self._settle(channel)
         self.channel = channel
         self._trouble = None
@@ -126,10 +126,8 @@ class RedisLedger:
         if channel is None:
             return
         try:
-            while (
-                self.owed and self.channel is channel
-            ):  # again for what comes while the answer is waited for
-                self._pay_on_own_connection(channel)
+            while self.owed and self.channel is channel:  # again for what comes while _pay() waits
+                self._pay(channel)
         except Exception as exc:
             # Raised by the next turn: here it would take the acks queued behind along.
             self._trouble = exc
@@ -140,7 +138,7 @@ class RedisLedger:
         if trouble is not None:
             raise trouble
 
-    def _pay_on_own_connection(self, channel: Any) -> None:
+    def _pay(self, channel: Any) -> None:
         """Pay on a kept connection: a client and a pipeline for each batch cost more than the acks."""
         connection = self._connection
         if connection is None:
@@ -162,13 +160,10 @@ class RedisLedger:
             _ask(connection, packed)
         del self.owed[: len(tags)]  # not all of it: more came while the answer was waited for
 
-    def _pay(self, qos: Any) -> None:
-        tags = self.owed[:]
-        with qos.pipe_or_acquire() as pipe:
-            for tag in tags:
-                qos._remove_from_indices(tag, pipe)
-            pipe.execute()
-        del self.owed[: len(tags)]  # not all of it: more came while execute() waited
+    def _close_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()  # and not back into the pool, which ends with the channel
 
     # -- from one connection to the next -----------------------------------------
 
@@ -180,9 +175,7 @@ class RedisLedger:
         channel, self.channel = self.channel, None
         if channel is None:
             return
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.disconnect()  # and not back into the pool, which ends with the channel
+        self._close_connection()
         qos = channel.qos
         qos._flush()
         for request in self.consumer.pool.requests():
@@ -254,12 +247,14 @@ class RedisLedger:
                     self._settle(connection.default_channel)
         except Exception as exc:
             return exc
+        finally:
+            self._close_connection()
         return None
 
     def _settle(self, channel: Any) -> None:
         """Pay what is owed and give back what nobody here has, each once."""
         while self.owed:
-            self._pay(channel.qos)
+            self._pay(channel)
         while self._unanswered:
             self._adrift.update(booked_by(channel, self._unanswered[-1]))
             self._unanswered.pop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from celery.bootsteps import CLOSE, RUN
 from greenkit.celery._redis_broker import RedisLedger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 class Broker:
@@ -31,9 +30,6 @@ class Broker:
         self._on_collect = SimpleNamespace(cancel=lambda: None)
         self._quick_append = self._delivered.__setitem__
         self.restore_visible = lambda: None
-
-    def _remove_from_indices(self, tag: str, pipe: list[str]) -> None:
-        pipe.append(tag)
 
     def _flush(self) -> None:
         for tag in self._dirty:
@@ -58,17 +54,7 @@ class Broker:
         for tag in self._delivered:
             self.restore_by_tag(tag)
 
-    @contextmanager
-    def pipe_or_acquire(self) -> Iterator[Any]:
-        class Pipe(list[str]):
-            def execute(pipe) -> None:  # noqa: N805 - `self` is the broker
-                gevent.sleep(0)
-                self.during_a_trip()
-                if self.fails:
-                    raise ConnectionError
-                self.paid.append(list(pipe))
-
-        yield Pipe()
+    pipe_or_acquire: Any = None  # kombu's has one
 
 
 class Connection:
@@ -129,6 +115,15 @@ class Loop:
             callback()
 
 
+def channel_of(broker: Broker) -> Any:
+    return SimpleNamespace(
+        qos=broker, connection_errors=(ConnectionError,), ResponseError=KeyError,
+        _brpop_start=None, _brpop_read=None, handlers={}, global_keyprefix="p:",
+        unacked_index_key="index", unacked_key="tags",
+        pool=SimpleNamespace(get_connection=lambda: Connection(broker)),
+    )  # fmt: skip
+
+
 class Setting:
     def __init__(self) -> None:
         self.loop = Loop()
@@ -142,12 +137,7 @@ class Setting:
 
     def connect(self, broker: Broker | None = None) -> Broker:
         broker = Broker() if broker is None else broker
-        channel = SimpleNamespace(
-            qos=broker, connection_errors=(ConnectionError,), ResponseError=KeyError,
-            _brpop_start=None, _brpop_read=None, handlers={}, global_keyprefix="p:",
-            unacked_index_key="index", unacked_key="tags",
-            pool=SimpleNamespace(get_connection=lambda: Connection(broker)),
-        )  # fmt: skip
+        channel = channel_of(broker)
         channel.connection = SimpleNamespace(cycle=SimpleNamespace(discard=lambda _: None))
         channel._in_poll = None
         assert self.ledger.attach(channel)
@@ -158,7 +148,7 @@ class Setting:
         broker, refusals = Broker(), iter(range(away))
 
         class Connection:
-            default_channel = SimpleNamespace(qos=broker)
+            default_channel = channel_of(broker)
 
             def __enter__(self) -> Connection:
                 return self
@@ -252,7 +242,6 @@ def test_a_channel_that_dies_says_nothing_and_raises_nothing(setting: Setting) -
     qos.append("message", "waits")
     qos.append("message", "ended")
     qos.ack("ended")
-    qos.pipe_or_acquire = None  # type: ignore[assignment]  # as with a transport that has no client
     qos.restore_by_tag = None  # type: ignore[assignment]
     qos.restore_unacked_once()
     qos.restore_unacked_once()
