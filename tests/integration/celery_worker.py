@@ -20,6 +20,8 @@ from kombu import pools
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from celery.app.control import Control
+
 PROGRAMS = Path(__file__).parent / "programs"
 
 
@@ -44,6 +46,7 @@ class Worker:
         directory.mkdir(exist_ok=True)
         self.log = directory / "worker.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self._listens: subprocess.Popen[bytes] | None = None  # the process that has answered a ping
 
     def __enter__(self) -> Worker:
         return self
@@ -96,6 +99,14 @@ class Worker:
         while not condition():
             assert time.monotonic() < end, f"waited {seconds} s in vain\n{self.text()[-4000:]}"
             time.sleep(0.02)
+
+    @property
+    def control(self) -> Control:
+        """Return the app's remote control once the worker listens, a moment after it is ready."""
+        if self._listens is not self.process:
+            self.wait(lambda: self.app.control.inspect(timeout=1, limit=1).ping())
+            self._listens = self.process
+        return self.app.control
 
     def end(self, *signals: signal.Signals, pause: float = 0.0) -> int:
         """Send the signals and return the exit status."""

@@ -60,7 +60,7 @@ def test_a_hundred_waiters_share_one_connection(greenkit_valkey: ValkeyServer, t
             with client(worker, "wait") as waiting:
                 worker.wait(lambda: subscriptions(worker) == [100, 100])
                 assert len(worker.notes.client_list()) < 100, "more connections than it takes"
-                worker.app.control.add_consumer("held")
+                worker.control.add_consumer("held")
                 answers = waiting.communicate(timeout=60)[0]
             worker.wait(lambda: int(worker.notes.get("sum") or 0) == sum(range(100)) + 100)
             assert int(answers) == 2 * (sum(range(50)) + 50)

@@ -51,7 +51,7 @@ def test_tasks_of_warm_up_modules_have_limits_too(worker: Worker) -> None:
             result.get(timeout=10)
         result = worker.app.send_task("celery_late.late", (30.0,))
         worker.wait(lambda: result.id in worker.text())
-        worker.app.control.revoke(result.id, terminate=True)
+        worker.control.revoke(result.id, terminate=True)
         worker.wait(lambda: result.state == "REVOKED")
         worker.wait(lambda: worker.notes.hlen("unacked") == 0)
         assert worker.end() == 0
@@ -101,7 +101,7 @@ def test_limited_tasks_block_nobody_and_keep_their_order(worker: Worker) -> None
         paid = [line.split() for line in worker.notes.lrange("paid", 0, 7)]
         assert float(paid[7][0]) - float(paid[0][0]) >= 7 / 4 - 0.1
         assert [float(tokens) for _, tokens in paid] == list(range(8))
-        (stats,) = worker.app.control.inspect(timeout=3).stats().values()
+        (stats,) = worker.control.inspect(timeout=3).stats().values()
         assert stats["pool"]["limited-tasks"] > 0
         assert worker.end() == 0
     assert worker.notes.llen("celery") + worker.notes.llen("paid") == 40

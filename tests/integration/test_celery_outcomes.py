@@ -126,7 +126,7 @@ def test_each_end_under_each_setting(worker: Worker, events: dict[str, list[str]
         except AssertionError:
             assert seen() == wanted
         assert (worker.notes.llen("celery"), worker.notes.hlen("unacked")) == (0, 0)
-        active = worker.app.control.inspect(timeout=3).active()
+        active = worker.control.inspect(timeout=3).active()
         assert list(active.values()) == [[]]
         assert worker.end() == 0
 
@@ -172,7 +172,7 @@ def test_a_limit_that_comes_with_the_end_of_the_body_ends_the_task_once(worker: 
             assert story == (SUCCEEDED if one.state == "SUCCESS" else HANDLED), (one.state, story)
             ends.append(one.state)
         assert {*ends} == {"SUCCESS", "FAILURE"}, "no limit met an end: nothing was proved"
-        active = worker.app.control.inspect(timeout=3).active()
+        active = worker.control.inspect(timeout=3).active()
         assert list(active.values()) == [[]]
         assert worker.end() == 0
 

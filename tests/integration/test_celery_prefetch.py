@@ -40,5 +40,5 @@ def test_without_prefetch_tasks_that_exit_free_their_places(
 
 
 def running(worker: Worker) -> int:
-    (answer,) = worker.app.control.inspect(timeout=5, limit=1).active().values()
+    (answer,) = worker.control.inspect(timeout=5, limit=1).active().values()
     return len(answer)

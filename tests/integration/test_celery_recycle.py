@@ -35,7 +35,7 @@ def by_signals(*numbers: signal.Signals) -> Callable[[Worker], None]:
 
 
 def by_remote_control(worker: Worker) -> None:
-    worker.app.control.shutdown(destination=["w@h"])
+    worker.control.shutdown(destination=["w@h"])
     worker.wait(lambda: "Got shutdown from remote" in worker.text())
 
 
@@ -88,7 +88,7 @@ def test_remote_control_answers_while_it_drains(worker: Worker) -> None:
         for number in range(1, 8):
             worker.send("count", number, 0.0)
         worker.wait(lambda: DRAINS in worker.text())
-        (tasks,) = worker.app.control.inspect(timeout=10, limit=1).active().values()
+        (tasks,) = worker.control.inspect(timeout=10, limit=1).active().values()
         assert [task["args"] for task in tasks] == [[0, "go"]]
         worker.notes.set("go", 1)
         worker.wait(lambda: int(worker.notes.get("ended") or 0) == 8 and not worker.notes.hlen("unacked"))

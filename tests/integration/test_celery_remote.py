@@ -25,12 +25,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def ask(worker: Worker, command: str, **arguments: Any) -> Any:
-    (answer,) = worker.app.control.inspect(timeout=5, limit=1)._request(command, **arguments).values()
+    (answer,) = worker.control.inspect(timeout=5, limit=1)._request(command, **arguments).values()
     return answer
 
 
 def tell(worker: Worker, command: str, **arguments: Any) -> None:
-    (answer,) = worker.app.control.broadcast(command, arguments, reply=True, timeout=5, limit=1)
+    (answer,) = worker.control.broadcast(command, arguments, reply=True, timeout=5, limit=1)
     assert "ok" in next(iter(answer.values())), answer
 
 
@@ -98,14 +98,14 @@ def test_limits_and_revokes_by_remote_control(worker: Worker) -> None:
         worker.wait(lambda: [task["id"] for task in ask(worker, "active")] == [running.id])
         tell(worker, "revoke", task_id=queued.id)
         time.sleep(0.3)  # past the other's expiry
-        worker.app.control.revoke(running.id, terminate=True)
+        worker.control.revoke(running.id, terminate=True)
         worker.wait(lambda: (running.state, queued.state, expired.state) == ("REVOKED",) * 3)
 
         stamped = worker.app.signature("celery_app.nap", (60,))
         stamped.stamp(customer="42")
         marked = stamped.apply_async()
         worker.wait(lambda: ask(worker, "active"))
-        worker.app.control.revoke_by_stamped_headers({"customer": ["42"]}, terminate=True)
+        worker.control.revoke_by_stamped_headers({"customer": ["42"]}, terminate=True)
         worker.wait(lambda: marked.state == "REVOKED")
         worker.wait(lambda: worker.notes.hlen("unacked") == 0)
         assert worker.notes.get("child") is None, "a revoked task ran"
@@ -153,7 +153,7 @@ def test_commands_of_a_running_worker(worker: Worker) -> None:
             worker.send("nap", 60)
         worker.wait(lambda: len(ask(worker, "active")) == 5)
         for command, arguments in (("greenkit_pool", {"slots": 0}), ("pool_grow", {"n": -5})):
-            refused = worker.app.control.broadcast(command, arguments, reply=True, timeout=5, limit=1)
+            refused = worker.control.broadcast(command, arguments, reply=True, timeout=5, limit=1)
             assert "cannot shrink by 5" in str(refused)
         assert ask(worker, "stats")["pool"]["max-concurrency"] == 5
 
@@ -210,7 +210,7 @@ def test_events_tell_the_truth_about_a_terminated_task(worker: Worker) -> None:
                 draining.drain_events(timeout=0.5)  # subscribes
             doomed = worker.send("nap", 60)
             worker.wait(lambda: worker.notes.hlen("unacked") == 1)
-            worker.app.control.revoke(doomed.id, terminate=True)
+            worker.control.revoke(doomed.id, terminate=True)
             many = [worker.send("nap", 0.05) for _ in range(60)]
             end = time.monotonic() + 20
             while sum(kind == "task-succeeded" for kind, _ in seen) < 60 and time.monotonic() < end:
@@ -241,6 +241,6 @@ def test_what_is_configured_in_vain_is_named(worker: Worker, tmp_path: Path) -> 
     with worker.running("-P", "gevent", "-c", "2", app="late", PYTHONPATH=str(tmp_path)):
         worker.wait(lambda: "install(app) came when the worker had begun" in worker.text())
         assert "GK504" in str(ask(worker, "greenkit_doctor"))
-        told = worker.app.control.broadcast("greenkit", reply=True, timeout=5, limit=1)
+        told = worker.control.broadcast("greenkit", reply=True, timeout=5, limit=1)
         assert "install(app) came when" in str(told)
         assert worker.end() == 0

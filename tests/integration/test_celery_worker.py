@@ -47,7 +47,7 @@ def test_every_exception_becomes_a_result_and_an_ack(worker: Worker) -> None:
         for result in results:
             worker.wait(lambda result=result: result.state == "FAILURE")
         worker.wait(lambda: unacked(worker) == 0)
-        active = worker.app.control.inspect(timeout=2).active()
+        active = worker.control.inspect(timeout=2).active()
         assert [tasks for tasks in active.values() if tasks] == []
         assert worker.end() == 0
 
@@ -79,7 +79,7 @@ def test_terminate_ends_in_revoked(worker: Worker) -> None:
     with worker.running("-P", "gevent", "-c", "1"):
         result = worker.send("nap", 60)
         worker.wait(lambda: "received" in worker.text())
-        worker.app.control.revoke(result.id, terminate=True)
+        worker.control.revoke(result.id, terminate=True)
         worker.wait(lambda: result.state == "REVOKED")
         assert worker.send("nap", 0.01).get(timeout=10) == "done"
         worker.wait(lambda: unacked(worker) == 0)
@@ -128,7 +128,7 @@ def test_inspect_greenkit_tells_of_every_worker(worker: Worker) -> None:
     with worker.running("-P", "gevent", "-c", "1"):
         worker.send("nap", 60)
         worker.wait(lambda: "received" in worker.text())
-        (facts,) = worker.app.control.inspect(timeout=3)._request("greenkit").values()
+        (facts,) = worker.control.inspect(timeout=3)._request("greenkit").values()
         assert facts["pool"]["celery"]["in_use"] == 1
         assert facts["watchdog"]["hub"]["threshold"] == 0.1
 
@@ -138,7 +138,7 @@ def test_the_pool_grows_and_refuses_to_vanish(worker: Worker) -> None:
     with worker.running("-P", "gevent", "-c", "1", "--prefetch-multiplier", "4"):
         for _ in range(2):
             worker.send("nap", 60)
-        control = worker.app.control
+        control = worker.control
         worker.wait(lambda: unacked(worker) == 2)
         (answer,) = control.pool_shrink(1, reply=True, timeout=3)
         assert "cannot shrink" in str(answer)
@@ -165,7 +165,7 @@ def test_other_pools_have_the_hooks_that_make_sense(worker: Worker, pool: str) -
             worker.send("paid", text)
         worker.wait(lambda: worker.notes.llen("paid") == 2)
         assert worker.notes.lrange("life", 0, -1) == [b"opened"] * (2 if pool == "prefork" else 1)
-        (told,) = worker.app.control.inspect(timeout=5)._request("greenkit").values()
+        (told,) = worker.control.inspect(timeout=5)._request("greenkit").values()
         assert (told["tasks"], "pool" in told) == ([], False)
         assert worker.end() == 0
     lines = [line for line in worker.text().splitlines() if "greenkit: " in line]

@@ -15,13 +15,20 @@ from django.db.utils import OperationalError, ProgrammingError
 
 from greenkit import postgres
 
+# Of this database alone: the other worker's tests sleep on the same server.
+SLEEPING = (
+    "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()"
+)
 peaks, errors = [], []
 
 
 def unit(number):
     try:
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("select count(*) from pg_stat_activity where application_name = 'dj'")
+            cursor.execute(
+                "select count(*) from pg_stat_activity"
+                " where application_name = 'dj' and datname = current_database()"
+            )
             peaks.append(cursor.fetchone()[0])
             cursor.execute("select pg_sleep(0.005)")
         if number % 3 == 0:
@@ -109,7 +116,7 @@ def cancelled():
     gevent.sleep(0.3)
     one.kill()
     with connection.cursor() as cursor:
-        cursor.execute("select count(*) from pg_stat_activity where wait_event = 'PgSleep'")
+        cursor.execute(SLEEPING)
         left = cursor.fetchone()[0]
     connection.close()
     return left
