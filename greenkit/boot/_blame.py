@@ -12,6 +12,7 @@ import site
 import sys
 from typing import NamedTuple
 
+from greenkit.boot._plugins import plugins
 from greenkit.boot._record import RECORD, EarlyModule
 from greenkit.boot._shown import file_of, shown
 from greenkit.boot._source import imports_of, resolve, statements, user_modules
@@ -55,7 +56,7 @@ def importers(module: str) -> tuple[str, ...]:
         if file_of(name) and order.get(name, -1) > at:
             chain = _follow(_Script(name, file_of(name), name), module, at, order)
             return tuple(chain) or (f"{shown(file_of(name))}:{_first_import(name)} (import {module})",)
-    for script in _scripts(order, at):
+    for script in (*_plugins(order, at), *_scripts(order, at)):
         chain = _follow(script, module, at, order)
         if chain:
             return tuple(chain)
@@ -87,6 +88,13 @@ def early_modules() -> tuple[EarlyModule, ...]:
     Switches: never.
     """
     return tuple(EarlyModule(name, next(iter(importers(name)), "")) for name in RECORD.early)
+
+
+def _plugins(order: dict[str, int], at: int) -> Iterator[_Script]:
+    """Yield the plugins of the `celery` command that ended at `at` or later."""
+    for name in sorted(plugins(), key=order.__getitem__):
+        if order[name] > at:
+            yield _Script(name, file_of(name), _package_of(name))
 
 
 def _scripts(order: dict[str, int], at: int) -> Iterator[_Script]:

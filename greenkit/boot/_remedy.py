@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
+from greenkit.boot._plugins import plugin_at
 from greenkit.boot._record import RECORD
 from greenkit.boot._shown import file_of, is_library, shown
 
@@ -43,6 +44,11 @@ def remedy(importer: str, *, until: str = "") -> str:
         )
     if "debugpy/" in file or "pydev" in file:
         return debugger_remedy()
+    if plugin := plugin_at(file):
+        return (
+            f"Line 1 of the project is too late: the celery command imports its plugin {plugin} before it."
+            f" Start it with: greenkit celery {_words()}, or install {plugin} elsewhere."
+        )
     if file and _is_command(file):
         return (
             f"Line 1 of your module is too late: {name} imports before it."
@@ -96,6 +102,11 @@ def _is_command(file: str) -> bool:
     started = os.path.abspath(sys.argv[0]) if sys.argv else ""  # noqa: PTH100 - pathlib loads more
     beside = os.path.dirname(started) == os.path.dirname(sys.executable)  # noqa: PTH120
     return beside and os.path.basename(file) == os.path.basename(started)  # noqa: PTH119
+
+
+def _words() -> str:
+    """Return what follows `celery` on the command line."""
+    return " ".join(sys.argv[1:])
 
 
 def _program() -> str:

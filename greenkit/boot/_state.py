@@ -10,6 +10,7 @@ import sys
 from greenkit.boot._blame import early_modules, imported_at, importers
 from greenkit.boot._places import bound_at
 from greenkit.boot._plan import EFFECTS
+from greenkit.boot._plugins import plugin_at
 from greenkit.boot._proof import clones, lazy_frame, missing_steps, options_off, undone
 from greenkit.boot._record import RECORD, NativeThread
 from greenkit.boot._remedy import debugger_remedy, remedy
@@ -41,8 +42,11 @@ def state_findings() -> Iterator[Finding]:
     yield from _early()
     yield from (_thread(one) for one in RECORD.native_threads)
     for text in RECORD.warnings:
-        hint = remedy(imported_at("ssl"))
-        yield Finding("GK108", Severity.WARNING, f"gevent says: {text}", hint=hint, where=RECORD.by)
+        brought = imported_at("ssl")
+        # A plugin of the celery command ran before the line that asked for the patch, which is not to blame.
+        where = brought if plugin_at(brought.rpartition(":")[0]) else RECORD.by
+        hint = remedy(brought)
+        yield Finding("GK108", Severity.WARNING, f"gevent says: {text}", hint=hint, where=where)
 
 
 def _half_patched() -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ def worker(tmp_path):
         options = ["--without-gossip", "--without-mingle", "-c", "4"]
         at = command.index("worker") + 1
         words = [*command[:at], *options, *command[at:]]
-        run = run_clean(words, env=env, cwd=str(tmp_path), timeout=40.0)
+        run = start.last = run_clean(words, env=env, cwd=str(tmp_path), timeout=40.0)
         told = Path(tmp_path, "told.json")
         if not told.exists():
             return run
@@ -209,12 +210,24 @@ def test_beat_sends_unpatched_and_says_so(tmp_path):
 
 FLOWER = """
 import click
+import asyncio, logging, ssl
 @click.command(name="flower")
 @click.pass_context
 def flower(context):
     import time
     print("FLOWER", time.sleep.__module__)
 """
+
+
+def stand_in(tmp_path: Path) -> str:
+    """Install what Flower is to a worker: a plugin of the celery command that imports ssl."""
+    site = tmp_path / "site-packages"
+    info = site / "Flower-2.dist-info"
+    info.mkdir(parents=True)
+    (site / "fake_flower.py").write_text(FLOWER)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: Flower\nVersion: 2\n")
+    (info / "entry_points.txt").write_text("[celery.commands]\nflower = fake_flower:flower\n")
+    return str(site)
 
 
 @pytest.mark.parametrize("command", ["shell", "report", "flower"])
@@ -226,16 +239,81 @@ def test_a_command_that_runs_no_tasks_is_not_patched(tmp_path, command):
         "app = Celery('proj', broker='memory://')\n"
         "print('PROJ', time.sleep.__module__, greenkit.auto.decision.patch)\n"
     )
-    # Where flower's own package would be: a plugin of the celery command.
-    (tmp_path / "fake_flower.py").write_text(FLOWER)
-    info = tmp_path / "fake_flower-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fake_flower\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[celery.commands]\nflower = fake_flower:flower\n")
     run = run_clean(
-        ["-m", "celery", "-A", "proj", command], cwd=str(tmp_path), env={"PYTHONPATH": str(tmp_path)}
+        ["-m", "celery", "-A", "proj", command], cwd=str(tmp_path), env={"PYTHONPATH": stand_in(tmp_path)}
     )
     assert run.returncode == 0, run
     assert "PROJ time False" in run.stdout
     assert ("FLOWER time" in run.stdout) is (command == "flower")
     assert ("not patched: celery flower" in run.stderr) is (command == "flower")
+
+
+GREEN = {"CELERY_CUSTOM_WORKER_POOL": "greenkit.celery:TaskPool"}
+CELERYS = {"CELERY_CUSTOM_WORKER_POOL": "celery.concurrency.gevent:TaskPool"}
+BESIDE_FLOWER = {
+    "-P gevent": (("-P", "gevent"), {}),
+    "--pool=gevent": (("--pool=gevent",), {}),
+    "-Pgevent": (("-Pgevent",), {}),
+    "-EP gevent": (("-EP", "gevent"), {}),
+    "CELERY_WORKER_POOL": ((), {"CELERY_WORKER_POOL": "gevent"}),
+    "-P custom": (("-P", "custom"), GREEN),
+    "-Pcustom": (("-Pcustom",), GREEN),
+    "-Pcustom, Celery's": (("-Pcustom",), CELERYS),
+}
+
+
+def told_of_flower(said: str) -> bool:
+    """Tell whether the report names the plugin and its line, with what to type, and no line of the project."""
+    place, _, hint = said.partition("GK108")[2].partition("\n    -> ")
+    return (
+        place.endswith("(fake_flower.py:3)")
+        and hint.startswith(
+            "Line 1 of the project is too late: the celery command imports its plugin Flower before it. "
+            "Start it with: greenkit celery -A proj worker "
+        )
+        and "line 1 of proj.py" not in said
+    )
+
+
+@pytest.mark.parametrize("start", BESIDE_FLOWER)
+def test_beside_flower_a_worker_is_clean_or_says_who_came_first(worker, tmp_path, start):
+    """Flower imports ssl before the project's line 1: it runs its tasks, and the report names Flower."""
+    words, env = BESIDE_FLOWER[start]
+    told = worker(*CELERY, *words, **env, PYTHONPATH=stand_in(tmp_path))
+    assert (told["most"], told["sleep"]) == (4, "gevent.hub"), worker.last
+    assert all("ssl has already been imported" in one for one in told["stale"])
+    assert bool(told["stale"]) == ("GK108" in worker.last.stderr)
+    if told["stale"]:
+        assert told_of_flower(worker.last.stderr), worker.last
+
+
+@pytest.mark.parametrize("words", [(), ("-Pgevent",), ("-P", "custom")])
+def test_what_the_report_says_to_type_beside_flower_is_clean(worker, tmp_path, words):
+    """`greenkit celery` patches before Celery imports its plugins."""
+    env = {**GREEN, "PYTHONPATH": stand_in(tmp_path)}
+    assert worker("-m", "greenkit", "celery", "-A", "proj", "worker", *words, first="", **env) == CLEAN
+
+
+def test_beside_flower_a_pool_of_the_configuration_is_refused_as_ever(worker, tmp_path):
+    """Nothing patched, so Flower changes nothing: the one line that helps."""
+    run = worker(*CELERY, pool="gevent", PYTHONPATH=stand_in(tmp_path))
+    assert run.returncode == 1
+    assert "Start it with: greenkit celery -A proj worker" in run.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("pool", ["-Pgevent", "--pool=gevent"])
+def test_beside_flower_celery_multi_starts_a_worker_that_says_so(tmp_path, pool):
+    """Its nodes run in the background: what they say is in their log."""
+    (tmp_path / "proj.py").write_text(PROJECT.format(first=AUTO, pool="prefork"))
+    words = ["-m", "celery", "multi", "start", "one", "-A", "proj", pool, "-c", "4"]
+    files = [f"--pidfile={tmp_path}/%n.pid", f"--logfile={tmp_path}/%n.log"]
+    run = run_clean([*words, *files], cwd=str(tmp_path), env={"PYTHONPATH": stand_in(tmp_path)})
+    assert run.returncode == 0, run
+    until = time.monotonic() + 60
+    while not Path(tmp_path, "told.json").exists() or not Path(tmp_path, "told.json").read_text():
+        assert time.monotonic() < until, [path.read_text() for path in tmp_path.glob("*.log")]
+        time.sleep(0.05)
+    told = json.loads(Path(tmp_path, "told.json").read_text())
+    assert (told["most"], told["sleep"]) == (4, "gevent.hub")
+    if told["stale"]:
+        assert told_of_flower(Path(tmp_path, "one.log").read_text())
