@@ -3,7 +3,8 @@
 The job: N tasks, each one LLM call of 0.5 s and one INSERT, queued before the worker starts. Every pool
 runs the same task code at its best settings, against the same servers, in one run. `asyncio` is the
 floor: the same calls without a queue. `calls` are the rows written; more than N is work done twice.
-Options: `--tasks 2000 --concurrency 200 --full` (`--full`: RabbitMQ, early acks and prefetch 1 for all).
+Options: `--tasks 2000 --concurrency 200 --full` (`--full`: RabbitMQ, early acks and prefetch 1 for all),
+`--only metrics --rounds 10`: what metrics and the file of `greenkit alive` cost it, in CPU per task.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ import argparse
 import contextlib
 import os
 import platform
+import socket
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,12 +91,12 @@ class Bench:
         return self.result(float(done.stdout))
 
     @contextlib.contextmanager
-    def worker(self, pool, broker, acks, prefetch, concurrency=None):
+    def worker(self, pool, broker, acks, prefetch, concurrency=None, **more):
         name, greenkit = POOLS[pool]
         concurrency = str(concurrency or self.options.concurrency)
         environment = {
             **self.environment, "BENCH_BROKER": broker, "BENCH_ACKS": acks, "BENCH_PREFETCH": str(prefetch),
-            "BENCH_GREENKIT": greenkit, "BENCH_CONCURRENCY": concurrency,
+            "BENCH_GREENKIT": greenkit, "BENCH_CONCURRENCY": concurrency, **more,
         }  # fmt: skip
         argv = [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "-P", name, "-c", concurrency]
         argv += ["-l", "INFO", "--without-gossip", "--without-mingle"]
@@ -127,12 +132,12 @@ class Bench:
         ):
             connection.default_channel.queue_purge("celery")
 
-    def work(self, pool, broker, acks, prefetch):
+    def work(self, pool, broker, acks, prefetch, **more):
         self.clear()
         self.purge(broker)
         count = self.options.tasks
         self.send(broker, "work", [(number,) for number in range(count)])
-        with self.worker(pool, broker, acks, prefetch) as (process, before):
+        with self.worker(pool, broker, acks, prefetch, **more) as (process, before):
             wait(lambda: self.query("SELECT count(DISTINCT number) FROM done")[0] >= count, PATIENCE)
             cpu = cpu_of(process.pid) - before
             time.sleep(1.5)  # a second delivery would run now
@@ -154,6 +159,49 @@ class Bench:
             wait(lambda: self.redis.hlen("unacked") >= count, PATIENCE)
             time.sleep(1.0)
             return (rss(process.pid) - before) / count
+
+
+@contextlib.contextmanager
+def scraped(port, every=5.0):
+    """Ask for the metrics as Prometheus does, three times as often as it does by default."""
+    over = threading.Event()
+
+    def scrape():
+        while not over.wait(every):
+            with contextlib.suppress(OSError):  # the worker starts or stops
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def metrics(bench, broker):
+    """Run the job without and with metrics, in turn and in turned order; print the ratio pair by pair."""
+    with socket.create_server(("127.0.0.1", 0)) as free, tempfile.TemporaryDirectory() as place:
+        port = free.getsockname()[1]
+        served = {
+            "GREENKIT_METRICS": f"127.0.0.1:{port}", "GREENKIT_METRICS_DIR": f"{place}/metrics",
+            "GREENKIT_ALIVE": f"{place}/alive",
+        }  # fmt: skip
+    ratios = []
+    for number in range(bench.options.rounds):
+        cpu = {}
+        for on in (False, True) if number % 2 else (True, False):
+            with scraped(port):
+                row = bench.work("greenkit", broker, "late", 4, **(served if on else {}))
+            assert row.finished == bench.options.tasks, row
+            cpu[on] = row.cpu
+        ratios.append(cpu[True] / cpu[False])
+        print(f"    {1000 * cpu[False]:.3f} ms a task, with metrics {1000 * cpu[True]:.3f} ms, "
+              f"{ratios[-1]:.3f} x", flush=True)  # fmt: skip
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    spread = f"quartiles {low:.3f} to {high:.3f}, all {min(ratios):.3f} to {max(ratios):.3f}"
+    print(f"  greenkit with metrics, redis: {middle:.3f} x the CPU per task ({spread}, {len(ratios)} pairs)")
 
 
 def wait(condition, seconds):
@@ -202,7 +250,8 @@ def main():
     )
     parser.add_argument("--brokers", type=lambda s: s.split(","), default=["redis", "rabbitmq"])
     parser.add_argument("--full", action="store_true")
-    parser.add_argument("--only", choices=["table", "nothing", "flight"])
+    parser.add_argument("--only", choices=["table", "nothing", "flight", "metrics"])
+    parser.add_argument("--rounds", type=int, default=10)
     options = parser.parse_args()
     print(f"Python {platform.python_version()}, Celery {celery.__version__}, gevent {gevent.__version__}, "
           f"{os.cpu_count()} cores; {options.tasks} tasks, concurrency {options.concurrency}")  # fmt: skip
@@ -225,6 +274,8 @@ def main():
             for pool in options.pools:
                 rate = bench.nothing(pool, valkey.broker_url)
                 print(f"  {pool}, 5000 tasks that do nothing: {rate:.0f}/s", flush=True)
+        if options.only == "metrics":
+            metrics(bench, valkey.broker_url)
         if options.only in (None, "flight"):
             print(f"  greenkit, 5000 tasks in flight: {bench.flight(valkey.broker_url) / 1024:.1f} KiB each")
 

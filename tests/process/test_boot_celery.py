@@ -263,7 +263,7 @@ BESIDE_FLOWER = {
 
 
 def told_of_flower(said: str) -> bool:
-    """Tell whether the report names the plugin and its line, with what to type, and no line of the project."""
+    """Tell whether the report names the plugin, its line and what to type, and no line of the project."""
     place, _, hint = said.partition("GK108")[2].partition("\n    -> ")
     return (
         place.endswith("(fake_flower.py:3)")
