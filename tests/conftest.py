@@ -1,4 +1,4 @@
-"""What every test obeys: in CI nothing may be skipped, and Hypothesis does not look at the clock."""
+"""What every test obeys: in CI nothing may be skipped, Hypothesis looks at no clock, long files go first."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
@@ -38,3 +41,13 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     fail_if_skipped(report)
     return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    if config.getoption("dist") != "loadfile":
+        return None
+    # Late: xdist may not be installed, as where the tests of the bounds run.
+    from tests.order import LongestFirst
+
+    return LongestFirst(config, log)
