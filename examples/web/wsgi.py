@@ -1,0 +1,9 @@
+import greenkit.auto  # noqa: F401 - line 1: also under another server
+
+# isort: split
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
+application = get_wsgi_application()
