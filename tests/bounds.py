@@ -1,6 +1,7 @@
 """Run the tests that touch other packages with the lowest versions allowed, the latest, or an older Celery.
 
-`./dev bounds [lowest latest celery-5.5 celery-5.6]`: each in an environment of its own, below `.venv-bounds`.
+`./dev bounds [lowest latest celery-5.5 celery-5.6] [-x …]`: each in an environment of its own, below `.venv-bounds`;
+what follows the first option goes to pytest.
 """
 
 from __future__ import annotations
@@ -35,17 +36,19 @@ TESTS = ["tests/unit", "tests/integration/test_django_engine.py", "tests/integra
 TESTS += [f"tests/integration/test_celery_{name}.py" for name in ("worker", "outcomes", "delivery")]
 
 
-def main(names: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run each resolution; return the worst status."""
+    first_option = next((at for at, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    names, options = arguments[:first_option], arguments[first_option:]
     unknown = [name for name in names if name not in RESOLUTIONS]
     if unknown:
         print(f"no resolution is called {unknown[0]}; there are: {' '.join(RESOLUTIONS)}", file=sys.stderr)
         return 2
-    return max([run(name) for name in names or RESOLUTIONS])
+    return max([run(name, options) for name in names or RESOLUTIONS])
 
 
-def run(name: str) -> int:
-    """Make the environment and run the tests in it."""
+def run(name: str, options: list[str]) -> int:
+    """Make the environment and run the tests in it, with `options` for pytest."""
     uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
     place = ROOT / ".venv-bounds" / name
     python = str(place / "bin" / "python")
@@ -70,7 +73,7 @@ def run(name: str) -> int:
         "requests==",
     )
     print(f"{name}: {' '.join(line for line in lines if line.startswith(shown))}", flush=True)
-    return subprocess.call([python, "-m", "pytest", "-q", "-n", "2", *TESTS], cwd=ROOT)
+    return subprocess.call([python, "-m", "pytest", "-q", "-n", "2", *options, *TESTS], cwd=ROOT)
 
 
 if __name__ == "__main__":
