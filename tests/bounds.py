@@ -1,7 +1,7 @@
 """Run the tests that touch other packages with the lowest versions allowed, the latest, or an older Celery.
 
-`./dev bounds [lowest latest celery-5.5 celery-5.6] [-x …]`: each in an environment of its own, below `.venv-bounds`;
-what follows the first option goes to pytest.
+`./dev bounds [lowest latest celery-5.5 celery-5.6] [-x …]`: each in an environment of its own, below
+`.venv-bounds`; what follows the first option goes to pytest.
 """
 
 from __future__ import annotations

@@ -21,7 +21,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _IPC_RMID = 1, 36, 0
 _GRACE = 2.0  # seconds a server gets to react to its end signal before SIGKILL
@@ -169,6 +172,15 @@ class Guardian:
         self.do_halt(self.end_signal, _GRACE)
 
     # -- commands --------------------------------------------------------------------------------
+    def do_become(self, uid: int, directory: str) -> dict[str, Any]:
+        """Spawn as user `uid` from now on, and hand over what the user so far has in `directory`."""
+        before, self.uid = self.uid, uid
+        # Not what we wrote: programs and configuration stay root's, for the server to read.
+        for place in (directory, *_below(directory)):
+            if os.lstat(place).st_uid == before:
+                os.lchown(place, uid, uid)
+        return {}
+
     def spawn(self, argv: list[str], env: dict[str, str], cwd: str, copy_to: str = "") -> int:
         """Start a program as the unprivileged user, its output read by us and appended to `copy_to`."""
         reading, writing = os.pipe()
@@ -313,6 +325,11 @@ class Guardian:
             except (OSError, subprocess.SubprocessError) as error:
                 answer = {"error": f"{type(error).__name__}: {error}"}
             tell({"id": number, **answer})
+
+
+def _below(directory: str) -> Iterator[str]:
+    for place, directories, files in os.walk(directory):
+        yield from (os.path.join(place, name) for name in (*directories, *files))  # noqa: PTH118 - thousands
 
 
 def tell(answer: dict[str, Any]) -> None:

@@ -39,6 +39,11 @@ class GuardianProcess(SideProcess):
         super().__init__(_PROGRAM, str(os.getpid()), base_directory(uid), f"greenkit-{kind}-", who)
         self.directory = self.greeting["directory"]
 
+    def become(self, uid: int) -> None:
+        """Run the next program as user `uid`, who gets the files of the user so far."""
+        self.ask("become", uid=uid, directory=self.directory, reply_timeout=30.0)
+        self.uid = uid
+
     def close(self, *, timeout: float = 15.0) -> None:
         """Stop the programs and remove the directory, and wait for both."""
         mine = self._owner == os.getpid() and self._control >= 0

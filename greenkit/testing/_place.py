@@ -5,27 +5,51 @@ Reads the file system only; starts and creates nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import random
 import socket
 import stat
 import tempfile
 from pathlib import Path
 
-__all__ = ["UNPRIVILEGED", "base_directory", "free_port", "reachable_by", "server_uid"]
+__all__ = ["account_uid", "base_directory", "free_port", "reachable_by", "server_uid"]
 
-UNPRIVILEGED = 65534  # "nobody" everywhere we know of; needs no entry in the user database
+# Given to accounts by no distribution, and to nothing by systemd (docs/UIDS-GIDS of version 257).
+_FREE_UIDS = range(60_706, 61_184)
 
 # A socket path holds 108 bytes on Linux, 104 on macOS, the closing NUL included.
 _LONGEST_BASE = 100 - len("/greenkit-postgres-12345678/.s.PGSQL.5432.lock")
 
 
 def server_uid() -> int | None:
-    """Return the uid for servers: None for the current user, `UNPRIVILEGED` for root.
+    """Return the uid for a new server: None for the current user; for root, one that is nobody else's.
 
-    PostgreSQL refuses to run as root, and a test server needs no root rights.
+    PostgreSQL refuses to run as root, and a test server needs no root rights. The uid has no account and no
+    other process: what else runs unprivileged (as `nobody`, say) can neither read the server's files nor
+    signal it.
     """
-    return UNPRIVILEGED if os.geteuid() == 0 else None
+    if os.geteuid() != 0:
+        return None
+    taken = {account.pw_uid for account in pwd.getpwall()} | _uids_of_processes()
+    # Not the global generator: tests seed it, and parallel runs would draw the same.
+    return random.SystemRandom().choice([uid for uid in _FREE_UIDS if uid not in taken])
+
+
+def account_uid() -> int | None:
+    """Return an unprivileged uid that has an account, None without one: `initdb` looks up who it runs as."""
+    accounts = sorted(pwd.getpwall(), key=lambda account: account.pw_name != "nobody")
+    return next((account.pw_uid for account in accounts if account.pw_uid != 0), None)
+
+
+def _uids_of_processes() -> set[int]:
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it ended while we looked
+                found.add(entry.stat().st_uid)
+    return found
 
 
 def reachable_by(path: Path, uid: int | None) -> bool:

