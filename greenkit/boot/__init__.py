@@ -7,21 +7,33 @@ by gevent itself through the two entry points `on_will_patch_all` and `on_did_pa
 
 from __future__ import annotations
 
-from greenkit.boot._command_line import STARTED_AS, CommandLine
-from greenkit.boot._drivers import DRIVER_HOOKS, hook_drivers, init_grpc
-from greenkit.boot._events import on_did_patch_all, on_will_patch_all
+from greenkit.boot._drivers import init_grpc
 from greenkit.boot._evidence import evidence
-from greenkit.boot._hub import on_hub, on_turn
-from greenkit.boot._imports import importers, is_users_file, on_import, watch_imports
-from greenkit.boot._launch import Decision, decide, what_runs
-from greenkit.boot._mismatch import refuse_mismatches
+from greenkit.boot._imports import importers, on_import
+from greenkit.boot._launch import Decision, decide
 from greenkit.boot._patch import patch, patched, patched_by, report
 from greenkit.boot._plan import PLAN, Step
-from greenkit.boot._record import EarlyModule, PatchReport, user_frame
+from greenkit.boot._record import EarlyModule, PatchReport
 from greenkit.boot._running_loop import LoopIsolation, isolate_loops, loop_isolation, share_loops
 from greenkit.boot._scan import StaleReference, stale_references
-from greenkit.boot._settings import Settings, read_settings, unknown_variables
-from greenkit.boot._shown import called, shown
+from greenkit.boot._settings import Settings, read_settings
+
+# For the other packages of greenkit and its entry points, not for users: no part of `__all__`.
+# isort: split
+from greenkit.boot._command_line import STARTED_AS as STARTED_AS
+from greenkit.boot._drivers import hook_drivers as hook_drivers
+from greenkit.boot._events import on_did_patch_all as on_did_patch_all
+from greenkit.boot._events import on_will_patch_all as on_will_patch_all
+from greenkit.boot._hub import on_hub as on_hub
+from greenkit.boot._hub import on_turn as on_turn
+from greenkit.boot._imports import is_users_file as is_users_file
+from greenkit.boot._imports import watch_imports as watch_imports
+from greenkit.boot._launch import what_runs as what_runs
+from greenkit.boot._mismatch import refuse_mismatches as refuse_mismatches
+from greenkit.boot._record import user_frame as user_frame
+from greenkit.boot._settings import unknown_variables as unknown_variables
+from greenkit.boot._shown import called as called
+from greenkit.boot._shown import shown as shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,10 +42,7 @@ if TYPE_CHECKING:
     from greenkit.boot._repair import repair
 
 __all__ = [
-    "DRIVER_HOOKS",
     "PLAN",
-    "STARTED_AS",
-    "CommandLine",
     "Decision",
     "EarlyModule",
     "LoopIsolation",
@@ -41,34 +50,21 @@ __all__ = [
     "Settings",
     "StaleReference",
     "Step",
-    "called",
     "decide",
     "evidence",
-    "hook_drivers",
     "importers",
     "init_grpc",
-    "is_users_file",
     "isolate_loops",
     "loop_isolation",
-    "on_did_patch_all",
-    "on_hub",
     "on_import",
-    "on_turn",
-    "on_will_patch_all",
     "patch",
     "patched",
     "patched_by",
     "read_settings",
-    "refuse_mismatches",
     "repair",
     "report",
     "share_loops",
-    "shown",
     "stale_references",
-    "unknown_variables",
-    "user_frame",
-    "watch_imports",
-    "what_runs",
 ]
 
 

@@ -43,6 +43,7 @@ def test_all_names_exactly_what_the_door_imports():
         "__all__ = ['A']",
         "from ._a import A, B\n__all__ = ['A']",
         "from ._a import A as C\n__all__ = ['A']",
+        "from ._a import A as A\n__all__ = ['A']",
     ],
 )
 def test_an_incomplete_all_is_seen(plant, text):
