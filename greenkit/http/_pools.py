@@ -25,7 +25,7 @@ from greenkit.http._slots import Slots
 if TYPE_CHECKING:
     from urllib3._base_connection import BaseHTTPConnection
 
-__all__ = ["use_our_pools"]
+__all__ = ["OUR_CONNECTIONS", "use_our_pools"]
 
 
 def use_our_pools(manager: Any, *, wait: float) -> None:
@@ -82,10 +82,26 @@ class _TLSConnection(_PlainConnection, HTTPSConnection):
     pass
 
 
+class _ConnectionClass:
+    """Be a pool's `ConnectionCls`: ours, unless another was put in urllib3's pools, as VCR does."""
+
+    def __init__(self, ours: type[Any], pool: type[Any]) -> None:
+        self._ours = ours
+        self._pool = pool
+        self._theirs = pool.ConnectionCls
+
+    def __get__(self, pool: object, kind: object) -> type[Any]:
+        now: type[Any] = self._pool.ConnectionCls
+        return self._ours if now is self._theirs else now
+
+
+OUR_CONNECTIONS = frozenset({_PlainConnection, _TLSConnection})
+
+
 class _PlainPool(HTTPConnectionPool):
     """Wait for a free connection in order, and not for ever; take back what is abandoned."""
 
-    ConnectionCls = _PlainConnection
+    ConnectionCls = _ConnectionClass(_PlainConnection, HTTPConnectionPool)
     QueueCls = Slots  # type: ignore[assignment]  # urllib3 calls get, put and qsize only
 
     def __init__(self, *args: Any, pool_wait: float, **kwargs: Any) -> None:
@@ -124,4 +140,4 @@ class _PlainPool(HTTPConnectionPool):
 class _TLSPool(_PlainPool, HTTPSConnectionPool):
     """Do likewise, over TLS."""
 
-    ConnectionCls = _TLSConnection
+    ConnectionCls = _ConnectionClass(_TLSConnection, HTTPSConnectionPool)

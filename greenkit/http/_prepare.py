@@ -25,10 +25,11 @@ from greenkit._clock import MONOTONIC
 if TYPE_CHECKING:
     from requests import Request
 
-__all__ = ["prepared"]
+__all__ = ["prepared", "prepared_of"]
 
 # Their stubs have no types.
 _cookies: Any = requests.cookies
+_auth: Any = requests.auth
 _models: Any = requests.models
 _utils: Any = requests.utils
 _THEIRS = requests.Session.prepare_request
@@ -42,35 +43,68 @@ def prepared(session: requests.Session, request: Request) -> PreparedRequest | N
 
     Switches: never.
     """
-    method, url, data = request.method, request.url, request.data
     plain = (
         requests.Session.prepare_request is _THEIRS  # else somebody wants to see what is prepared
-        and type(url) is str
+        and not (request.files or request.params or request.cookies)
+        and request.hooks == {"response": []}
+    )
+    if not plain:
+        return None
+    return prepared_of(
+        session,
+        request.method,
+        request.url,
+        data=request.data,
+        json=request.json,
+        headers=request.headers,
+        auth=request.auth,
+    )
+
+
+def prepared_of(
+    session: requests.Session, method: Any, url: Any, *, data: Any, json: Any, headers: Any, auth: Any
+) -> PreparedRequest | None:
+    """Return the prepared request of these, as `prepared()` does. Switches: never."""
+    plain = (
+        type(url) is str
         and type(method) is str
         and type(data) in {bytes, dict, list}
         and (type(data) is bytes or not data)
-        and type(request.headers) in {dict, CaseInsensitiveDict}
+        and type(headers) in {dict, CaseInsensitiveDict}
         and type(session.headers) is CaseInsensitiveDict
         and type(session.cookies) is RequestsCookieJar
-        and not (request.files or request.params or session.params or request.cookies)
-        and not (request.auth or session.auth or "@" in url)
-        and request.hooks == session.hooks == {"response": []}
+        and not (session.params or "@" in url)
+        and session.hooks == {"response": []}
     )
-    if not plain or (session.trust_env and _netrc_has(url)):
+    if not plain:
         return None
-    headers = _headers(session.headers, request.headers)
+    auth = session.auth if auth is None else auth
+    if auth is not None and not _is_basic(auth):
+        return None
+    if auth is None and session.trust_env and _netrc_has(url):
+        return None
+    merged = _headers(session.headers, headers)
     address = _address(url)
-    if headers is None or address is None:
+    if merged is None or address is None:
         return None
     call = PreparedRequest()
     call.method = method.upper()
     call.url = address
-    call.headers = headers
+    call.headers = merged
     call.hooks = {"response": []}
-    call._cookies = _cookies.merge_cookies(RequestsCookieJar(), session.cookies)  # type: ignore[attr-defined]
+    call._cookies = RequestsCookieJar()  # type: ignore[attr-defined]
     if len(session.cookies):
+        _cookies.merge_cookies(call._cookies, session.cookies)  # type: ignore[attr-defined]
         call.prepare_cookies(call._cookies)  # type: ignore[attr-defined]
-    return call if _give_body(call, data, request.json) else None
+    if not _give_body(call, data, json):
+        return None
+    if auth is not None:
+        call.headers["Authorization"] = _auth._basic_auth_str(*auth)
+    return call
+
+
+def _is_basic(auth: Any) -> bool:
+    return type(auth) is tuple and len(auth) == 2 and type(auth[0]) is str and type(auth[1]) is str
 
 
 def _give_body(call: PreparedRequest, data: Any, json: Any) -> bool:
@@ -99,12 +133,21 @@ def _headers(ours: Any, given: Any) -> CaseInsensitiveDict[Any] | None:
             name, value = header
             if value is None:
                 return None
-            try:
-                check_header_validity(header)
-            except requests.exceptions.InvalidHeader:
+            if not (_is_valid(header) if type(name) is type(value) is str else _may_be_sent(header)):
                 return None
-            merged[_utils.to_native_string(name)] = value
+            merged[name if type(name) is str else _utils.to_native_string(name)] = value
     return merged
+
+
+def _may_be_sent(header: tuple[Any, Any]) -> bool:
+    try:
+        check_header_validity(header)
+    except requests.exceptions.InvalidHeader:
+        return False
+    return True
+
+
+_is_valid = lru_cache(maxsize=1024)(_may_be_sent)
 
 
 @lru_cache(maxsize=1024)

@@ -18,20 +18,27 @@ from urllib3.exceptions import EmptyPoolError
 from greenkit.http._breath import breathe
 from greenkit.http._contexts import Trust, bundle_of_environment
 from greenkit.http._environment import proxies_for
+from greenkit.http._fetch import fetch
+from greenkit.http._hooked import also_look_at
 from greenkit.http._observer import report, says_more
 from greenkit.http._patience import Patience, limited
+from greenkit.http._plain import send_plainly
+from greenkit.http._plain_response import response_of
 from greenkit.http._pools import use_our_pools
 from greenkit.http._prepare import prepared
 from greenkit.http._tls import context_for
 from greenkit.responses import read_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from greenkit.http._fetch import Order
     from greenkit.http._observer import Observer
 
 __all__ = ["SizedAdapter", "SizedSession"]
 
+# Of pools that a session remembers; a PoolManager keeps ten.
+_MOST_KEYS = 1000
 _merge: Any = requests.sessions.merge_setting  # its stub has no types
 
 
@@ -44,6 +51,15 @@ class SizedSession(requests.Session):
         adapter = SizedAdapter(concurrency, **options)
         self.mount("https://", adapter)
         self.mount("http://", adapter)
+
+    def request(self, method: Any, url: Any, *args: Any, **options: Any) -> requests.Response:
+        """Send plain calls the short way, and all others as requests does."""
+        if not args and type(self) is SizedSession:
+            response = send_plainly(self, SizedAdapter, method, url, options)
+            if response is not None:
+                sent: requests.Response = response
+                return sent
+        return super().request(method, url, *args, **options)
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """Prepare plain calls the short way, and all others as requests does."""
@@ -98,6 +114,7 @@ class SizedAdapter(HTTPAdapter):
         """Make the pools, of our classes."""
         super().init_poolmanager(connections, maxsize, block=block, **pool_kwargs)
         use_our_pools(self.poolmanager, wait=self._timeout[1])
+        self._keys: dict[Any, Any] = {}  # of the pools, by scheme and host and `verify`
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
         """Make or find the pools to a proxy, of our classes too."""
@@ -121,6 +138,34 @@ class SizedAdapter(HTTPAdapter):
         """Leave the pool alone: its context has everything loaded."""
         # Setting ca_certs here, as requests does, has urllib3 load it again for each connection.
 
+    @property
+    def timeout(self) -> tuple[float, float]:
+        """Seconds to connect, and between two pieces of an answer, for calls that give none."""
+        return self._timeout
+
+    def pool_for(self, request: requests.PreparedRequest, verify: Any, cert: Any) -> Any:
+        """Return the pool of a call without a proxy, by a key that is worked out once. Switches: never."""
+        if cert is not None:  # its file may have changed
+            return self.get_connection_with_tls_context(request, verify, cert=cert)
+        pools: Any = self.poolmanager.pools
+        where = (*urlsplit(request.url or "")[:2], verify)
+        pool = pools.get(self._keys.get(where))
+        if pool is None:
+            pool = self.get_connection_with_tls_context(request, verify)
+            if len(self._keys) >= _MOST_KEYS:
+                self._keys.clear()
+            self._keys[where] = next(key for key in pools.keys() if pools.get(key) is pool)  # noqa: SIM118 - no dict
+        return pool
+
+    def send_plain(self, pool: Any, order: Order) -> requests.Response:
+        """Send a plain call over a connection of `pool`; otherwise as `send()`, and raises what that does."""
+
+        def once() -> requests.Response:
+            response: requests.Response = response_of(self, order.request, fetch(self, pool, order))
+            return response
+
+        return self._patiently(order.request, once)
+
     def send(
         self,
         request: requests.PreparedRequest,
@@ -137,13 +182,20 @@ class SizedAdapter(HTTPAdapter):
             RateLimited: The server asks for a longer wait than `max_wait`; also a
                 `requests.exceptions.HTTPError`, with its `response`.
         """
-        breathe()
         timeout = self._timeout if timeout is None else timeout
+        return self._patiently(
+            request, lambda: HTTPAdapter.send(self, request, stream, timeout, verify, cert, proxies)
+        )
+
+    def _patiently(
+        self, request: requests.PreparedRequest, send: Callable[[], requests.Response]
+    ) -> requests.Response:
+        breathe()
         if self._max_wait is None:
-            return self._send_once(request, stream, timeout, verify, cert, proxies)
+            return self._observed(request, send)
         patience = Patience(self._max_wait)
         while True:
-            response = self._send_once(request, stream, timeout, verify, cert, proxies)
+            response = self._observed(request, send)
             if not says_more(response.status_code):
                 return response
             answer = read_answer(response.status_code, response.headers, body=_body_of(response))
@@ -154,11 +206,11 @@ class SizedAdapter(HTTPAdapter):
                 raise self._limited(response, answer.retry_after)
             time.sleep(seconds)
 
-    def _send_once(
-        self, request: Any, stream: Any, timeout: Any, verify: Any, cert: Any, proxies: Any
+    def _observed(
+        self, request: requests.PreparedRequest, send: Callable[[], requests.Response]
     ) -> requests.Response:
         try:
-            response = super().send(request, stream, timeout, verify, cert, proxies)
+            response = send()
         except EmptyPoolError as error:
             message = (
                 f"all {self._size} connections to {error.pool.host} were in use for {self._timeout[1]:g} s; "
@@ -180,6 +232,12 @@ class SizedAdapter(HTTPAdapter):
         host = urlsplit(response.url).hostname or response.url
         assert self._max_wait is not None
         return limited(error, host=host, status=response.status_code, asked=asked, max_wait=self._max_wait)
+
+
+also_look_at(
+    (SizedSession, "request prepare_request send merge_environment_settings get_adapter"),
+    (SizedAdapter, "send build_response get_connection_with_tls_context request_url add_headers"),
+)
 
 
 def _body_of(response: requests.Response) -> bytes:

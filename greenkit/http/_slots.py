@@ -18,12 +18,13 @@ from greenkit.wait import WaitLine
 __all__ = ["Slots"]
 
 
-class Slots:
-    """Be what urllib3 asks of its `QueueCls`: hold connections, or None for one not made yet."""
+class Slots(queue.Queue[Any]):
+    """Be what urllib3 asks of its `QueueCls`: hold connections, or None for one not made yet.
 
-    __slots__ = ("__weakref__", "_idle", "_line", "_owed")
+    A queue by name only: VCR (9.4, `patch.py`) gives a slot back only where `isinstance()` says it is one.
+    """
 
-    def __init__(self, maxsize: int) -> None:
+    def __init__(self, maxsize: int) -> None:  # nothing of a queue's own is made
         self._line = WaitLine(maxsize, name="connections")
         self._idle: list[Any] = []
         self._owed = 0  # slots that will be put back though nobody took them

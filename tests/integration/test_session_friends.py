@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -17,6 +19,7 @@ class _Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.seen.append((self.path, dict(self.headers)))
         self.send_response(302 if self.path == "/away" else 200)
         if self.path == "/away":
@@ -98,6 +101,92 @@ def test_a_connection_class_of_another_is_used(server, monkeypatch):
         client.get(server.url + "/b")
         held.close()
     assert seen == ["/b"]
+
+
+def test_vcr_records_and_plays_back(server, tmp_path):
+    """It puts classes of its own into urllib3; connections opened before and after are not its."""
+    vcr = pytest.importorskip("vcr")
+    cassette = str(tmp_path / "calls.yaml")
+    with session(1) as client:
+        client.get(server.url)
+        for _ in range(2):
+            with vcr.use_cassette(cassette, record_mode="once") as tape:
+                assert client.post(server.url + "/taped", json={}).json() == {}
+            assert len(tape.requests) == 1
+            client.get(server.url)
+        assert tape.play_count == 1
+    assert [path for path, _ in server.seen] == ["/", "/taped", "/", "/"]
+
+
+def test_requests_mock_answers_in_place_of_the_server():
+    """It patches `Session.get_adapter`."""
+    requests_mock = pytest.importorskip("requests_mock")
+    with requests_mock.Mocker() as mock, session(2) as client:
+        mock.post("https://api.example.com/a", json={"a": 1})
+        assert client.post("https://api.example.com/a", json={}).json() == {"a": 1}
+        assert mock.call_count == 1
+
+
+def test_opentelemetry_makes_a_span_of_each_call(server):
+    """Its own instrumentation of requests, with the headers that carry a trace on."""
+    trace = pytest.importorskip("opentelemetry.sdk.trace")
+    memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
+    instrumentation = pytest.importorskip("opentelemetry.instrumentation.requests")
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+    spans, provider = memory.InMemorySpanExporter(), trace.TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    with session(2) as client:
+        client.get(server.url)
+        instrumentor = instrumentation.RequestsInstrumentor()
+        instrumentor.instrument(tracer_provider=provider)
+        try:
+            client.post(server.url + "/traced", json={})
+        finally:
+            instrumentor.uninstrument()
+        client.get(server.url)
+    [span] = spans.get_finished_spans()
+    assert span.name == "POST"
+    assert ["traceparent" in {name.lower() for name in headers} for _, headers in server.seen] == [
+        False,
+        True,
+        False,
+    ]
+
+
+def test_sentry_makes_a_breadcrumb_and_a_span_of_each_call(server):
+    """Its integration of the standard library patches `http.client`, for as long as the process lives."""
+    pytest.importorskip("sentry_sdk")
+    program = f"""
+import sentry_sdk
+from greenkit.http import session
+with session(2) as client:
+    client.get({server.url!r})
+    sentry_sdk.init("http://public@127.0.0.1:9/1", traces_sample_rate=1.0, transport=lambda event: None)
+    with sentry_sdk.start_transaction(name="t") as transaction:
+        client.post({server.url + "/seen"!r}, json={{}})
+        [span] = [one for one in transaction._span_recorder.spans if one.op == "http.client"]
+    [crumb] = sentry_sdk.get_isolation_scope()._breadcrumbs
+    print(span.description, crumb["data"]["http.response.status_code"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == f"POST {server.url}/seen 200\n", done.stderr
+    assert "sentry-trace" in {name.lower() for name in server.seen[1][1]}
+
+
+def test_a_netrc_file_names_who_calls(server, monkeypatch, tmp_path):
+    """As requests reads it; a call that names somebody itself wins."""
+    file = tmp_path / "netrc"
+    file.write_text("machine 127.0.0.1 login me password secret\n")
+    file.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(file))
+    with session(2) as client:
+        client.get(server.url)
+        client.get(server.url, auth=("you", "x"))
+    assert [headers["Authorization"] for _, headers in server.seen] == [
+        "Basic bWU6c2VjcmV0",
+        "Basic eW91Ong=",
+    ]
 
 
 def test_hooks_redirects_and_cookies_are_requests_own(server):

@@ -61,26 +61,34 @@ def outcome(prepare, *args):
     st.sampled_from([b"", b"bytes", {}, [], {"a": "1"}, "text", [("a", "b")]]),
     st.none() | json_values,
     st.booleans(),
+    st.sampled_from([None, None, ("me", "secret"), ("mé", ""), (), requests.auth.HTTPBasicAuth("a", "b")]),
 )
 @settings(max_examples=400, deadline=None)
-def test_a_plain_call_is_prepared_as_requests_does_it(method, url, headers, data, json, cookies):
+def test_a_plain_call_is_prepared_as_requests_does_it(method, url, headers, data, json, cookies, auth):
     """Method, address, headers in their order, body, hooks and cookies; what goes wrong, too."""
     with session(2) as client, requests.Session() as plain:
         if cookies:
             for one in (client, plain):
                 one.cookies.set("c", "1", domain="api.example.com")
-        request = requests.Request(method, url, headers=headers, data=data, json=json)
+        request = requests.Request(method, url, headers=headers, data=data, json=json, auth=auth)
         assert outcome(client.prepare_request, request) == outcome(plain.prepare_request, request)
 
 
 def test_the_short_way_is_taken_by_plain_calls():
     """Or the comparison would compare requests with itself."""
     with session(2) as client:
-        for options in ({}, {"json": {"a": 1}}, {"data": b"x"}, {"headers": {"x-a": "1"}}):
+        for options in (
+            {},
+            {"json": {"a": 1}},
+            {"data": b"x"},
+            {"headers": {"x-a": "1"}},
+            {"auth": ("a", "b")},
+        ):
             assert prepared(client, requests.Request("POST", URLS[0], **options)) is not None
         for options in (
             {"params": {"a": 1}},
-            {"auth": ("a", "b")},
+            {"auth": requests.auth.HTTPBasicAuth("a", "b")},
+            {"auth": (b"a", b"b")},
             {"files": {"f": b"x"}},
             {"cookies": {"a": "b"}},
             {"data": {"a": "b"}},
