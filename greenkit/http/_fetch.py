@@ -167,11 +167,12 @@ def _send(connection: Any, order: Order) -> bool:
     sock = connection.sock
     sock.settimeout(order.connect)
     try:
+        data = order.head if len(body) > _MOST_AT_ONCE else order.head + body
+        sent = sock.send(data)  # nearly always all of it; sendall() of gevent makes a timer first
+        if sent < len(data):
+            sock.sendall(data[sent:])
         if len(body) > _MOST_AT_ONCE:
-            sock.sendall(order.head)
             sock.sendall(body)
-        else:
-            sock.sendall(order.head + body)
     except OSError as error:
         if error.errno not in _NO_LISTENER:
             raise

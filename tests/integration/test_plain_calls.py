@@ -240,6 +240,18 @@ def test_redirects_are_requests_own(server, short, status, follow):
     assert short == ["/"]
 
 
+def test_hints_before_an_answer_are_passed_over(server, short):
+    """Any of them but the switch to another protocol; http.client knows 100 alone."""
+    server.script = [
+        b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n",
+        0.02,
+        ok(),
+    ]
+    with session(1) as client:
+        assert [client.get(server.url).json() for _ in range(2)] == [{}, {}]
+    assert (server.connections, len(short)) == (1, 2)
+
+
 def test_connections_are_shared_with_requests_own_way(server, short):
     """One connection serves both, and is put back by both."""
     server.script = [ok()]
