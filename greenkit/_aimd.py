@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CUT", "ONE_NEWS", "RECOVERY", "SLOWEST", "AdaptiveSize", "Pace"]
+__all__ = ["CUT", "CUT_INTERVAL", "RECOVERY", "SLOWEST", "AdaptiveSize", "Pace"]
 
-# One burst of 429s is one piece of news: cut once for all that are out.
-ONE_NEWS = 1.0
+# Seconds. A burst of 429s answers calls that left at one pace: cut once for all of them.
+CUT_INTERVAL = 1.0
 CUT = 0.8
 SLOWEST = 0.02
 # Of the configured rate, per second. From a half to the whole in under a minute.
@@ -79,7 +79,7 @@ class Pace:
 
         Switches: never.
         """
-        if now - self._cut_at < ONE_NEWS:
+        if now - self._cut_at < CUT_INTERVAL:
             return False
         self._cut_at = self._at = now
         self.factor = max(SLOWEST, self.factor * CUT)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from greenkit._aimd import ONE_NEWS, AdaptiveSize, Pace
+from greenkit._aimd import CUT_INTERVAL, AdaptiveSize, Pace
 from greenkit.limits._half_open import HalfOpen
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class LocalState:
         if not isinstance(self.slots, AdaptiveSize):
             return False
         if error:  # once a second: one burst of refusals is one piece of news
-            return self.slots.failed(began=now - ONE_NEWS, now=now)
+            return self.slots.failed(began=now - CUT_INTERVAL, now=now)
         return self.slots.succeeded(full=self.held >= self.slots.size)
 
     def slow_down(self, now: float) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from greenkit._aimd import CUT, ONE_NEWS, RECOVERY, SLOWEST
+from greenkit._aimd import CUT, CUT_INTERVAL, RECOVERY, SLOWEST
 from greenkit.limits._calendar import EPOCH
 from greenkit.limits._half_open import PROBE_TIME
 
@@ -420,7 +420,7 @@ def _windows(
 
 def _paced(record: Record, request: Request, now: float, passed: float) -> float:
     factor = min(1.0, max(SLOWEST, record.get("f", 1.0) + passed / MICRO * RECOVERY))
-    if request.cut and now - record.get("cut", 0.0) >= ONE_NEWS * MICRO:
+    if request.cut and now - record.get("cut", 0.0) >= CUT_INTERVAL * MICRO:
         factor = max(SLOWEST, factor * CUT)
         record["cut"] = now
     record["f"] = factor

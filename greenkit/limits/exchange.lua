@@ -6,7 +6,7 @@ local function text(number) return string.format('%.17g', number) end
 local expected, seen, back, pause, resume, cut = arg(1), arg(2), arg(3), arg(4), arg(5), arg(6)
 local held, size, asked, probe, passed_in = arg(7), arg(8), arg(9), arg(10), arg(11)
 local MICRO = 1000000
-local SLOWEST, CUT, RECOVERY, ONE_NEWS = 0.02, 0.8, 0.01, 1
+local SLOWEST, CUT, RECOVERY, CUT_INTERVAL = 0.02, 0.8, 0.01, 1
 local WORKER_GONE, BACK, SLOT_RETRY, STEP, PROBE_TIME = 10, 5, 0.1, 0.5, 5
 local HORIZON, LONGEST, AT_ONCE, SMOOTH, LARGEST = 0.25, 1, 20, 16, 1e300
 
@@ -41,7 +41,7 @@ write('o', now - clock)
 write('at', now)
 
 local factor = math.min(1, math.max(SLOWEST, (record['f'] or 1) + passed / MICRO * RECOVERY))
-if cut == 1 and now - (record['cut'] or 0) >= ONE_NEWS * MICRO then
+if cut == 1 and now - (record['cut'] or 0) >= CUT_INTERVAL * MICRO then
   factor = math.max(SLOWEST, factor * CUT)
   write('cut', now)
 end

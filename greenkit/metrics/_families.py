@@ -23,7 +23,7 @@ class Row:
     """Say where a number comes from and what it is called.
 
     Attributes:
-        shelf: Its kind among the facts, such as "limiter".
+        section: Its kind among the facts, such as "limiter".
         field: Its name in the statistics; a dictionary gives a sample for each of its keys.
         name: What it measures, without prefix, unit and `_total`.
         about: One line for the reader of a dashboard.
@@ -34,7 +34,7 @@ class Row:
         key_label: What the keys of a dictionary are called as a label.
     """
 
-    shelf: str
+    section: str
     field: str
     name: str
     about: str
@@ -130,7 +130,7 @@ def families(snapshot: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Fa
     """
     found: dict[str, Family] = {}
     for row in ROWS:
-        for name, statistics in snapshot.get(row.shelf, {}).items():
+        for name, statistics in snapshot.get(row.section, {}).items():
             # Two things of one name are told apart by "#" and an address, which no label may hold.
             labels = ((row.label, name.partition("#")[0]),) if row.label else ()
             for more, value in _values(row, statistics):

@@ -110,7 +110,7 @@ class Stream:
                 raise
             # `break` drops our generator, and what is raised while that is torn down is printed
             # and lost: our owner would survive its own kill. It gets it at its next switch.
-            _strike_again(getcurrent(), struck)
+            _raise_later(getcurrent(), struck)
 
     def __iter__(self) -> Iterator[Delivery]:
         """Yield (index, item, outcome) as they end. Switches: may."""
@@ -121,13 +121,13 @@ class Stream:
     def ordered(self) -> Iterator[Delivery]:
         """Yield (index, item, outcome) in the order of the source. Switches: may."""
         early: dict[int, Delivery] = {}
-        turn = 0
+        due = 0
         for delivery in self._deliveries():
             early[delivery[0]] = delivery
-            while turn in early:
+            while due in early:
                 self._taken()
-                yield early.pop(turn)
-                turn += 1
+                yield early.pop(due)
+                due += 1
 
     def make_room(self, size: int) -> None:
         """Follow the pool's new size. Switches: never."""
@@ -167,7 +167,7 @@ class Stream:
                     index, item = next(source)
                 except StopIteration:
                     return
-                self._hand_on(index, item)
+                self._start(index, item)
         except GreenletExit:
             raise  # a kill; `_feeder_ended()` knows whose
         except (KeyboardInterrupt, SystemExit) as error:
@@ -176,7 +176,7 @@ class Stream:
         except BaseException as error:  # a gevent.Timeout too: let go, it would look like the source's end
             self._broken = error
 
-    def _hand_on(self, index: int, item: Any) -> None:
+    def _start(self, index: int, item: Any) -> None:
         def done(child: Child[Any]) -> None:
             self._children.discard(child)
             self._mail.put((index, item, child.conclude()))
@@ -188,7 +188,7 @@ class Stream:
         if self._over:
             raise GreenletExit  # the source swallowed our kill
         try:
-            # Where each item has a gate of its own, one that waits for its turn must not keep others waiting.
+            # Where each item has a gate of its own, one that waits for its due must not keep others waiting.
             take_on = self._workers.take_on_waiting if self._workers.keyed else self._workers.take_on
             take_on(Work(partial(self._fn, item), self._deadline), begun=begun, done=done)
         except Exception as error:
@@ -206,7 +206,7 @@ class Stream:
             progress.total = length()  # type: ignore[attr-defined]  # tqdm's, where it is there
 
 
-def _strike_again(owner: Any, struck: BaseException) -> None:
+def _raise_later(owner: Any, struck: BaseException) -> None:
     """Raise in `owner`, at its next switch, what struck it where it could not be raised."""
     loop = get_hub().loop
     if not isinstance(struck, Timeout):

@@ -363,7 +363,7 @@ def end_all(greenlets: Iterable[Any]) -> None:
 
     Switches: may.
     """
-    doomed = [one for one in greenlets if one is not getcurrent()]
+    doomed = [greenlet for greenlet in greenlets if greenlet is not getcurrent()]
     killall(doomed, block=False)
     if getcurrent() is get_hub():
         return  # the collector ended a forgotten generator; the hub itself cannot wait
@@ -375,7 +375,7 @@ def end_all(greenlets: Iterable[Any]) -> None:
         except BaseException as error:
             struck = struck or error
         # Not `dead`: one that died of Ctrl-C is that only when the hub has come back to it.
-        doomed = [one for one in doomed if not one.ready()]
+        doomed = [greenlet for greenlet in doomed if not greenlet.ready()]
     if struck is not None:
         raise struck
     if doomed:

@@ -22,7 +22,7 @@ def check() -> tuple[Finding, ...]:
 
     Switches: never.
     """
-    leaks = tuple(one for pool in pools() for one in (*_check_pool(pool), *_check_holders(pool)))
+    leaks = tuple(finding for pool in pools() for finding in (*_check_pool(pool), *_check_holders(pool)))
     if not monkey.is_module_patched("socket"):
         return leaks
     return (*_check_psycopg2(), *_check_psycopg3(), *leaks)

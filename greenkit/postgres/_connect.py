@@ -110,16 +110,20 @@ def attempts(dsn: str, failures: list[psycopg2.OperationalError] | None = None) 
         yield dsn
         return
     limit = connect_timeout(extensions.parse_dsn(dsn))
-    for one in _in_turn(parts, hosts, addresses):
+    for server in _attempts(parts, hosts, addresses):
         try:
-            found = [one["hostaddr"]] if one["hostaddr"] else _resolve(one["host"], one["port"], limit)
+            found = (
+                [server["hostaddr"]]
+                if server["hostaddr"]
+                else _resolve(server["host"], server["port"], limit)
+            )
         except OSError as error:
-            msg = f'could not translate host name "{one["host"]}" to address: {error}'
+            msg = f'could not translate host name "{server["host"]}" to address: {error}'
             if failures is not None:
                 failures.append(psycopg2.OperationalError(msg))
             continue
         for address in found:
-            named = {**one, "hostaddr": address}
+            named = {**server, "hostaddr": address}
             yield extensions.make_dsn(**{key: value for key, value in named.items() if value})
 
 
@@ -174,11 +178,11 @@ def _all_of(failures: list[psycopg2.OperationalError]) -> psycopg2.OperationalEr
         return failures[0]
     if not failures:
         return psycopg2.OperationalError("there is no host to connect to")
-    reasons = dict.fromkeys(str(error).strip() for error in failures)  # a host may have had two turns
+    reasons = dict.fromkeys(str(error).strip() for error in failures)  # a host may have been tried twice
     return type(failures[-1])("\n".join(reasons))
 
 
-def _in_turn(parts: dict[str, str], hosts: list[str], addresses: list[str]) -> Iterator[dict[str, str]]:
+def _attempts(parts: dict[str, str], hosts: list[str], addresses: list[str]) -> Iterator[dict[str, str]]:
     ports = _list(parts, "port") or [""]
     order = list(range(max(len(hosts), len(addresses))))
     if parts.get("load_balance_hosts") == "random":
@@ -228,7 +232,7 @@ def _resolve(host: str, port: str, limit: float | None) -> list[str]:
         raise OSError(msg) from None
     finally:
         timer.close()
-    return [str(one[4][0]) for one in found]
+    return [str(info[4][0]) for info in found]
 
 
 def _pump(conn: Any, until: Deadline) -> None:

@@ -82,7 +82,7 @@ class Connector:
         """Return how many connects are under way for those who wait."""
         return len(self._attempts)
 
-    def hand_over(self, idle: Callable[[], PooledConnection | None]) -> None:
+    def serve_waiters(self, idle: Callable[[], PooledConnection | None]) -> None:
         """Give what `idle` takes to the callers that have waited longest."""
         with self._lock:
             while self.waiters and (pooled := idle()) is not None:
@@ -139,7 +139,7 @@ class Connector:
             waiting, self.waiters = self.waiters, deque()
             for waiter in waiting:
                 waiter.answer(None, PoolClosedError(reason))
-            greenlets = [one for one in self._attempts if isinstance(one, gevent.Greenlet)]
+            greenlets = [attempt for attempt in self._attempts if isinstance(attempt, gevent.Greenlet)]
         gevent.killall(greenlets, block=False)
 
     def forget(self) -> None:

@@ -48,7 +48,7 @@ class IdleConnections:
         self._now = settings.clock.now
         self._driver: _driver.Driver | None = None
         self._generation = 0
-        self.reconnect = ReconnectState(patience=settings.reconnect_timeout, clock=settings.clock)
+        self.reconnect = ReconnectState(timeout=settings.reconnect_timeout, clock=settings.clock)
         self.idle: deque[PooledConnection] = deque()
         self.size = self.peak = self.created = self.thrown_away = 0
         self._opening = 0  # of `size`, those whose connect is under way
@@ -124,7 +124,7 @@ class IdleConnections:
         if self.closed:
             self._close_idle()
         elif self.connector.waiters:
-            self.connector.hand_over(self._pop)
+            self.connector.serve_waiters(self._pop)
 
     def missing(self) -> int:
         """Return how many connections `min_size` lacks; none while the server refuses."""

@@ -95,16 +95,16 @@ def _install_psycopg2() -> None:
 
         extensions.set_wait_callback(wait_callback)
         # Where `connect()` enters C, and so where those who imported `connect` early end up too.
-        door: Any = psycopg2
-        if not hasattr(door._connect, "plain"):
-            guarding: Any = connecting(door._connect)
-            guarding.plain = door._connect
-            door._connect = guarding
+        module: Any = psycopg2
+        if not hasattr(module._connect, "plain"):
+            guarding: Any = connecting(module._connect)
+            guarding.plain = module._connect
+            module._connect = guarding
 
 
 def _unguard() -> None:
-    door: Any = sys.modules["psycopg2"]
-    door._connect = getattr(door._connect, "plain", door._connect)
+    module: Any = sys.modules["psycopg2"]
+    module._connect = getattr(module._connect, "plain", module._connect)
 
 
 def _install_psycopg3() -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["forget", "wait_callback"]
 
-_AGAIN = 0.2  # seconds until a cancel that came before its query is repeated
+_CANCEL_INTERVAL = 0.2  # seconds until a cancel that came before its query is repeated
 _SETTLED = frozenset(
     (extensions.STATUS_READY, extensions.STATUS_BEGIN, extensions.STATUS_PREPARED),
 )
@@ -135,9 +135,9 @@ def _end_query(conn: Any, watch: FdWatch, grace: Deadline) -> bool:
     while not (answered or grace.expired):
         deliver = _cancel.prepare(conn.pgconn_ptr, _LIBRARY)
         request = gevent.spawn(deliver, grace.remaining())
-        patience = Deadline.earliest(grace, Deadline.after(_AGAIN))
+        until = Deadline.earliest(grace, Deadline.after(_CANCEL_INTERVAL))
         try:
-            _pump(conn, watch, patience)
+            _pump(conn, watch, until)
             answered = True
         except WaitTimeout:
             pass  # the cancel may have come before the query: send another

@@ -25,13 +25,13 @@ class ReconnectState:
     """Hold what is known of a server that refuses: since when, why, and when to try next.
 
     Args:
-        patience: Seconds from its beginning for which callers wait; after that, and always with
+        timeout: Seconds from its beginning for which callers wait; after that, and always with
             0, they get the server's error at once.
         clock: What the seconds are read from.
     """
 
-    def __init__(self, *, patience: float, clock: Clock) -> None:
-        self._timeout_seconds, self._clock = patience, clock
+    def __init__(self, *, timeout: float, clock: Clock) -> None:
+        self._timeout_seconds, self._clock = timeout, clock
         self._was_there = False
         self._since: float | None = None
         self._next = 0.0

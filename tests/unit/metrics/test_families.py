@@ -10,7 +10,7 @@ from greenkit.metrics._families import ROWS, families
 from greenkit.metrics._observed import Histogram
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.shelf}.{row.field}")
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.section}.{row.field}")
 def test_names_follow_prometheus_conventions(row) -> None:
     """Lower case, a base unit at the end, `_total` of counters alone, a meaning for the reader."""
     name = row.prometheus
