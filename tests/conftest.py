@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from xdist.remote import Producer
     from xdist.scheduler import LoadScopeScheduling
@@ -27,6 +28,20 @@ def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not allow: {reason}"
+
+
+@pytest.fixture(autouse=True)
+def _tasks_of_this_test_alone() -> Iterator[None]:
+    """Undo what `@app.task` does to other apps: every app finalized later would get the task too."""
+    before = set(_shared_tasks())
+    yield
+    callbacks = _shared_tasks()
+    callbacks -= {added for added in callbacks - before if "_create_task_cls" in added.__qualname__}
+
+
+def _shared_tasks() -> set[Any]:
+    state = sys.modules.get("celery._state")
+    return set() if state is None else state._on_app_finalizers
 
 
 @pytest.hookimpl(wrapper=True)

@@ -78,6 +78,15 @@ def _online(client):
     return isinstance(one, dict) and one.get("state") == "online"
 
 
+def tick(longest):
+    """Keep in `longest` for how many seconds at most this process did not run: a grant is noted so late."""
+    last = time.monotonic()
+    while True:
+        gevent.sleep(0.001)
+        now = time.monotonic()
+        longest[0], last = max(longest[0], now - last), now
+
+
 def fullest_second(instants):
     first = most = 0
     for last, instant in enumerate(instants):
@@ -101,7 +110,8 @@ def test_a_failover_that_forgets_a_second_is_no_burst(house):
                 granted.append(time.monotonic())
                 modes.append(limit.statistics().backend)
 
-    jobs = [gevent.spawn(one) for _ in range(30)]
+    stalled = [0.0]
+    jobs = [gevent.spawn(one) for _ in range(30)] + [gevent.spawn(tick, stalled)]
     try:
         until(lambda: len(granted) > 200)
         before = sentinel.discover_master("mymaster")
@@ -120,5 +130,7 @@ def test_a_failover_that_forgets_a_second_is_no_burst(house):
     alone = modes.count("local")
     assert alone > 20, "nobody was let through while there was no master"
     assert "shared" in modes[modes.index("local") :], "it never came back"
-    # Burst, rate, the jitter credit, and what was on its way when the fault came.
-    assert fullest_second(granted) <= 10 + 200 + 2 + 1, fullest_second(granted)
+    # Burst, rate, the jitter credit, and what was on its way when the fault came; grants are noted late
+    # by as long as the machine kept the process from running, and then come together.
+    late = 200 * stalled[0]
+    assert fullest_second(granted) <= 10 + 200 + 2 + 1 + late, (fullest_second(granted), stalled)

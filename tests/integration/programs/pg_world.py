@@ -16,6 +16,9 @@ import gevent
 
 from greenkit import postgres
 
+# gevent installs its handler of SIGCHLD after the first fork: a child that ends before is never heard of.
+gevent.get_hub().loop.install_sigchld()
+
 DSN, DRIVER, *MORE = sys.argv[1:]
 # Where connections go; the eye looks at the server itself.
 THROUGH = next((one.partition("through=")[2] for one in MORE if one.startswith("through=")), DSN)

@@ -12,7 +12,7 @@ from greenkit.pool import GreenPool, _child
 from greenkit.pool._workers import Workers
 from greenkit.testing import kill_at_every_switch
 
-ITEMS = list(range(6))
+ITEMS = list(range(9))
 WAYS = ("spawn", "map", "imap", "stream")
 ERRORS = {
     "kill": gevent.GreenletExit,
@@ -61,7 +61,7 @@ class Batch:
 
 
 def work(item):
-    for _ in range(item % 3):
+    for _ in range(1 + item % 3):
         gevent.sleep(0)
     return item
 
