@@ -50,17 +50,11 @@ class RetryBudget:
         self._most = 10.0 * least
 
     def first(self) -> None:
-        """Count a first attempt.
-
-        Switches: never.
-        """
+        """Count a first attempt."""
         self._left = min(self._most, self._left + self._share)
 
     def allows(self, error: BaseException) -> bool:
-        """Take a retry after `error` if one is left; tell whether it was.
-
-        Switches: never.
-        """
+        """Take a retry after `error` if one is left; tell whether it was."""
         if ending_of(error) is Ending.REJECTED:
             return True
         if self._left < 1.0:

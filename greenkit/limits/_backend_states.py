@@ -42,20 +42,20 @@ class Online:
         self._of = of
 
     def size(self, whole: int) -> int:
-        """Return how many of `whole` slots may be out here. Switches: never."""
+        """Return how many of `whole` slots may be out here."""
         return whole
 
     def full(self) -> bool:
-        """Tell whether every slot is out. Switches: never."""
+        """Tell whether every slot is out."""
         return bool(self._of.lacks_slots)
 
     def quiet(self, now: float) -> bool:
-        """Tell whether the store knows all there is to know. Switches: never."""
+        """Tell whether the store knows all there is to know."""
         # Where slots are counted it has to hear that none is held.
         return not (self._of.reported and self._of.slots is not None)
 
     def admit(self, costs: Amounts, now: float, credit: float) -> float:
-        """Take `costs`, or return the seconds until they may go. Switches: never."""
+        """Take `costs`, or return the seconds until they may go."""
         of = self._of
         if now < of.paused_until:
             return math.inf
@@ -67,37 +67,37 @@ class Online:
         return 0.0
 
     def take_back(self, costs: Amounts, now: float) -> None:
-        """Undo `admit()`. Switches: never."""
+        """Undo `admit()`."""
         self._of.put_back(costs)
         self._of.give_back_grant()
 
     def due(self, costs: Amounts) -> float:
-        """Return when the head may go, as far as is known. Switches: never."""
+        """Return when the head may go, as far as is known."""
         return float(self._of.reserved.first)
 
     def eta(self, costs: Amounts, ahead: Amounts, now: float) -> float:
-        """Return the seconds until `costs` may go. Switches: never."""
+        """Return the seconds until `costs` may go."""
         of = self._of
         if now - of.last > _FRESH:
             return float(max(0.0, of.paused_until - now))
         return LocalState.eta(of, costs, of.reserved.behind(ahead), now)
 
     def wait(self, costs: Amounts, now: float) -> float:
-        """Return the seconds the head still has to wait at the least. Switches: never."""
+        """Return the seconds the head still has to wait at the least."""
         of = self._of
         return 0.0 if of.reserved.permits else float(max(0.0, of.paused_until - now, of.opens_at - now))
 
     def charge(self, units: Sequence[float], now: float) -> None:
-        """Tell the store of `units` that were settled. Switches: never."""
+        """Tell the store of `units` that were settled."""
         self._of.outbox.charge(units, now)
 
     def slow_down(self, now: float) -> None:
-        """Have everybody use less of the rate. Switches: never."""
+        """Have everybody use less of the rate."""
         self._of.outbox.cut = True
         self._of.outbox.at_once()
 
     def probe_answered(self, number: int, *, passed: bool) -> bool:
-        """Say how the first call after a pause ended; its process alone knows. Switches: never."""
+        """Say how the first call after a pause ended; its process alone knows."""
         self._of.outbox.probe, self._of.outbox.passed = number, passed
         self._of.outbox.at_once()
         return True
@@ -111,47 +111,47 @@ class Alone(Online):
     online = False
 
     def size(self, whole: int) -> int:
-        """Return how many of `whole` slots may be out here. Switches: never."""
+        """Return how many of `whole` slots may be out here."""
         return max(1, whole // int(self._of.processes))
 
     def full(self) -> bool:
-        """Tell whether every slot is out. Switches: never."""
+        """Tell whether every slot is out."""
         size = self._of.size
         return size is not None and self._of.held >= size
 
     def quiet(self, now: float) -> bool:
-        """Tell whether nothing is to be remembered. Switches: never."""
+        """Tell whether nothing is to be remembered."""
         return bool(self._of.rules.idle(self._of.tats, now) and now >= self._of.paused_until)
 
     def admit(self, costs: Amounts, now: float, credit: float) -> float:
-        """Take `costs`, or return the seconds until they may go. Switches: never."""
+        """Take `costs`, or return the seconds until they may go."""
         return LocalState.admit(self._of, costs, now, credit=credit)
 
     def take_back(self, costs: Amounts, now: float) -> None:
-        """Undo `admit()`. Switches: never."""
+        """Undo `admit()`."""
         LocalState.take_back(self._of, costs, now)
 
     def due(self, costs: Amounts) -> float:
-        """Return when the head may go, as far as is known. Switches: never."""
+        """Return when the head may go, as far as is known."""
         return LocalState.due(self._of, costs)
 
     def eta(self, costs: Amounts, ahead: Amounts, now: float) -> float:
-        """Return the seconds until `costs` may go. Switches: never."""
+        """Return the seconds until `costs` may go."""
         return LocalState.eta(self._of, costs, ahead, now)
 
     def wait(self, costs: Amounts, now: float) -> float:
-        """Return the seconds the head still has to wait at the least. Switches: never."""
+        """Return the seconds the head still has to wait at the least."""
         return LocalState.wait(self._of, costs, now)
 
     def charge(self, units: Sequence[float], now: float) -> None:
-        """Tell nobody. Switches: never."""
+        """Tell nobody."""
 
     def slow_down(self, now: float) -> None:
-        """Use less of the rate here. Switches: never."""
+        """Use less of the rate here."""
         LocalState.slow_down(self._of, now)
 
     def probe_answered(self, number: int, *, passed: bool) -> bool:
-        """Hear how the first call after a pause ended. Switches: never."""
+        """Hear how the first call after a pause ended."""
         return bool(self._of.half_open.answered(number, passed=passed))
 
 
@@ -162,27 +162,27 @@ class Closed(Alone):
     name = "closed"
 
     def size(self, whole: int) -> int:
-        """Return all of `whole`. Switches: never."""
+        """Return all of `whole`."""
         return whole
 
     def admit(self, costs: Amounts, now: float, credit: float) -> float:
-        """Refuse. Switches: never."""
+        """Refuse."""
         return math.inf
 
     def take_back(self, costs: Amounts, now: float) -> None:
-        """Undo `admit()`. Switches: never."""
+        """Undo `admit()`."""
         self._of.give_back_grant()
 
     def due(self, costs: Amounts) -> float:
-        """Return that nobody knows. Switches: never."""
+        """Return that nobody knows."""
         return math.inf
 
     def eta(self, costs: Amounts, ahead: Amounts, now: float) -> float:
-        """Return when the backend is asked again. Switches: never."""
+        """Return when the backend is asked again."""
         return PROBE
 
     def wait(self, costs: Amounts, now: float) -> float:
-        """Return the least. Switches: never."""
+        """Return the least."""
         return 0.0
 
 
@@ -193,14 +193,14 @@ class Open(Closed):
     name = "open"
 
     def admit(self, costs: Amounts, now: float, credit: float) -> float:
-        """Take `costs`, or return the seconds until a pause ends. Switches: never."""
+        """Take `costs`, or return the seconds until a pause ends."""
         if now < self._of.paused_until:
             return float(max(self._of.paused_until - now, 1e-9))
         self._of.grant()
         return 0.0
 
     def eta(self, costs: Amounts, ahead: Amounts, now: float) -> float:
-        """Return the seconds until a pause ends. Switches: never."""
+        """Return the seconds until a pause ends."""
         return float(max(0.0, self._of.paused_until - now))
 
 

@@ -83,10 +83,7 @@ class Calendar:
         return _PERIODS[self.unit]
 
     def span(self, wall: float) -> Span:
-        """Return the windows around the instant `wall`, seconds since 2025.
-
-        Switches: never.
-        """
+        """Return the windows around the instant `wall`, seconds since 2025."""
         day = datetime.fromtimestamp(wall + EPOCH, _zone(self.zone)).date()
         day = self._first(day)
         if self._instant(day) > wall:
@@ -136,8 +133,6 @@ def charged(costs: tuple[float, ...], clock: Clock, *, waited: bool) -> tuple[fl
 
     One who waited may run a while after it was granted, and is taken to have been granted a second ago: so
     nothing of a window that has just ended is given back in the one that begins.
-
-    Switches: never.
     """
     at = wall_of(clock)() - EPOCH - (1.0 if waited else 0.0)
     return tuple([Charge(cost, at) for cost in costs])
@@ -168,17 +163,11 @@ class Window:
         return span
 
     def span_at(self, wall: float) -> Span:
-        """Return the windows around an instant, seconds since 2025.
-
-        Switches: never.
-        """
+        """Return the windows around an instant, seconds since 2025."""
         return self._calendar.span(wall)
 
     def of(self, tat: float) -> tuple[float, float, float]:
-        """Return (the state `tat` as of now, beginning of its window, end of it).
-
-        Switches: never.
-        """
+        """Return (the state `tat` as of now, beginning of its window, end of it)."""
         span = self.span
         if tat < span.start:
             return span.start, span.start, span.end
@@ -190,27 +179,19 @@ class Window:
         return span.start, span.start, span.end
 
     def instant(self, end: float) -> float:
-        """Return the clock reading, not of the wall, from which a window that ends at `end` is over.
-
-        Switches: never.
-        """
+        """Return the clock reading, not of the wall, from which a window that ends at `end` is over."""
         # A microsecond more: the two clocks round differently, and who comes a moment early has come in vain.
         return self._now() + (end - (self._wall() - EPOCH)) + 1e-6
 
 
 def step_of(calendar: Calendar, amount: float) -> float:
     """Return how far one unit moves the state: seconds, exact in whole units, four amounts within a window.
-
-    Switches: never.
     """
     return math.ldexp(1.0, math.floor(math.log2(_SHORTEST[calendar.unit] / 4 / amount)))
 
 
 def wall_of(clock: Clock) -> Callable[[], float]:
-    """Return what tells the time on the wall, in seconds since 1970, of the machine or of a test's clock.
-
-    Switches: never.
-    """
+    """Return what tells the time on the wall, in seconds since 1970, of the machine or of a test's clock."""
     wall: Callable[[], float] = getattr(clock, "wall", time.time)
     return wall
 

@@ -455,10 +455,7 @@ class Door:
 
 
 def check_seconds(name: str, seconds: float) -> None:
-    """Refuse what is no number of seconds.
-
-    Switches: never.
-    """
+    """Refuse what is no number of seconds."""
     if not isinstance(seconds, int | float) or isinstance(seconds, bool):
         msg = f"{name} is a number of seconds, not {seconds!r}"
         raise TypeError(msg)
@@ -468,10 +465,7 @@ def check_seconds(name: str, seconds: float) -> None:
 
 
 def refuse_deferred(fn: Callable[..., Any], by: str) -> None:
-    """Refuse a function whose call does nothing yet; `by` is what was asked to run it.
-
-    Switches: never.
-    """
+    """Refuse a function whose call does nothing yet; `by` is what was asked to run it."""
     for test, kind in (
         (inspect.isgeneratorfunction, "generator"),
         (inspect.iscoroutinefunction, "coroutine"),

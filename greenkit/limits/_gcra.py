@@ -105,8 +105,6 @@ class Rule:
 
     def paced(self, factor: float) -> Rule:
         """Return this rule at `factor` times its rate; what may go at once stays. By the calendar it is all.
-
-        Switches: never.
         """
         rule = replace(self)
         if self.window is not None:
@@ -120,18 +118,13 @@ class Rule:
 
         Raises:
             ConfigError: As for the rule.
-
-        Switches: never.
         """
         rate = self.rate
         burst = max(rate.burst * weight, min(rate.burst, 1.0)) if rate.said else math.nan
         return replace(self, rate=replace(rate, amount=rate.amount * weight, burst=burst))
 
     def available(self, tat: float, now: float) -> float:
-        """Return how many units could go now; negative while in debt.
-
-        Switches: never.
-        """
+        """Return how many units could go now; negative while in debt."""
         if self.window is not None:
             used, start, _ = self.window.of(tat)
             return self.burst - (used - start) / self.interval
@@ -179,24 +172,15 @@ class Rules:
         self.dimensions = tuple(self._places)
 
     def times(self, weight: float) -> Rules:
-        """Return these rules with `weight` times the amounts.
-
-        Switches: never.
-        """
+        """Return these rules with `weight` times the amounts."""
         return self if weight == 1.0 else self.like([rule.times(weight) for rule in self.rules])
 
     def like(self, rules: Sequence[Rule]) -> Rules:
-        """Return rules of the same kind.
-
-        Switches: never.
-        """
+        """Return rules of the same kind."""
         return type(self)(rules)
 
     def start(self) -> Amounts:
-        """Return the state of full budgets.
-
-        Switches: never.
-        """
+        """Return the state of full budgets."""
         return (-math.inf,) * len(self.rules)
 
     def price(self, costs: Mapping[str, float]) -> Amounts:
@@ -206,8 +190,6 @@ class Rules:
             TypeError: A name is no dimension here.
             ValueError: A cost is negative or not a number.
             CostTooHighError: A cost exceeds the largest there can be; no wait can help.
-
-        Switches: never.
         """
         priced = list(self._free)
         for name, cost in costs.items():
@@ -218,17 +200,11 @@ class Rules:
         return tuple(priced)
 
     def in_order(self, costs: Mapping[str, float]) -> Amounts:
-        """Return costs of every dimension, by its name, in the order of the rules.
-
-        Switches: never.
-        """
+        """Return costs of every dimension, by its name, in the order of the rules."""
         return tuple([costs[rule.dimension] for rule in self.rules])
 
     def by_dimension(self, amounts: Amounts) -> dict[str, float]:
-        """Return costs in the order of the rules by the names of their dimensions.
-
-        Switches: never.
-        """
+        """Return costs in the order of the rules by the names of their dimensions."""
         return {name: amounts[places[0]] for name, places in self._places.items()}
 
     def decide(self, tats: Amounts, costs: Amounts, now: float, *, credit: float) -> Amounts | None:
@@ -241,8 +217,6 @@ class Rules:
             costs: In the order of the rules. A cost of 0 passes whatever the debt of its dimension.
             now: Clock reading.
             credit: Seconds ago a cost may be counted from.
-
-        Switches: never.
         """
         floor = now - credit
         latest = now + ROUNDING
@@ -262,10 +236,7 @@ class Rules:
         return tuple(granted)
 
     def too_high(self, costs: Amounts) -> CostTooHighError | None:
-        """Return the error for costs that are larger than any may be, or None.
-
-        Switches: never.
-        """
+        """Return the error for costs that are larger than any may be, or None."""
         for rule, cost in zip(self.rules, costs, strict=True):
             if cost > rule.largest:
                 return _too_high(rule, cost)
@@ -285,8 +256,6 @@ class Rules:
         Raises:
             TypeError: A name is no dimension here.
             ValueError: A cost is negative, infinite, NaN, or would take ten years to pay.
-
-        Switches: never.
         """
         instants, after = list(tats), list(before)
         for name, cost in costs.items():
@@ -301,10 +270,7 @@ class Rules:
         return tuple(instants), tuple(after)
 
     def taken_over(self, tats: Amounts, old: Rules, now: float) -> Amounts:
-        """Return the state under these rules of budgets kept under `old`: as many units are out.
-
-        Switches: never.
-        """
+        """Return the state under these rules of budgets kept under `old`: as many units are out."""
         return tuple(
             [
                 now + (tat - now) * new.interval / was.interval if tat > now and new.name == was.name else tat
@@ -313,10 +279,7 @@ class Rules:
         )
 
     def blocking(self, tats: Amounts, costs: Amounts, now: float) -> Rule | None:
-        """Return the rule that lets `costs` go last, or None when all of them let them go now.
-
-        Switches: never.
-        """
+        """Return the rule that lets `costs` go last, or None when all of them let them go now."""
         latest, found = now + ROUNDING, None
         for place, rule in enumerate(self.rules):
             alone = [0.0] * len(costs)
@@ -333,8 +296,6 @@ class Rules:
             tats: The state.
             available: By the names of the rules.
             now: Clock reading.
-
-        Switches: never.
         """
         instants = list(tats)
         for place, rule in enumerate(self.rules):
@@ -349,8 +310,6 @@ class Rules:
         Args:
             tats: The state.
             costs: In the order of the rules, of one permit. One above its burst goes when the budget is full.
-
-        Switches: never.
         """
         # Compare instants, never sum them back: (now + b*T) - b*T - now can come out 5e-17, and a
         # caller who sleeps that long spins for ever.
@@ -363,17 +322,11 @@ class Rules:
         return earliest
 
     def idle(self, tats: Amounts, now: float) -> bool:
-        """Tell whether all budgets are full, so that nothing is to be remembered.
-
-        Switches: never.
-        """
+        """Tell whether all budgets are full, so that nothing is to be remembered."""
         return max(tats, default=now) <= now
 
     def behind(self, tats: Amounts, ahead: Amounts, start: float) -> Amounts:
-        """Return the state once the costs `ahead` have gone from it, none of them before `start`.
-
-        Switches: never.
-        """
+        """Return the state once the costs `ahead` have gone from it, none of them before `start`."""
         return tuple(
             [max(tat, start) + ahead[place] * self._intervals[place] for place, tat in enumerate(tats)]
         )
@@ -394,8 +347,6 @@ def check_cost(name: str, cost: float) -> None:
     Raises:
         TypeError: It is no number.
         ValueError: It is negative, infinite or NaN.
-
-    Switches: never.
     """
     if not isinstance(cost, int | float) or isinstance(cost, bool):
         msg = f"{name} costs a number of units, not {cost!r}"

@@ -35,24 +35,16 @@ class HalfOpen:
         self.open()
 
     def open(self) -> None:
-        """Hold nobody back.
-
-        Switches: never.
-        """
+        """Hold nobody back."""
         self.number, self.until, self.out = 0, math.inf, False
 
     def begin(self, number: int | None = None) -> None:
         """Let one go first when the pause that begins now is over; `number` names it, by default a new one.
-
-        Switches: never.
         """
         self.number, self.until, self.out = next(_numbers) if number is None else number, math.inf, False
 
     def blocked(self, now: float) -> float:
-        """Return the seconds until the next may go, the answer of the probe aside; 0.0 for now.
-
-        Switches: never.
-        """
+        """Return the seconds until the next may go, the answer of the probe aside; 0.0 for now."""
         if not self.number:
             return 0.0
         if now >= self.until:
@@ -61,10 +53,7 @@ class HalfOpen:
         return self.until - now if self.out else 0.0
 
     def sent(self, now: float) -> None:
-        """Count the permit that was just granted as the probe, where one is missing.
-
-        Switches: never.
-        """
+        """Count the permit that was just granted as the probe, where one is missing."""
         if self.number:
             self.out = True
             self.until = min(
@@ -73,8 +62,6 @@ class HalfOpen:
 
     def answered(self, number: int, *, passed: bool) -> bool:
         """Open when the probe of pause `number` passed, else let another go first; tell whether that is news.
-
-        Switches: never.
         """
         if not number or number != self.number:
             return False
@@ -85,8 +72,5 @@ class HalfOpen:
         return True
 
     def matters(self, now: float, paused_until: float) -> bool:
-        """Tell whether it is worth remembering.
-
-        Switches: never.
-        """
+        """Tell whether it is worth remembering."""
         return bool(self.number) and now < max(paused_until, -_FORGET) + _FORGET

@@ -124,7 +124,7 @@ class Keys:
         after_fork(self)
 
     def __len__(self) -> int:
-        """Return how many keys are remembered. Switches: never."""
+        """Return how many keys are remembered."""
         return len(self._live) + sum(len(age.tats) for age in self._ages)
 
     @property
@@ -134,7 +134,7 @@ class Keys:
             return list(self._live.values())
 
     def take_nowait(self, key: Hashable, weight: float, costs: Amounts) -> float:
-        """As `LocalBudget.take_nowait()`. Switches: never."""
+        """As `LocalBudget.take_nowait()`."""
         with self._lock:
             if not self.plain or key in self._live:
                 with self.budget(key, weight) as budget:
@@ -150,7 +150,7 @@ class Keys:
             return 0.0
 
     def settle(self, key: Hashable, weight: float, before: Amounts, costs: Mapping[str, float]) -> Amounts:
-        """As `LocalBudget.settle()`. Switches: never."""
+        """As `LocalBudget.settle()`."""
         with self._lock:
             if not self.plain or key in self._live:
                 with self.budget(key, weight) as budget:
@@ -163,10 +163,7 @@ class Keys:
 
     @contextmanager
     def budget(self, key: Hashable, weight: float) -> Iterator[LocalBudget]:
-        """Give `key` a budget for the length of a block, or longer if it is needed longer.
-
-        Switches: never.
-        """
+        """Give `key` a budget for the length of a block, or longer if it is needed longer."""
         with self._lock:
             budget = self._live.get(key)
             if budget is None:
@@ -186,24 +183,18 @@ class Keys:
                 self._arm()
 
     def look(self, key: Hashable, weight: float) -> LocalBudget:
-        """Return a budget to look at: the one in use, or one as it would be.
-
-        Switches: never.
-        """
+        """Return a budget to look at: the one in use, or one as it would be."""
         with self._lock:
             budget = self._live.get(key)
             return self._made(key, weight) if budget is None else budget
 
     def probe(self, key: Hashable) -> int:
-        """As `LocalBudget.probe()`. Switches: never."""
+        """As `LocalBudget.probe()`."""
         budget = self._live.get(key)  # one at rest has no pause to come back from
         return 0 if budget is None else budget.probe()
 
     def configure(self, rules: Rules, *, slots: bool) -> None:
-        """Have all keys go on under other rules, and where `slots` says so, with new slots.
-
-        Switches: never.
-        """
+        """Have all keys go on under other rules, and where `slots` says so, with new slots."""
         with self._lock:
             self.rules = rules
             self._turn_page()
@@ -329,7 +320,7 @@ class Keys:
                 self._arm(_TURN if more else math.inf)
 
     def after_fork(self) -> None:
-        """Have a lock nobody holds. Switches: never."""
+        """Have a lock nobody holds."""
         self._lock._at_fork_reinit()  # type: ignore[attr-defined] # as threading does with its own
 
 
@@ -344,75 +335,75 @@ class KeyBudget:
         self._weight = weight
 
     def take_nowait(self, costs: Amounts) -> float:
-        """As `LocalBudget.take_nowait()`. Switches: never."""
+        """As `LocalBudget.take_nowait()`."""
         return self._keys.take_nowait(self._key, self._weight, costs)
 
     def try_take(self, costs: Amounts) -> float:
-        """As `SharedBudget.try_take()`. Switches: may."""
+        """As `SharedBudget.try_take()`."""
         if self._keys.plain:
             return self._keys.take_nowait(self._key, self._weight, costs)
         with self._keys.budget(self._key, self._weight) as budget:
             return budget.try_take(costs) if isinstance(budget, SharedBudget) else budget.take_nowait(costs)
 
     def take(self, costs: Amounts, *, lane: int, until: float) -> None:
-        """As `LocalBudget.take()`. Switches: may."""
+        """As `LocalBudget.take()`."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.take(costs, lane=lane, until=until)
 
     def settle(self, before: Amounts, costs: Mapping[str, float]) -> Amounts:
-        """As `LocalBudget.settle()`. Switches: never."""
+        """As `LocalBudget.settle()`."""
         return self._keys.settle(self._key, self._weight, before, costs)
 
     def eta(self, costs: Amounts, *, lane: int = NORMAL) -> float:
-        """As `LocalBudget.eta()`. Switches: never."""
+        """As `LocalBudget.eta()`."""
         return self.view().eta(costs, lane=lane)
 
     def give_back_slot(self) -> None:
-        """As `LocalBudget.give_back_slot()`. Switches: never."""
+        """As `LocalBudget.give_back_slot()`."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.give_back_slot()
 
     def take_back(self, costs: Amounts) -> None:
-        """As `LocalBudget.take_back()`. Switches: never."""
+        """As `LocalBudget.take_back()`."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.take_back(costs)
 
     def heard(self, *, error: bool) -> None:
-        """As `LocalBudget.heard()`. Switches: never."""
+        """As `LocalBudget.heard()`."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.heard(error=error)
 
     def pause(self, seconds: float, *, asked: bool = False) -> None:
-        """As `LocalBudget.pause()`. Switches: never."""
+        """As `LocalBudget.pause()`."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.pause(seconds, asked=asked)
 
     def probe(self) -> int:
-        """As `LocalBudget.probe()`. Switches: never."""
+        """As `LocalBudget.probe()`."""
         return self._keys.probe(self._key)
 
     def probe_answered(self, number: int, *, passed: bool) -> None:
-        """As `LocalBudget.probe_answered()`. Switches: never."""
+        """As `LocalBudget.probe_answered()`."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.probe_answered(number, passed=passed)
 
     def resume(self) -> None:
-        """As `LocalBudget.resume()`. Switches: never."""
+        """As `LocalBudget.resume()`."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.resume()
 
     def slow_down(self, pause: float) -> None:
-        """As `LocalBudget.slow_down()`. Switches: never."""
+        """As `LocalBudget.slow_down()`."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.slow_down(pause)
 
     def learn(self, available: Mapping[str, float], shares: Mapping[str, float]) -> None:
-        """As `LocalBudget.learn()`. Switches: never."""
+        """As `LocalBudget.learn()`."""
         with self._keys.budget(self._key, self._weight) as budget:
             budget.learn(available, shares)
 
     def view(self) -> LocalBudget:
-        """As `LocalBudget.view()`. Switches: never."""
+        """As `LocalBudget.view()`."""
         return self._keys.look(self._key, self._weight)
 
 

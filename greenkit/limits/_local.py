@@ -92,8 +92,6 @@ class LocalBudget:
 
         Returns:
             0.0 when taken, else the seconds after which it would pass as things stand.
-
-        Switches: never.
         """
         with self.lock:
             now = self.now()
@@ -113,8 +111,6 @@ class LocalBudget:
 
         Raises:
             LimitTimeout: It cannot be granted in time, which is said as soon as it is known.
-
-        Switches: may.
         """
         with self.lock:
             now = self.now()
@@ -141,20 +137,14 @@ class LocalBudget:
             raise waiter.error
 
     def eta(self, costs: Amounts, *, lane: int = NORMAL) -> float:
-        """Return the seconds until `costs` would be granted, behind all who wait now.
-
-        Switches: never.
-        """
+        """Return the seconds until `costs` would be granted, behind all who wait now."""
         with self.lock:
             return self.state.eta(costs, self.queue.ahead(lane), self.now())
 
     # -- giving back, and changing -----------------------------------------------------------------
 
     def settle(self, before: Amounts, costs: Mapping[str, float]) -> Amounts:
-        """Correct what `before` cost to `costs`, by name; return the costs after.
-
-        Switches: never.
-        """
+        """Correct what `before` cost to `costs`, by name; return the costs after."""
         with self.lock:
             after = self.state.settle(before, costs, self.now())
             if self.queue.waiting:
@@ -163,19 +153,13 @@ class LocalBudget:
             return after
 
     def take_back(self, costs: Amounts) -> None:
-        """Undo a `take()` of which nothing was used, its slot included.
-
-        Switches: never.
-        """
+        """Undo a `take()` of which nothing was used, its slot included."""
         with self.lock:
             self.state.take_back(costs, self.now())
             self._changed()
 
     def give_back_slot(self) -> None:
-        """Let the next have the slot of a call that ended, where slots are counted.
-
-        Switches: never.
-        """
+        """Let the next have the slot of a call that ended, where slots are counted."""
         if self.state.slots is not None:
             with self.lock:
                 self.state.give_back_slot()
@@ -183,10 +167,7 @@ class LocalBudget:
                 self._tell()
 
     def heard(self, *, error: bool) -> None:
-        """Learn how many at once the server likes; `error` when it was too busy.
-
-        Switches: never.
-        """
+        """Learn how many at once the server likes; `error` when it was too busy."""
         with self.lock:
             if self.state.heard(self.now(), error=error):
                 self._look_soon()
@@ -197,52 +178,35 @@ class LocalBudget:
         Args:
             seconds: From now.
             asked: The server asked for it: one permit goes first when it is over.
-
-        Switches: never.
         """
         with self.lock:
             self.state.pause(seconds, self.now(), asked=asked)
             self._changed()
 
     def probe(self) -> int:
-        """Return the number of the pause after which a permit granted now goes first, or 0.
-
-        Switches: never.
-        """
+        """Return the number of the pause after which a permit granted now goes first, or 0."""
         return self.state.half_open.number
 
     def probe_answered(self, number: int, *, passed: bool) -> None:
-        """Hear how a permit ended that went first after pause `number`: the rest follow, or another goes.
-
-        Switches: never.
-        """
+        """Hear how a permit ended that went first after pause `number`: the rest follow, or another goes."""
         with self.lock:
             if self.state.probe_answered(number, self.now(), passed=passed):
                 self._changed()
 
     def resume(self) -> None:
-        """End the pause in force.
-
-        Switches: never.
-        """
+        """End the pause in force."""
         with self.lock:
             self.state.resume()
             self._changed()
 
     def slow_down(self, pause: float) -> None:
-        """Grant nothing for `pause` seconds, and use less of the rate for a while, after a 429.
-
-        Switches: never.
-        """
+        """Grant nothing for `pause` seconds, and use less of the rate for a while, after a 429."""
         with self.lock:
             self.state.slow_down(self.now())
             self.pause(pause, asked=True)
 
     def learn(self, available: Mapping[str, float], shares: Mapping[str, float]) -> None:
-        """Let no more than `available` go now, and use at most these `shares` of the rates.
-
-        Switches: never.
-        """
+        """Let no more than `available` go now, and use at most these `shares` of the rates."""
         with self.lock:
             now = self.now()
             # Most answers of a server tell nothing new, and those cost no look at the queue.
@@ -250,10 +214,7 @@ class LocalBudget:
                 self._changed()
 
     def configure(self, rules: Rules, slots: int | AdaptiveSize | None) -> None:
-        """Go on under other rules of the same dimensions; what is out stays out.
-
-        Switches: never.
-        """
+        """Go on under other rules of the same dimensions; what is out stays out."""
         with self.lock:
             self.state.configure(rules, slots, self.now())
             for waiter in list(self.queue):
@@ -264,33 +225,21 @@ class LocalBudget:
             self._changed()
 
     def available(self) -> dict[str, float]:
-        """Return how many units could go now, by rule.
-
-        Switches: never.
-        """
+        """Return how many units could go now, by rule."""
         with self.lock:
             return self.state.available(self.now())
 
     def view(self) -> LocalBudget:
-        """Return what is to be looked at: this.
-
-        Switches: never.
-        """
+        """Return what is to be looked at: this."""
         return self
 
     def quiet(self) -> bool:
-        """Tell whether nothing is to be remembered but the state of the rules.
-
-        Switches: never.
-        """
+        """Tell whether nothing is to be remembered but the state of the rules."""
         with self.lock:
             return not self.queue.waiting and self.state.quiet(self.now())
 
     def after_fork(self) -> None:
-        """Forget, in a forked child, those who wait in threads that exist only in the parent.
-
-        Switches: never.
-        """
+        """Forget, in a forked child, those who wait in threads that exist only in the parent."""
         self.lock._at_fork_reinit()  # type: ignore[attr-defined] # as threading does with its own
         here = hub_here()
         stay = [waiter for waiter in self.queue if waiter.parker.hub is here]
@@ -451,14 +400,11 @@ class Forkable(Protocol):
     """Know what to forget in a child."""
 
     def after_fork(self) -> None:
-        """Forget the threads of the parent. Switches: never."""
+        """Forget the threads of the parent."""
 
 
 def after_fork(thing: Forkable, /) -> None:
-    """Have `thing.after_fork()` called in every child forked while it lives.
-
-    Switches: never.
-    """
+    """Have `thing.after_fork()` called in every child forked while it lives."""
     _things.add(thing)
 
 

@@ -84,20 +84,14 @@ class LocalState:
         return self._pace.factor
 
     def quiet(self, now: float) -> bool:
-        """Tell whether the state of the rules is all there is to remember.
-
-        Switches: never.
-        """
+        """Tell whether the state of the rules is all there is to remember."""
         if self._pace.factor < 1.0 and self._pace.recover(now):
             self._follow_pace(now)  # nobody may ask any more, and it would never be back at full speed
         waits_for_probe = self.half_open.matters(now, self.paused_until)
         return not (self.held or self._pace.matters(now) or now < self.paused_until or waits_for_probe)
 
     def admit(self, costs: Amounts, now: float, *, credit: float) -> float:
-        """Book `costs` if they may go now; else return the seconds until then, `inf` when unknown.
-
-        Switches: never.
-        """
+        """Book `costs` if they may go now; else return the seconds until then, `inf` when unknown."""
         if self._pace.factor < 1.0 and self._pace.recover(now):
             self._follow_pace(now)
         size = self.size
@@ -115,10 +109,7 @@ class LocalState:
         return max(self.instant(costs) - now, blocked, _AT_ONCE)
 
     def take_back(self, costs: Amounts, now: float) -> None:
-        """Undo a booking nobody has used.
-
-        Switches: never.
-        """
+        """Undo a booking nobody has used."""
         unused = dict.fromkeys(self.rules.dimensions, 0.0)
         self.tats, _ = self.rules.settle(self.tats, costs, unused, now)
         self.half_open.answered(self.half_open.number, passed=False)  # it may have been the probe
@@ -126,17 +117,11 @@ class LocalState:
         self.granted -= 1
 
     def give_back_slot(self) -> None:
-        """Count a slot as free.
-
-        Switches: never.
-        """
+        """Count a slot as free."""
         self.held = max(0, self.held - 1)  # a fork may have forgotten it
 
     def due(self, costs: Amounts) -> float:
-        """Return from when the head may go, as far as is known now; `inf` while a slot is missing.
-
-        Switches: never.
-        """
+        """Return from when the head may go, as far as is known now; `inf` while a slot is missing."""
         if self.full:
             return math.inf
         # The clock on the wall may be set while it waits for the next day: it looks again now and then.
@@ -151,77 +136,48 @@ class LocalState:
             seconds: From now.
             now: Clock reading.
             asked: The server asked for it, so one permit goes first when it is over.
-
-        Switches: never.
         """
         self.paused_until = max(self.paused_until, now + seconds)
         if asked:
             self.half_open.begin()
 
     def probe_answered(self, number: int, now: float, *, passed: bool) -> bool:
-        """Hear how the first call after pause `number` ended; tell whether that lets another go.
-
-        Switches: never.
-        """
+        """Hear how the first call after pause `number` ended; tell whether that lets another go."""
         return self.half_open.answered(number, passed=passed)
 
     def resume(self) -> None:
-        """End the pause in force.
-
-        Switches: never.
-        """
+        """End the pause in force."""
         self.paused_until = -math.inf
         self.half_open.open()
 
     def paused_for(self, now: float) -> float:
-        """Return the seconds the pause in force still lasts.
-
-        Switches: never.
-        """
+        """Return the seconds the pause in force still lasts."""
         return max(0.0, self.paused_until - now)
 
     def instant(self, costs: Amounts) -> float:
-        """Return from when `costs` may go, were nobody ahead and a slot free.
-
-        Switches: never.
-        """
+        """Return from when `costs` may go, were nobody ahead and a slot free."""
         return max(self.paused_until, self.rules.earliest(self.tats, costs))
 
     def eta(self, costs: Amounts, ahead: Amounts, now: float) -> float:
-        """Return the seconds until `costs` may go behind `ahead`, as far as the rate goes.
-
-        Switches: never.
-        """
+        """Return the seconds until `costs` may go behind `ahead`, as far as the rate goes."""
         start = max(now, self.paused_until)
         return max(start, self.rules.earliest(self.rules.behind(self.tats, ahead, start), costs)) - now
 
     def wait(self, costs: Amounts, now: float) -> float:
-        """Return the seconds the head still has to wait at the least, as far as is known.
-
-        Switches: never.
-        """
+        """Return the seconds the head still has to wait at the least, as far as is known."""
         return self.instant(costs) - now
 
     def too_high(self, costs: Amounts) -> Exception | None:
-        """Return the error for costs no wait can help, or None.
-
-        Switches: never.
-        """
+        """Return the error for costs no wait can help, or None."""
         return self.rules.too_high(costs)
 
     def settle(self, before: Amounts, costs: Mapping[str, float], now: float) -> Amounts:
-        """Correct what `before` cost to `costs`, by name; return the costs after.
-
-        Switches: never.
-        """
+        """Correct what `before` cost to `costs`, by name; return the costs after."""
         self.tats, after = self.rules.settle(self.tats, before, costs, now)
         return after
 
     def heard(self, now: float, *, error: bool) -> bool:
-        """Learn how many at once the server likes; tell whether that changed.
-
-        Switches: never.
-        """
+        """Learn how many at once the server likes; tell whether that changed."""
         if not isinstance(self.slots, AdaptiveSize):
             return False
         if error:  # once a second: one burst of refusals is one piece of news
@@ -229,61 +185,41 @@ class LocalState:
         return self.slots.succeeded(full=self.held >= self.slots.size)
 
     def slow_down(self, now: float) -> None:
-        """Use less of the rate for a while, after a 429.
-
-        Switches: never.
-        """
+        """Use less of the rate for a while, after a 429."""
         if self._pace.cut(now):
             self._follow_pace(now)
 
     def limit_to(self, available: Mapping[str, float], now: float) -> bool:
-        """Let no more than `available` units go now, by rule; tell whether that is less.
-
-        Switches: never.
-        """
+        """Let no more than `available` units go now, by rule; tell whether that is less."""
         before, self.tats = self.tats, self.rules.limited_to(self.tats, available, now)
         return before != self.tats
 
     def ceil(self, shares: Mapping[str, float], now: float) -> bool:
-        """Use no more than these shares of the configured rates, by rule; tell whether that is new.
-
-        Switches: never.
-        """
+        """Use no more than these shares of the configured rates, by rule; tell whether that is new."""
         changed = self._pace.ceil(shares, now)
         if changed:
             self._follow_pace(now)
         return changed
 
     def configure(self, rules: Rules, slots: int | AdaptiveSize | None, now: float) -> None:
-        """Go on under other rules of the same dimensions; what is out stays out.
-
-        Switches: never.
-        """
+        """Go on under other rules of the same dimensions; what is out stays out."""
         self._base = rules
         self.slots = slots
         self._follow_pace(now)
 
     def available(self, now: float) -> dict[str, float]:
-        """Return how many units could go now, by rule.
-
-        Switches: never.
-        """
+        """Return how many units could go now, by rule."""
         pairs = zip(self.rules.rules, self.tats, strict=True)
         return {rule.name: rule.available(tat, now) for rule, tat in pairs}
 
     def in_the_way(self, costs: Amounts, now: float) -> str:
         """Return the window that lets `costs` go last, as people wrote it; empty when none holds them back.
-
-        Switches: never.
         """
         rule = None if now < self.paused_until else self.rules.blocking(self.tats, costs, now)
         return "" if rule is None else f"{rule.dimension} {rule.rate}"
 
     def forget_slots(self) -> None:
-        """Count every slot as free: a forked process has them all to itself. A probe is the parent's.
-
-        Switches: never.
-        """
+        """Count every slot as free: a forked process has them all to itself. A probe is the parent's."""
         self.held = 0
         self.half_open.answered(self.half_open.number, passed=False)
 

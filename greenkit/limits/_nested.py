@@ -39,15 +39,15 @@ class Part:
         return self.door._budget
 
     def of(self, costs: Amounts) -> Amounts:
-        """Return its part of the costs of both, once for each window of a dimension. Switches: never."""
+        """Return its part of the costs of both, once for each window of a dimension."""
         return self.door._terms.rules.in_order(dict(zip(self._all, costs, strict=True)))
 
     def by_name(self, costs: Amounts) -> dict[str, float]:
-        """Return its own costs by the names of their dimensions. Switches: never."""
+        """Return its own costs by the names of their dimensions."""
         return self.door._terms.rules.by_dimension(costs)
 
     def named(self, costs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what has the name of one of its dimensions. Switches: never."""
+        """Return what has the name of one of its dimensions."""
         return {name: value for name, value in costs.items() if name in self.names}
 
 
@@ -73,7 +73,7 @@ class BothRules:
         return self._heard._terms.rules.rules
 
     def price(self, costs: Mapping[str, float]) -> Amounts:
-        """As `Rules.price()`; a cost has to pass both. Switches: never."""
+        """As `Rules.price()`; a cost has to pass both."""
         unknown = costs.keys() - set(self.names)
         if unknown:
             has = ", ".join(self.names) or "none"
@@ -85,11 +85,11 @@ class BothRules:
         return self.in_order(priced)
 
     def in_order(self, costs: Mapping[str, float]) -> Amounts:
-        """As `Rules.in_order()`. Switches: never."""
+        """As `Rules.in_order()`."""
         return tuple([costs[name] for name in self.names])
 
     def by_dimension(self, amounts: Amounts) -> dict[str, float]:
-        """As `Rules.by_dimension()`. Switches: never."""
+        """As `Rules.by_dimension()`."""
         return dict(zip(self.names, amounts, strict=True))
 
 
@@ -105,18 +105,15 @@ class NestedBudget:
         self._now = outer.door.clock.now
 
     def take_nowait(self, costs: Amounts) -> float:
-        """As `LocalBudget.take_nowait()`. Switches: never."""
+        """As `LocalBudget.take_nowait()`."""
         return self._both(costs, lambda part: part.door._take_nowait(part.of(costs)))
 
     def try_take(self, costs: Amounts) -> float:
-        """As `SharedBudget.try_take()`. Switches: may."""
+        """As `SharedBudget.try_take()`."""
         return self._both(costs, lambda part: part.door._try_take(part.of(costs)))
 
     def take(self, costs: Amounts, *, lane: int, until: float) -> None:
-        """As `LocalBudget.take()`: waits for the inner first, which holds nobody else of the outer up.
-
-        Switches: may.
-        """
+        """As `LocalBudget.take()`: waits for the inner first, which holds nobody else of the outer up."""
         inner, outer = self._inner, self._outer
         if until < math.inf and self._now() + outer.budget.eta(outer.of(costs), lane=lane) > until:
             # Hopeless, which it says; were it not, the order would be the other way round.
@@ -130,12 +127,12 @@ class NestedBudget:
             raise
 
     def take_back(self, costs: Amounts) -> None:
-        """As `LocalBudget.take_back()`. Switches: never."""
+        """As `LocalBudget.take_back()`."""
         self._inner.budget.take_back(self._inner.of(costs))
         self._outer.budget.take_back(self._outer.of(costs))
 
     def settle(self, before: Amounts, costs: Mapping[str, float]) -> Amounts:
-        """As `LocalBudget.settle()`. Switches: never."""
+        """As `LocalBudget.settle()`."""
         inner, outer = self._inner, self._outer
         names = self._names
         unknown = costs.keys() - set(names)
@@ -149,48 +146,48 @@ class NestedBudget:
         return tuple(after.values())
 
     def eta(self, costs: Amounts, *, lane: int = NORMAL) -> float:
-        """As `LocalBudget.eta()`. Switches: never."""
+        """As `LocalBudget.eta()`."""
         etas = [part.budget.eta(part.of(costs), lane=lane) for part in (self._inner, self._outer)]
         return float(max(etas))
 
     def give_back_slot(self) -> None:
-        """As `LocalBudget.give_back_slot()`. Switches: never."""
+        """As `LocalBudget.give_back_slot()`."""
         self._inner.budget.give_back_slot()
         self._outer.budget.give_back_slot()
 
     def heard(self, *, error: bool) -> None:
-        """As `LocalBudget.heard()`. Switches: never."""
+        """As `LocalBudget.heard()`."""
         self._heard.budget.heard(error=error)
 
     def probe(self) -> tuple[Any, Any] | int:
-        """As `LocalBudget.probe()`, of both. Switches: never."""
+        """As `LocalBudget.probe()`, of both."""
         probes = (self._inner.budget.probe(), self._outer.budget.probe())
         return probes if any(probes) else 0
 
     def probe_answered(self, number: Any, *, passed: bool) -> None:
-        """As `LocalBudget.probe_answered()`. Switches: never."""
+        """As `LocalBudget.probe_answered()`."""
         for part, probe in zip((self._inner, self._outer), number, strict=True):
             if probe:
                 part.budget.probe_answered(probe, passed=passed)
 
     def pause(self, seconds: float, *, asked: bool = False) -> None:
-        """As `LocalBudget.pause()`. Switches: never."""
+        """As `LocalBudget.pause()`."""
         self._heard.budget.pause(seconds, asked=asked)
 
     def resume(self) -> None:
-        """As `LocalBudget.resume()`. Switches: never."""
+        """As `LocalBudget.resume()`."""
         self._heard.budget.resume()
 
     def slow_down(self, pause: float) -> None:
-        """As `LocalBudget.slow_down()`. Switches: never."""
+        """As `LocalBudget.slow_down()`."""
         self._heard.budget.slow_down(pause)
 
     def learn(self, available: Mapping[str, float], shares: Mapping[str, float]) -> None:
-        """As `LocalBudget.learn()`. Switches: never."""
+        """As `LocalBudget.learn()`."""
         self._heard.budget.learn(available, shares)
 
     def view(self) -> LocalBudget:
-        """As `LocalBudget.view()`, of the one that hears the server. Switches: never."""
+        """As `LocalBudget.view()`, of the one that hears the server."""
         return self._heard.budget.view()  # type: ignore[no-any-return] # a LocalBudget, whichever it is of
 
     @property

@@ -312,10 +312,7 @@ class Permit:
 
 
 def named(requests: float | None, tokens: float | None, others: dict[str, float]) -> dict[str, float]:
-    """Return costs by name, of arguments that may not have been given; `others` with the rest put in.
-
-    Switches: never.
-    """
+    """Return costs by name, of arguments that may not have been given; `others` with the rest put in."""
     if requests is not None:
         others["requests"] = requests
     if tokens is not None:
@@ -348,8 +345,6 @@ def ending_of(
         error: What the call ended with.
         answer: What `read()` makes of it, if it was asked already.
         since: What was being handled when the call began; it refunds nothing.
-
-    Switches: never.
     """
     if error is None:
         return Ending.SPENT
@@ -371,8 +366,6 @@ def answered(
     """Tell whether a call that ended with `error` was let in by its server, so that others may follow.
 
     No for a refusal, an overload, a connection that broke or timed out, and a call that was killed.
-
-    Switches: never.
     """
     if not isinstance(error, Exception) or ending is not Ending.SPENT:
         return False
@@ -388,8 +381,6 @@ def worth_another(error: BaseException, *, since: BaseException | None = None) -
     exhausted quota or a call that is too large (waiting heals neither), for anything the server asks
     not to repeat (`x-should-retry: false`), for greenkit's own refusals, and for what is not an
     `Exception` (a kill, a `gevent.Timeout`).
-
-    Switches: never.
     """
     if not isinstance(error, Exception):
         return False
@@ -403,10 +394,7 @@ def worth_another(error: BaseException, *, since: BaseException | None = None) -
 
 
 def too_busy(error: BaseException, answer: Answer, *, since: BaseException | None = None) -> bool:
-    """Tell whether the server had too much to do, or was too slow to answer.
-
-    Switches: never.
-    """
+    """Tell whether the server had too much to do, or was too slow to answer."""
     return answer.overloaded if answer.status is not None else is_slow(error, since=since)
 
 
@@ -419,8 +407,6 @@ async def entered(enter: Callable[[], T], leave: Callable[[BaseException], objec
     Args:
         enter: Waits in greenkit's way.
         leave: Undoes an `enter()` that succeeded when nobody was there any more to have its result.
-
-    Switches: never; the coroutine waits.
     """
     import asyncio  # late: programs without coroutines do not load it
 

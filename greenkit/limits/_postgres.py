@@ -59,8 +59,6 @@ def check_driver(dsn: str) -> str:
 
     Raises:
         ConfigError: There is none.
-
-    Switches: never.
     """
     drivers = ("psycopg2", "psycopg")
     found = [name for name in drivers if name in sys.modules] or [name for name in drivers if find_spec(name)]
@@ -86,7 +84,7 @@ class PostgresWire:
         self._asked = 0
 
     def ask(self, asked: Sequence[tuple[str, Request]], /) -> list[Reply | RecordError]:
-        """Return the replies, or what is wrong with one record. Switches: may.
+        """Return the replies, or what is wrong with one record.
 
         Raises:
             Exception: What the driver raises.
@@ -101,13 +99,13 @@ class PostgresWire:
         return replies
 
     def close(self) -> None:
-        """Give the connection up; the next request makes a new one. Switches: may."""
+        """Give the connection up; the next request makes a new one."""
         conn, self._conn = self._conn, None
         if conn is not None:
             conn.close()
 
     def abort(self) -> None:
-        """Have `ask()`, which another native thread is in, fail. Switches: never."""
+        """Have `ask()`, which another native thread is in, fail."""
         conn = self._conn
         if conn is not None:
             # A copy of the descriptor: the connection is the other thread's, and is closed there.

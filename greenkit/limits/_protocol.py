@@ -138,10 +138,7 @@ class Request:
     spans: tuple[Amounts, ...] = ()
 
     def lasts(self, record: Record, now: float) -> float:
-        """Return for how long the record is worth remembering: idle for longer, the budget is full.
-
-        Switches: never.
-        """
+        """Return for how long the record is worth remembering: idle for longer, the budget is full."""
         full = [
             interval * burst
             for place, (interval, burst) in enumerate(zip(self.intervals, self.bursts, strict=True))
@@ -152,17 +149,11 @@ class Request:
         return 2 * max([*full, *ahead, 0.0]) + 60 * MICRO
 
     def span(self, place: int) -> Amounts:
-        """Return the boundaries of windows by the calendar, zeros for a rate.
-
-        Switches: never.
-        """
+        """Return the boundaries of windows by the calendar, zeros for a rate."""
         return self.spans[place] if self.spans else _NO_SPAN
 
     def arguments(self) -> list[str]:
-        """Return everything as `exchange.lua` reads it.
-
-        Switches: never.
-        """
+        """Return everything as `exchange.lua` reads it."""
         head = (
             self.expected, self.seen, self.back, self.pause, self.resume, self.cut, self.held, self.size,
             self.asked, self.probe, self.passed,
@@ -211,10 +202,7 @@ class Reply:
 
 
 def numbers_in(record: object) -> Record:
-    """Return what of a stored record can be read: finite numbers by name.
-
-    Switches: never.
-    """
+    """Return what of a stored record can be read: finite numbers by name."""
     found = record.items() if isinstance(record, dict) else ()
     return {
         str(name): float(number)
@@ -228,8 +216,6 @@ def checked(reply: Reply, request: Request) -> Reply:
 
     Raises:
         RecordError: A number in it is impossible; acting on it would let everything or nothing through.
-
-    Switches: never.
     """
     numbers = (
         reply.count, reply.now, *reply.tats, reply.paused, reply.workers, reply.half_open, *reply.offsets,
@@ -255,8 +241,6 @@ def exchange(record: Record, request: Request, clock: float) -> Reply:
 
     Raises:
         RecordError: It is of another format.
-
-    Switches: never.
     """
     if record.get("v", FORMAT if "n" not in record else 1) != FORMAT:
         msg = f"the record is of format {record.get('v', 1):g}, and this release of greenkit has {FORMAT}"

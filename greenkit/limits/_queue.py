@@ -59,8 +59,6 @@ def lane_of(priority: str) -> int:
 
     Raises:
         ValueError: There is no such priority.
-
-    Switches: never.
     """
     try:
         return LANES.index(priority)
@@ -128,17 +126,14 @@ class Queue:
         self.waiting = 0
 
     def __iter__(self) -> Iterator[Waiter]:
-        """Yield the waiters, highest lane first. Switches: never."""
+        """Yield the waiters, highest lane first."""
         for lane in self._lanes:
             for waiter in lane:
                 if not waiter.left:
                     yield waiter
 
     def add(self, waiter: Waiter) -> None:
-        """Put `waiter` at the end of its lane.
-
-        Switches: never.
-        """
+        """Put `waiter` at the end of its lane."""
         lane = waiter.lane
         self._lanes[lane].append(waiter)
         self._size[lane] += 1
@@ -150,10 +145,7 @@ class Queue:
             heapq.heappush(self._times, (waiter.until, next(self._numbers), waiter))
 
     def remove(self, waiter: Waiter) -> None:
-        """Take `waiter` out, wherever it stands; doing it twice is fine.
-
-        Switches: never.
-        """
+        """Take `waiter` out, wherever it stands; doing it twice is fine."""
         if waiter.left:
             return
         # Only marked: searching a long lane for everybody who dies would be quadratic.
@@ -171,10 +163,7 @@ class Queue:
         self._forget(lane)
 
     def head(self) -> Waiter | None:
-        """Return whose turn it is; whoever waits in a thread that has ended is forgotten.
-
-        Switches: never.
-        """
+        """Return whose turn it is; whoever waits in a thread that has ended is forgotten."""
         while self.waiting:
             lane = self._lanes[self._turn()]
             while lane[0].left:
@@ -185,10 +174,7 @@ class Queue:
         return None
 
     def grant(self, waiter: Waiter) -> None:
-        """Take the head out because it has what it asked for, and remember whom it went before.
-
-        Switches: never.
-        """
+        """Take the head out because it has what it asked for, and remember whom it went before."""
         self.remove(waiter)
         self._passed[waiter.lane] = 0
         if self.waiting:
@@ -197,10 +183,7 @@ class Queue:
                     self._passed[lane] += 1
 
     def expired(self, now: float) -> Waiter | None:
-        """Take out and return a waiter whose time is over, if there is one.
-
-        Switches: never.
-        """
+        """Take out and return a waiter whose time is over, if there is one."""
         while self._times and (self._times[0][2].left or self._times[0][0] <= now):
             waiter = heapq.heappop(self._times)[2]
             if not waiter.left:
@@ -209,10 +192,7 @@ class Queue:
         return None
 
     def next_expiry(self) -> float:
-        """Return the clock reading at which the next waiter's time is over.
-
-        Switches: never.
-        """
+        """Return the clock reading at which the next waiter's time is over."""
         while self._times and self._times[0][2].left:
             heapq.heappop(self._times)
         return self._times[0][0] if self._times else math.inf
@@ -221,8 +201,6 @@ class Queue:
         """Return what is granted before somebody who joins `lane` now.
 
         Its own lane, and the lanes above as far as they may go first.
-
-        Switches: never.
         """
         total = list(self._sums[lane])
         before = MOST_AHEAD * (self._size[lane] + 1)
@@ -254,10 +232,7 @@ _allocate_lock = monkey.get_original("_thread", "allocate_lock")
 
 
 def parker_here(*, ref: bool = True) -> GreenParker | NativeParker:
-    """Return a new parker for whoever runs now; `ref` as in `GreenParker`.
-
-    Switches: never.
-    """
+    """Return a new parker for whoever runs now; `ref` as in `GreenParker`."""
     return NativeParker() if hub_here() is None else GreenParker(hub_to_wait_in(), ref=ref)
 
 
@@ -286,18 +261,13 @@ class GreenParker:
 
     def wake(self) -> None:
         """End the sleep, or the next one if none has begun; the sleeper runs later, never inside this call.
-
-        Switches: never.
         """
         self._woken = True  # before the look at `_parked`: `park()` does it the other way round
         if self._parked:
             self.mailbox.wake(self._wake)
 
     def park(self, seconds: float | None = None) -> None:
-        """Sleep until it rings or `seconds` have passed; perhaps a little less, as timers are.
-
-        Switches: may.
-        """
+        """Sleep until it rings or `seconds` have passed; perhaps a little less, as timers are."""
         hub = self.hub
         kept, timer = seconds is None and self._ref, None
         if kept:
@@ -337,29 +307,20 @@ class NativeParker:
         self._lock.acquire()
 
     def wake(self) -> None:
-        """End the sleep, or the next one if none has begun.
-
-        Switches: never.
-        """
+        """End the sleep, or the next one if none has begun."""
         try:
             self._lock.release()
         except RuntimeError:
             pass  # woken already: one token is enough
 
     def park(self, seconds: float | None = None) -> None:
-        """Block the thread until it rings or `seconds` have passed.
-
-        Switches: never; this is the thread's own time.
-        """
+        """Block the thread until it rings or `seconds` have passed."""
         longest = threading.TIMEOUT_MAX
         self._lock.acquire(timeout=longest if seconds is None else min(max(seconds, 0.0), longest))
 
 
 def sleep(seconds: float) -> None:
-    """Sleep as whoever runs now can: the greenlet, or the thread.
-
-    Switches: may.
-    """
+    """Sleep as whoever runs now can: the greenlet, or the thread."""
     parker_here().park(seconds)
 
 
@@ -387,8 +348,6 @@ class WakeTimer:
         """Go off in the hub of `mailbox`, `seconds` from now.
 
         Callers take turns (they hold the lock of the queue).
-
-        Switches: never.
         """
         hub = mailbox.hub
         self._number += 1
@@ -398,10 +357,7 @@ class WakeTimer:
             mailbox.post(partial(self._start_there, self._number, hub, monotonic() + seconds))
 
     def cancel(self) -> None:
-        """Do not go off, as far as this thread can help it.
-
-        Switches: never.
-        """
+        """Do not go off, as far as this thread can help it."""
         self._number += 1
         # A libev timer may only be touched by its own thread.
         if self._timer is not None and self._hub is hub_here():

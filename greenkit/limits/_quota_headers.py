@@ -56,8 +56,6 @@ def meant(quotas: Mapping[str, Quota], rules: Rules) -> Iterator[tuple[Quota, Ru
     Of several windows of a dimension a server tells one and does not say which (`x-ratelimit-limit-requests`
     is by the minute at OpenAI, and by the day at Groq): the one whose amount is nearest to the limit. Where
     no limit is said, it is the one whose period the dialect means.
-
-    Switches: never.
     """
     for name, quota in quotas.items():
         windows = [rule for rule in rules.rules if rule.dimension == name]
@@ -83,8 +81,6 @@ def reader_of(feedback: str | Reader | None) -> Reader:
 
     Raises:
         ConfigError: There is no such dialect.
-
-    Switches: never.
     """
     if feedback is None:
         return _nothing

@@ -54,8 +54,6 @@ def default_burst(amount: float, period: float) -> float:
     more than the amount: no server counts those by the second, and "3/min" is three. Where a second brings
     more, a twentieth of what it brings, at least 1: Azure refuses the eleventh of 600 a minute within a
     second, OpenAI may hold 60,000 a minute as 1,000 a second, Anthropic 60 a minute as one a second.
-
-    Switches: never.
     """
     apart = period / amount
     return min(amount, max(1.0, _OF_A_SECOND / apart, min(_SLOW_BURST, apart)))
@@ -119,18 +117,12 @@ class Rate:
 
 
 def shown(number: float) -> str:
-    """Return a number as people write it: no exponent before a million million, no trailing zeros.
-
-    Switches: never.
-    """
+    """Return a number as people write it: no exponent before a million million, no trailing zeros."""
     return f"{number:.12g}"
 
 
 def period_shown(seconds: float) -> str:
-    """Return a period as people write it: `min`, `10s`, `2h`.
-
-    Switches: never.
-    """
+    """Return a period as people write it: `min`, `10s`, `2h`."""
     for unit in sorted(_SHOWN, reverse=True):
         if seconds >= unit and seconds % unit == 0:
             return f"{int(seconds / unit) if seconds != unit else ''}{_SHOWN[unit]}"

@@ -28,8 +28,6 @@ def client_for(url: str) -> Any:
 
     Raises:
         ConfigError: The package is missing, or this is no address of a Redis server.
-
-    Switches: never.
     """
     try:
         import redis  # late: an extra, needed only by who shares through it
@@ -72,7 +70,7 @@ class RedisWire:
         self._pipelines = not hasattr(client, "get_node_from_key")
 
     def ask(self, asked: Sequence[tuple[str, Request]], /) -> list[Reply | RecordError]:
-        """Return the replies, or what is wrong with one record. Switches: may.
+        """Return the replies, or what is wrong with one record.
 
         Raises:
             redis.RedisError: The server did not answer in time, or refused.
@@ -85,10 +83,7 @@ class RedisWire:
         return [_reply(answer, request) for answer, (_, request) in zip(answers, asked, strict=True)]
 
     def close(self) -> None:
-        """Give the connection up, which may hold half an answer; the next request makes a new one.
-
-        Switches: may.
-        """
+        """Give the connection up, which may hold half an answer; the next request makes a new one."""
         if self._own:
             self._client.close()
         pool = getattr(self._client, "connection_pool", None)
@@ -96,10 +91,7 @@ class RedisWire:
             pool.disconnect(inuse_connections=self._own)
 
     def abort(self) -> None:
-        """Have `ask()`, which another native thread is in, fail; a client that was given is its owner's.
-
-        Switches: never.
-        """
+        """Have `ask()`, which another native thread is in, fail; a client that was given is its owner's."""
         if self._own:
             self._client.connection_pool.disconnect(inuse_connections=True)
 

@@ -61,35 +61,23 @@ class Reservations:
         return self._bookings[-1][0] if self._bookings else -math.inf
 
     def instant(self, left: int) -> float:
-        """Return from when no more than `left` bookings are still to come; `-inf` when that is so now.
-
-        Switches: never.
-        """
+        """Return from when no more than `left` bookings are still to come; `-inf` when that is so now."""
         return self._bookings[-left - 1][0] if len(self._bookings) > left else -math.inf
 
     def book(self, instant: float, costs: Amounts) -> None:
-        """Put a booking in.
-
-        Switches: never.
-        """
+        """Put a booking in."""
         amounts = (*costs, 1.0)
         bisect.insort(self._bookings, (instant, amounts))
         self._total = _plus(self._total, amounts)
 
     def put_back(self, costs: Amounts) -> None:
-        """Put in what somebody took and did not use.
-
-        Switches: never.
-        """
+        """Put in what somebody took and did not use."""
         amounts = (*costs, 1.0)
         self._credit = _plus(self._credit, amounts)
         self._total = _plus(self._total, amounts)
 
     def take(self, costs: Amounts) -> bool:
-        """Take `costs` out of the credit; tell whether there was enough.
-
-        Switches: never.
-        """
+        """Take `costs` out of the credit; tell whether there was enough."""
         amounts = (*costs, 1.0)
         left = _minus(self._credit, amounts)
         if min(left) < -_ROUNDING:
@@ -100,10 +88,7 @@ class Reservations:
         return True
 
     def mature(self, now: float) -> Amounts:
-        """Make credit of the bookings whose instant has come; return what came too late, per dimension.
-
-        Switches: never.
-        """
+        """Make credit of the bookings whose instant has come; return what came too late, per dimension."""
         late = self._zero
         due = 0
         for instant, amounts in self._bookings:
@@ -119,27 +104,18 @@ class Reservations:
         return late[:-1]
 
     def empty(self) -> Amounts:
-        """Take everything out and return it, per dimension.
-
-        Switches: never.
-        """
+        """Take everything out and return it, per dimension."""
         everything = self._total
         self._credit = self._total = self._zero
         self._bookings.clear()
         return everything[:-1]
 
     def behind(self, ahead: Amounts) -> Amounts:
-        """Return what of the costs `ahead` is not in hand yet.
-
-        Switches: never.
-        """
+        """Return what of the costs `ahead` is not in hand yet."""
         return tuple([max(0.0, one - have) for one, have in zip(ahead, self._total, strict=False)])
 
     def uncovered(self, queue: Iterable[Waiter], most: int) -> list[Waiter]:
-        """Return the waiters, in order and at most so many, for whom nothing is in hand.
-
-        Switches: never.
-        """
+        """Return the waiters, in order and at most so many, for whom nothing is in hand."""
         have = self._total
         found: list[Waiter] = []
         for waiter in queue:
@@ -195,34 +171,22 @@ class Outbox:
 
     @classmethod
     def empty(cls, dimensions: int) -> Outbox:
-        """Return no news.
-
-        Switches: never.
-        """
+        """Return no news."""
         nothing = (-1.0,) * dimensions
         return cls((0.0,) * dimensions, nothing, nothing)
 
     def charge(self, units: Sequence[float], now: float) -> None:
-        """Add units to be charged, or when negative refunded.
-
-        Switches: never.
-        """
+        """Add units to be charged, or when negative refunded."""
         if any(units):
             self.deltas = tuple([a + b for a, b in zip(self.deltas, units, strict=True)])
             self.soon(now)
 
     def soon(self, now: float) -> None:
-        """Have it told within a twentieth of a second.
-
-        Switches: never.
-        """
+        """Have it told within a twentieth of a second."""
         self.due = min(self.due, now + _PATIENCE)
 
     def at_once(self) -> None:
-        """Have it told now.
-
-        Switches: never.
-        """
+        """Have it told now."""
         self.due = -math.inf
 
 

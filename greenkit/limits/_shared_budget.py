@@ -88,17 +88,14 @@ class SharedBudget(LocalBudget):
             state.lost(self.now())  # as all know by now; no need to wait for it once more
 
     def take_nowait(self, costs: Amounts) -> float:
-        """Take `costs` if they are in hand, else say anything but 0; never asks. Switches: never."""
+        """Take `costs` if they are in hand, else say anything but 0; never asks."""
         with self.lock:
             if not self.state.online:
                 self._tell()  # whoever met the backend away has to ask for it to come back
             return 1.0 if self.queue.waiting else self.state.admit(costs, self.now(), credit=0.0)
 
     def take(self, costs: Amounts, *, lane: int, until: float) -> None:
-        """Take `costs` when their turn has come and the backend has booked them; see `LocalBudget.take()`.
-
-        Switches: may.
-        """
+        """Take `costs` when their turn has come and the backend has booked them; see `LocalBudget.take()`."""
         if until <= self.now() and not self.try_take(costs):
             return  # no time to wait is time enough to ask
         super().take(costs, lane=lane, until=until)
@@ -108,8 +105,6 @@ class SharedBudget(LocalBudget):
 
         Returns:
             0.0 when taken, else the seconds after which they would pass.
-
-        Switches: may.
         """
         with self.lock:
             if self.queue.waiting:
@@ -139,22 +134,19 @@ class SharedBudget(LocalBudget):
     # -- for the agent -------------------------------------------------------------------------------
 
     def wants(self) -> float:
-        """Return the seconds until this budget has something to say; 0 or less for now, `inf` for nothing.
-
-        Switches: never.
-        """
+        """Return the seconds until this budget has something to say; 0 or less for now, `inf` for nothing."""
         with self.lock:
             now = self.now()
             at = self.state.wants(self.queue, now)
             return 0.0 if at <= now else at - now
 
     def compose(self) -> Request:
-        """Return all there is to say. Switches: never."""
+        """Return all there is to say."""
         with self.lock:
             return self.state.compose(self.queue, self.now())
 
     def apply(self, reply: Reply) -> None:
-        """Take the answer in. Switches: never."""
+        """Take the answer in."""
         with self.lock:
             for one in self.state.answered(reply, self.now()):
                 if one.answer == 0.0 and not one.left:
@@ -165,7 +157,7 @@ class SharedBudget(LocalBudget):
             self._look_soon()
 
     def lost(self, error: BaseException) -> None:
-        """Go on without the backend. Switches: never."""
+        """Go on without the backend."""
         with self.lock:
             for one in self.state.lost(self.now()):
                 if not one.left:
@@ -229,10 +221,7 @@ _POSTGRES = frozenset({"postgres", "postgresql"})
 def local_budget(
     rules: Rules, slots: int | AdaptiveSize | None, *, clock: Clock, name: str, record: str = ""
 ) -> LocalBudget:
-    """Return a budget of this process alone.
-
-    Switches: never.
-    """
+    """Return a budget of this process alone."""
     return LocalBudget(LocalState(rules, slots), clock=clock, name=name)
 
 
@@ -240,8 +229,6 @@ def record_of(name: str, *key: object) -> str:
     """Return the name in a shared store of the limiter `name`, or of its `key`.
 
     Two different ones have different records: what separates name and key is escaped within them.
-
-    Switches: never.
     """
     return ":".join(_escaped(str(part)) for part in (name, *key))
 
@@ -259,8 +246,6 @@ def backend_of(share: Any, *, on_error: str, processes: int = 1) -> MakeBudget:
 
     Raises:
         ConfigError: `share` is no address, its package is missing, or `on_error` is no such thing.
-
-    Switches: never.
     """
     if on_error not in {"local", "open", "closed"}:
         msg = f'on_backend_error must be "local", "open" or "closed", not {on_error!r}'
@@ -311,8 +296,6 @@ def refuse_adaptive(slots: int | AdaptiveSize | None) -> int | None:
 
     Raises:
         ConfigError: They are such.
-
-    Switches: never.
     """
     if isinstance(slots, AdaptiveSize):
         msg = "adaptive concurrency is found by each process alone; with share= give concurrency a number"

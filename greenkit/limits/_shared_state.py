@@ -132,7 +132,7 @@ class SharedState(LocalState):
     # -- as LocalState -------------------------------------------------------------------------------
 
     def quiet(self, now: float) -> bool:
-        """Tell whether the store knows all there is to know. Switches: never."""
+        """Tell whether the store knows all there is to know."""
         told = self.outbox.due == math.inf and not self.reserved.permits and self.asked_at == math.inf
         return told and not self.held and self._backend.quiet(now)
 
@@ -163,61 +163,58 @@ class SharedState(LocalState):
         return self._backend.full()
 
     def admit(self, costs: Amounts, now: float, *, credit: float) -> float:
-        """Take `costs` from what was booked; else return the seconds until more is. Switches: never."""
+        """Take `costs` from what was booked; else return the seconds until more is."""
         return self._backend.admit(costs, now, credit)
 
     def grant(self) -> None:
-        """Count a permit that went.
-
-        Switches: never.
-        """
+        """Count a permit that went."""
         self.held += self.slots is not None
         self.granted += 1
 
     def take_back(self, costs: Amounts, now: float) -> None:
-        """Put `costs` back in hand. Switches: never."""
+        """Put `costs` back in hand."""
         self._backend.take_back(costs, now)
 
     def give_back_grant(self) -> None:
-        """Count a permit that went back, and its slot. Switches: never."""
+        """Count a permit that went back, and its slot."""
         self.give_back_slot()
         self.granted -= 1
 
     def give_back_slot(self) -> None:
-        """Count a slot as free; the next request says so. Switches: never."""
+        """Count a slot as free; the next request says so."""
         if self.held:
             super().give_back_slot()
             self.lacks_slots = False
             self._retry_at = -math.inf
 
     def due(self, costs: Amounts) -> float:
-        """Return when the next booked slot opens. Switches: never."""
+        """Return when the next booked slot opens."""
         return self._backend.due(costs)
 
     def eta(self, costs: Amounts, ahead: Amounts, now: float) -> float:
-        """Return the seconds until `costs` may go, by the store's last answer. Switches: never."""
+        """Return the seconds until `costs` may go, by the store's last answer."""
         return self._backend.eta(costs, ahead, now)
 
     def wait(self, costs: Amounts, now: float) -> float:
-        """Return the seconds the head still has to wait at the least. Switches: never."""
+        """Return the seconds the head still has to wait at the least."""
         return self._backend.wait(costs, now)
 
     def too_high(self, costs: Amounts) -> Exception | None:
-        """Return why no wait can help, were the store there. Switches: never."""
+        """Return why no wait can help, were the store there."""
         return self._base.too_high(costs)
 
     def settle(self, before: Amounts, costs: Mapping[str, float], now: float) -> Amounts:
-        """Correct what `before` cost here, and say so soon. Switches: never."""
+        """Correct what `before` cost here, and say so soon."""
         after = super().settle(before, costs, now)
         self._backend.charge([new - old for new, old in zip(after, before, strict=True)], now)
         return after
 
     def slow_down(self, now: float) -> None:
-        """Have everybody use less of the rate. Switches: never."""
+        """Have everybody use less of the rate."""
         self._backend.slow_down(now)
 
     def pause(self, seconds: float, now: float, *, asked: bool) -> None:
-        """Have nobody go for `seconds`. Switches: never."""
+        """Have nobody go for `seconds`."""
         super().pause(seconds, now, asked=asked)
         outbox = self.outbox
         outbox.pause, outbox.resume = max(outbox.pause, seconds), False
@@ -227,18 +224,18 @@ class SharedState(LocalState):
         self._give_back(now)
 
     def probe_answered(self, number: int, now: float, *, passed: bool) -> bool:
-        """Say how the first call after a pause ended. Switches: never."""
+        """Say how the first call after a pause ended."""
         return self._backend.probe_answered(number, passed=passed)
 
     def resume(self) -> None:
-        """End the pause for everybody. Switches: never."""
+        """End the pause for everybody."""
         super().resume()
         self.outbox.pause, self.outbox.asked, self.outbox.resume = 0.0, False, True
         self.outbox.at_once()
         self._retry_at = self.opens_at = -math.inf
 
     def limit_to(self, available: Mapping[str, float], now: float) -> bool:
-        """Say that no more is left than `available`. Switches: never."""
+        """Say that no more is left than `available`."""
         if not super().limit_to(available, now):
             return False
         self.outbox.left = tuple([available.get(name, -1.0) for name in self.rules.names])
@@ -246,7 +243,7 @@ class SharedState(LocalState):
         return True
 
     def ceil(self, shares: Mapping[str, float], now: float) -> bool:
-        """Say what the server's own limits are. Switches: never."""
+        """Say what the server's own limits are."""
         if not super().ceil(shares, now):
             return False
         self.outbox.shares = tuple([min(1.0, shares.get(name, -1.0)) for name in self.rules.names])
@@ -254,22 +251,19 @@ class SharedState(LocalState):
         return True
 
     def configure(self, rules: Rules, slots: int | AdaptiveSize | None, now: float) -> None:
-        """Go on under other rules, from the next request on. Switches: never."""
+        """Go on under other rules, from the next request on."""
         super().configure(rules, slots, now)
         self._retry_at = self.opens_at = -math.inf
 
     def forget_slots(self) -> None:
-        """Leave what the parent has booked to the parent. Switches: never."""
+        """Leave what the parent has booked to the parent."""
         super().forget_slots()
         self._begin()
 
     # -- talking to the store ------------------------------------------------------------------------
 
     def wants(self, queue: Queue, now: float) -> float:
-        """Return the clock reading at which there is something to say; `inf` for nothing.
-
-        Switches: never.
-        """
+        """Return the clock reading at which there is something to say; `inf` for nothing."""
         if not self.online:
             return self.last + PROBE
         if self.tries or (self.reserved.permits and not queue.waiting):
@@ -296,10 +290,7 @@ class SharedState(LocalState):
         return min(reserved.instant(math.ceil(left)), last + self._horizon * _LONGEST)
 
     def compose(self, queue: Queue, now: float) -> Request:
-        """Return everything there is to say; `answered()` or `lost()` follows.
-
-        Switches: never.
-        """
+        """Return everything there is to say; `answered()` or `lost()` follows."""
         if not queue.waiting:
             self._give_back(now)
         tries, self.tries = self.tries, []
@@ -344,10 +335,7 @@ class SharedState(LocalState):
         return tuple(spans)
 
     def answered(self, reply: Reply, now: float) -> list[Try]:
-        """Take the store's answer in; return the tries it answers.
-
-        Switches: never.
-        """
+        """Take the store's answer in; return the tries it answers."""
         self._seen, self._floors = reply.count, reply.tats
         self._told_time, self._told_at = reply.now, now
         if self._void:
@@ -411,10 +399,7 @@ class SharedState(LocalState):
             self.opens_at = -math.inf if full else now + ahead
 
     def lost(self, now: float) -> list[Try]:
-        """Go on without the store, which does not answer; return the tries to be decided here.
-
-        Switches: never.
-        """
+        """Go on without the store, which does not answer; return the tries to be decided here."""
         tries = self._sent[1] + self.tries
         self._void = True
         if self.online:
@@ -478,6 +463,6 @@ class SharedState(LocalState):
         self.outbox.charge([-units for units in self.reserved.empty()], now)
 
     def put_back(self, costs: Amounts) -> None:
-        """Have `costs` in hand again: who asked for them was killed. Switches: never."""
+        """Have `costs` in hand again: who asked for them was killed."""
         self.reserved.put_back(costs)
         self.has_probe = self.has_probe or bool(self.half_open.number)

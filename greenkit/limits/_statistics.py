@@ -90,10 +90,7 @@ class Waits:
         self.longest = 0.0
 
     def add(self, seconds: float) -> None:
-        """Take one wait into account.
-
-        Switches: never.
-        """
+        """Take one wait into account."""
         self.count += 1
         self.longest = max(self.longest, seconds)
         if len(self._sample) < self._size:
@@ -104,10 +101,7 @@ class Waits:
             self._sample[place] = seconds
 
     def quantile(self, share: float, *, of: int) -> float:
-        """Return the wait that `share` (0 to 1) of `of` permits did not exceed.
-
-        Switches: never.
-        """
+        """Return the wait that `share` (0 to 1) of `of` permits did not exceed."""
         rank = share * of - (of - self.count)
         if rank <= 0 or not self._sample:
             return 0.0

@@ -61,33 +61,33 @@ class Served(Protocol):
     record: str
 
     def wants(self) -> float:
-        """Return the seconds until it has something to say. Switches: never."""
+        """Return the seconds until it has something to say."""
 
     def compose(self) -> Request:
-        """Return all there is to say. Switches: never."""
+        """Return all there is to say."""
 
     def apply(self, reply: Reply) -> None:
-        """Take the answer in. Switches: never."""
+        """Take the answer in."""
 
     def lost(self, error: BaseException) -> None:
-        """Go on without the backend. Switches: never."""
+        """Go on without the backend."""
 
 
 class Wire(Protocol):
     """Carry requests to a backend."""
 
     def ask(self, asked: Sequence[tuple[str, Request]], /) -> list[Reply | RecordError]:
-        """Return the replies to all of (name of the record, request), or why there is none. Switches: may.
+        """Return the replies to all of (name of the record, request), or why there is none.
 
         Raises:
             Exception: The backend did not answer, or not sensibly.
         """
 
     def close(self) -> None:
-        """Give the connection up. Switches: may."""
+        """Give the connection up."""
 
     def abort(self) -> None:
-        """Have `ask()`, which another native thread is in, fail. Switches: never."""
+        """Have `ask()`, which another native thread is in, fail."""
 
 
 class Sync:
@@ -127,10 +127,7 @@ class Sync:
         self._lock = RLock()
 
     def serve(self, budget: Served) -> None:
-        """See to what `budget` wants; wakes or starts the agent.
-
-        Switches: never.
-        """
+        """See to what `budget` wants; wakes or starts the agent."""
         with self._lock:
             self._served.add(budget)
             if not self._runs or (self._where is not None and self._where.dead):
@@ -139,10 +136,7 @@ class Sync:
                 self._parker.wake()
 
     def abandon(self) -> None:
-        """End, in a forked child, the copy of the parent's greenlet: it would read the parent's answers.
-
-        Switches: never.
-        """
+        """End, in a forked child, the copy of the parent's greenlet: it would read the parent's answers."""
         if self._greenlet is not None:
             self._greenlet.kill(block=False)
 
@@ -277,10 +271,7 @@ def _ended_in_time(wire: Wire, asked: Sequence[tuple[str, Request]]) -> list[Rep
 
 
 def sync_of(key: object, connect: Callable[[], Wire]) -> Sync:
-    """Return this process's agent for a backend.
-
-    Switches: never.
-    """
+    """Return this process's agent for a backend."""
     mine = (os.getpid(), key)
     agent = _syncs.get(mine)
     if agent is None:
@@ -307,10 +298,7 @@ _SECRET = re.compile(
 
 
 def shown(share: object) -> object:
-    """Return `share` without user and password, in whatever form they are given.
-
-    Switches: never.
-    """
+    """Return `share` without user and password, in whatever form they are given."""
     if isinstance(share, bytes):
         share = share.decode(errors="replace")
     if not isinstance(share, str):

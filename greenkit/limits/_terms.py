@@ -86,19 +86,13 @@ class Terms:
         self.tally = Tally()
 
     def under(self, rules: Rules) -> Terms:
-        """Return the same, and the same counts, under other rules.
-
-        Switches: never.
-        """
+        """Return the same, and the same counts, under other rules."""
         terms = copy(self)
         terms.follow(rules)
         return terms
 
     def follow(self, rules: Rules) -> None:
-        """Have all of it be that of `rules`.
-
-        Switches: never.
-        """
+        """Have all of it be that of `rules`."""
         self.rules = rules
         self.by_calendar = rules.calendars
         self.free = rules.price({})

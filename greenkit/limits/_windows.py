@@ -63,8 +63,6 @@ def windows(name: str, given: Windows) -> tuple[Rate, ...]:
     Raises:
         ConfigError: One cannot be read, there is none, or two are for the same period.
         TypeError: The name is an option's, or nearly that of another dimension.
-
-    Switches: never.
     """
     if name in _TAKEN or not name.isidentifier():
         msg = f"{name!r} cannot name a dimension: it is an option of Limiter or permit()"
@@ -97,8 +95,6 @@ def rules_of(rates: Mapping[str, Sequence[Rate]], *, strict: bool, clock: Clock 
 
     Raises:
         ConfigError: Strict leaves nothing of a limit, or nothing could ever pass.
-
-    Switches: never.
     """
     rules = []
     for name, several in rates.items():
@@ -144,7 +140,7 @@ class CalendarRules(Rules):
         self._tops = [rule.burst * rule.interval * (1 + _ROUNDING) for rule in self.rules]
 
     def decide(self, tats: Amounts, costs: Amounts, now: float, *, credit: float) -> Amounts | None:
-        """As `Rules.decide()`; all of a window's amount may go whenever in it. Switches: never."""
+        """As `Rules.decide()`; all of a window's amount may go whenever in it."""
         floor, latest = now - credit, now + ROUNDING
         granted = []
         for place, cost in enumerate(costs):
@@ -162,10 +158,7 @@ class CalendarRules(Rules):
         return tuple(granted)
 
     def earliest(self, tats: Amounts, costs: Amounts) -> float:
-        """As `Rules.earliest()`; what is used up is there again when the next window begins.
-
-        Switches: never.
-        """
+        """As `Rules.earliest()`; what is used up is there again when the next window begins."""
         earliest = -math.inf
         for place, cost in enumerate(costs):
             window = self._windows[place]
@@ -184,10 +177,7 @@ class CalendarRules(Rules):
     def settle(
         self, tats: Amounts, before: Amounts, costs: Mapping[str, float], now: float
     ) -> tuple[Amounts, Amounts]:
-        """As `Rules.settle()`; what was charged in a window that is over is not given back in this one.
-
-        Switches: never.
-        """
+        """As `Rules.settle()`; what was charged in a window that is over is not given back in this one."""
         instants, after = super().settle(tats, before, costs, now)
         settled, costs_now = list(instants), list(after)
         for place, window in enumerate(self._windows):
@@ -203,7 +193,7 @@ class CalendarRules(Rules):
         return tuple(settled), tuple(costs_now)
 
     def taken_over(self, tats: Amounts, old: Rules, now: float) -> Amounts:
-        """As `Rules.taken_over()`: as many units are used of the window. Switches: never."""
+        """As `Rules.taken_over()`: as many units are used of the window."""
         instants = list(super().taken_over(tats, old, now))
         for place, window in enumerate(self._windows):
             was = old.rules[place]
@@ -220,7 +210,7 @@ class CalendarRules(Rules):
         return tuple(instants)
 
     def limited_to(self, tats: Amounts, available: Mapping[str, float], now: float) -> Amounts:
-        """As `Rules.limited_to()`. Switches: never."""
+        """As `Rules.limited_to()`."""
         instants = list(super().limited_to(tats, available, now))
         for place, window in enumerate(self._windows):
             if window is None:
@@ -232,14 +222,14 @@ class CalendarRules(Rules):
         return tuple(instants)
 
     def idle(self, tats: Amounts, now: float) -> bool:
-        """As `Rules.idle()`. Switches: never."""
+        """As `Rules.idle()`."""
         return all(
             tat <= now if window is None else window.of(tat)[0] <= window.of(tat)[1]
             for tat, window in zip(tats, self._windows, strict=True)
         )
 
     def behind(self, tats: Amounts, ahead: Amounts, start: float) -> Amounts:
-        """As `Rules.behind()`. Switches: never."""
+        """As `Rules.behind()`."""
         instants = list(super().behind(tats, ahead, start))
         for place, window in enumerate(self._windows):
             if window is not None:
