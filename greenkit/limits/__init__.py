@@ -1,17 +1,17 @@
 """How much may go now: limits of several dimensions, waited for in order.
 
-Here live the arithmetic (`_rules`), the words limits are written in (`_parse`), the limiter and
+Here live the arithmetic (`_gcra`), the words limits are written in (`_rates`), the limiter and
 its permits, retry by attempts, and what servers say back. Waiting itself is `greenkit.wait`'s.
 """
 
 from __future__ import annotations
 
+from greenkit.limits._costs import Estimate, Guess, Price, Prices
+from greenkit.limits._feedback import Quota
 from greenkit.limits._limiter import Limiter
 from greenkit.limits._permit import Permit, Refusal
-from greenkit.limits._prices import Price, Prices
-from greenkit.limits._quota_headers import Quota
 from greenkit.limits._rates import Rate, parse_rate
-from greenkit.limits._statistics import Estimate, Guess, LimiterStatistics
+from greenkit.limits._terms import LimiterStatistics
 
 __all__ = [
     "Estimate",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from greenkit.limits._local_state import LocalState
+from greenkit.limits._local import LocalState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,23 +12,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from greenkit import facts
 from greenkit.errors import LimitTimeout, WouldWait
-from greenkit.limits._attempts import Attempts
-from greenkit.limits._calendar import charged
-from greenkit.limits._permit import (
-    HELD,
-    LET_THROUGH,
-    LONGEST_PAUSE,
-    TAKEN,
-    TAKEN_SHADOW,
-    Ending,
-    Permit,
-    Refusal,
-    named,
-    too_busy,
-)
+from greenkit.limits._costs import Guess
+from greenkit.limits._feedback import LONGEST_PAUSE, Ending, meant, too_busy
+from greenkit.limits._permit import HELD, LET_THROUGH, TAKEN, TAKEN_SHADOW, Attempts, Permit, Refusal, named
 from greenkit.limits._queue import NORMAL, lane_of
-from greenkit.limits._quota_headers import meant
-from greenkit.limits._statistics import Guess, LimiterStatistics
+from greenkit.limits._rates import charged
+from greenkit.limits._terms import LimiterStatistics
 from greenkit.responses import Answer, plain_headers, read_answer
 
 if TYPE_CHECKING:

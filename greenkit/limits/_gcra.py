@@ -10,13 +10,14 @@ Source: ITU-T I.371 (GCRA, virtual scheduling form).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 from greenkit._clock import MONOTONIC
 from greenkit.errors import ConfigError, CostTooHighError
-from greenkit.limits._calendar import Window, step_of
-from greenkit.limits._rates import shown
+from greenkit.limits._rates import Charge, Rate, Window, shown, step_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,20 +27,26 @@ if TYPE_CHECKING:
 
     Amounts = tuple[float, ...]
 
-__all__ = ["JITTER_CREDIT", "ROUNDING", "Rule", "Rules"]
+__all__ = [
+    "JITTER_CREDIT",
+    "PROBE_TIME",
+    "ROUNDING",
+    "CalendarRules",
+    "HalfOpen",
+    "Rule",
+    "Rules",
+    "rules_of",
+]
 
 # A timer fires a quarter of a millisecond late, and a TAT restarted from `now` loses that for
 # ever: 7 % of 200/s at burst 1. Those who waited may therefore count from up to this long ago.
 JITTER_CREDIT = 0.010
-
 # Instants differ from their own sums by rounding; a caller who slept exactly `retry_after` must
 # pass, or it sleeps 1e-17 s for ever.
 ROUNDING = 1e-9
-
 # A debt that takes longer to pay than this is a mistake, such as bytes, a timestamp or a sum over all calls.
 _YEAR = 365.0 * 86_400
 _LONGEST_DEBT = 10 * _YEAR
-
 # Of a strict rule's amount, when nobody said: the rest comes evenly afterwards.
 _STRICT_BURST = 0.05
 
@@ -104,8 +111,7 @@ class Rule:
         object.__setattr__(self, "largest", largest)
 
     def paced(self, factor: float) -> Rule:
-        """Return this rule at `factor` times its rate; what may go at once stays. By the calendar it is all.
-        """
+        """Return this rule at `factor` times its rate; its burst stays, unless it is all there is."""
         rule = replace(self)
         if self.window is not None:
             object.__setattr__(rule, "burst", self.burst * factor)
@@ -376,3 +382,212 @@ def _too_high(rule: Rule, cost: float) -> CostTooHighError:
         f"{name}={shown(cost)} exceeds {limit}, so it could never be granted; ask for less, or end the "
         f'limit of {name} with "burst {math.ceil(cost)}"'
     )
+
+
+def rules_of(rates: Mapping[str, Sequence[Rate]], *, strict: bool, clock: Clock = MONOTONIC) -> Rules:
+    """Return the rules for the windows of all dimensions.
+
+    The shortest window has the name of its dimension, so that in a shared record a release with one window
+    and one with several have that in common. The others are named by their period, too.
+
+    Raises:
+        ConfigError: Strict leaves nothing of a limit, or nothing could ever pass.
+    """
+    rules = []
+    for name, several in rates.items():
+        plain = next((rate for rate in several if rate.calendar is None), None)
+        for rate in several:
+            window = f"{rate.calendar.unit} {rate.calendar}" if rate.calendar else f"{rate.period:g}"
+            rule = Rule(name if rate is plain else f"{name}@{window}", rate, strict, clock)
+            if name == "requests" and rule.largest < 1:
+                msg = f"requests {rate} has a burst of {rule.burst:g}, and each request costs 1: never"
+                raise ConfigError(msg)
+            rules.append(rule)
+    by_calendar = any(rule.window is not None for rule in rules)
+    return CalendarRules(rules) if by_calendar else Rules(rules)
+
+
+# Of an amount: fractions of units come out a little more than they are.
+_OF_AMOUNT = 1e-9
+
+
+class CalendarRules(Rules):
+    """Decide as `Rules` does, over windows by the calendar as well.
+
+    Args:
+        rules: One per window of each dimension, in the order states and costs are given in.
+    """
+
+    __slots__ = ("_tops", "_windows")
+
+    calendars = True
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        super().__init__(rules)
+        self._windows = [rule.window for rule in self.rules]
+        self._tops = [rule.burst * rule.interval * (1 + _OF_AMOUNT) for rule in self.rules]
+
+    def decide(self, tats: Amounts, costs: Amounts, now: float, *, credit: float) -> Amounts | None:
+        """As `Rules.decide()`; all of a window's amount may go whenever in it."""
+        floor, latest = now - credit, now + ROUNDING
+        granted = []
+        for place, cost in enumerate(costs):
+            tat, window = tats[place], self._windows[place]
+            if window is None:
+                after = max(tat, floor) + cost * self._intervals[place]
+                late = after > latest + self._reaches[place] and (cost <= self._bursts[place] or tat > latest)
+            else:
+                used, start, _ = window.of(tat)
+                after = used + cost * self._intervals[place]
+                late = after > start + self._tops[place]
+            if late and cost:
+                return None
+            granted.append(after)
+        return tuple(granted)
+
+    def earliest(self, tats: Amounts, costs: Amounts) -> float:
+        """As `Rules.earliest()`; what is used up is there again when the next window begins."""
+        earliest = -math.inf
+        for place, cost in enumerate(costs):
+            window = self._windows[place]
+            if not cost:
+                continue
+            if window is None:
+                rest = self._bursts[place] - cost
+                instant = tats[place] - max(0.0, rest) * self._intervals[place]
+            else:
+                used, start, end = window.of(tats[place])
+                over = used + cost * self._intervals[place] > start + self._tops[place]
+                instant = window.instant(end) if over else -math.inf
+            earliest = max(earliest, instant)
+        return earliest
+
+    def settle(
+        self, tats: Amounts, before: Amounts, costs: Mapping[str, float], now: float
+    ) -> tuple[Amounts, Amounts]:
+        """As `Rules.settle()`; what was charged in a window that is over is not given back in this one."""
+        instants, after = super().settle(tats, before, costs, now)
+        settled, costs_now = list(instants), list(after)
+        for place, window in enumerate(self._windows):
+            if window is None:
+                continue
+            units, charged = after[place] - before[place], before[place]
+            used, start, end = window.of(tats[place])
+            if isinstance(charged, Charge):
+                costs_now[place] = Charge(after[place], charged.at)
+                if units < 0 and charged.at < start:
+                    costs_now[place], units = charged, 0.0
+            settled[place] = _within(start, used + units * self._intervals[place], end)
+        return tuple(settled), tuple(costs_now)
+
+    def taken_over(self, tats: Amounts, old: Rules, now: float) -> Amounts:
+        """As `Rules.taken_over()`: as many units are used of the window."""
+        instants = list(super().taken_over(tats, old, now))
+        for place, window in enumerate(self._windows):
+            was = old.rules[place]
+            if window is None:
+                if was.window is not None:
+                    instants[place] = -math.inf
+            elif was.name == self.rules[place].name:
+                used, start, end = window.of(tats[place])
+                instants[place] = _within(
+                    start, start + (used - start) / was.interval * self._intervals[place], end
+                )
+            else:
+                instants[place] = -math.inf
+        return tuple(instants)
+
+    def limited_to(self, tats: Amounts, available: Mapping[str, float], now: float) -> Amounts:
+        """As `Rules.limited_to()`."""
+        instants = list(super().limited_to(tats, available, now))
+        for place, window in enumerate(self._windows):
+            if window is None:
+                continue
+            used, start, _ = window.of(tats[place])
+            left = available.get(self.names[place], math.inf)
+            out = max(0.0, self._bursts[place] - max(0.0, left))
+            instants[place] = max(used, start + out * self._intervals[place])
+        return tuple(instants)
+
+    def idle(self, tats: Amounts, now: float) -> bool:
+        """As `Rules.idle()`."""
+        return all(
+            tat <= now if window is None else window.of(tat)[0] <= window.of(tat)[1]
+            for tat, window in zip(tats, self._windows, strict=True)
+        )
+
+    def behind(self, tats: Amounts, ahead: Amounts, start: float) -> Amounts:
+        """As `Rules.behind()`."""
+        instants = list(super().behind(tats, ahead, start))
+        for place, window in enumerate(self._windows):
+            if window is not None:
+                used, start, end = window.of(tats[place])
+                instants[place] = _within(start, used + ahead[place] * self._intervals[place], end)
+        return tuple(instants)
+
+
+def _within(start: float, state: float, end: float) -> float:
+    """Return the state, or the one next to it that is of this window: however large, a debt ends with it."""
+    return max(start, min(state, end - 0.001))
+
+
+# Seconds the rest wait for the probe's answer. A refusal comes sooner: a call that is under way for longer
+# was let in, and one that is lost must not keep everybody out.
+PROBE_TIME = 5.0
+# A pause that nobody has asked about for so long after its end is over for good.
+_FORGET = 60.0
+_numbers = count(1)
+
+
+class HalfOpen:
+    """Hold back all but the first permit after a pause.
+
+    Attributes:
+        number: Of the pause, unlike any other in this process; 0 while nothing is held back.
+        until: Clock reading at which the rest go whatever became of the probe; `inf` before the first one.
+        out: A probe is under way.
+    """
+
+    __slots__ = ("number", "out", "until")
+
+    def __init__(self) -> None:
+        self.open()
+
+    def open(self) -> None:
+        """Hold nobody back."""
+        self.number, self.until, self.out = 0, math.inf, False
+
+    def begin(self, number: int | None = None) -> None:
+        """Let one go first after the pause that begins now; `number` names it, by default a new one."""
+        self.number, self.until, self.out = next(_numbers) if number is None else number, math.inf, False
+
+    def blocked(self, now: float) -> float:
+        """Return the seconds until the next may go, the answer of the probe aside; 0.0 for now."""
+        if not self.number:
+            return 0.0
+        if now >= self.until:
+            self.open()
+            return 0.0
+        return self.until - now if self.out else 0.0
+
+    def sent(self, now: float) -> None:
+        """Count the permit that was just granted as the probe, where one is missing."""
+        if self.number:
+            self.out = True
+            self.until = min(
+                self.until, now + PROBE_TIME
+            )  # kept when a probe is lost: each would add its own
+
+    def answered(self, number: int, *, passed: bool) -> bool:
+        """Open when the probe of pause `number` passed, else send another; tell whether that is news."""
+        if not number or number != self.number:
+            return False
+        if passed:
+            self.open()
+        else:
+            self.out = False
+        return True
+
+    def matters(self, now: float, paused_until: float) -> bool:
+        """Tell whether it is worth remembering."""
+        return bool(self.number) and now < max(paused_until, -_FORGET) + _FORGET

@@ -16,9 +16,8 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from greenkit.limits._local import after_fork
 from greenkit.limits._nested import Nestable
-from greenkit.limits._queue import NORMAL, WakeTimer
+from greenkit.limits._queue import NORMAL, WakeTimer, after_fork
 from greenkit.limits._shared_budget import SharedBudget
 from greenkit.wait import Mailbox, hub_here
 

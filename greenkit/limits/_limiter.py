@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Any, Literal
 from greenkit import facts
 from greenkit._aimd import AdaptiveSize
 from greenkit._clock import MONOTONIC, Clock
-from greenkit.limits._attempts import RetryBudget
+from greenkit.limits._costs import Estimate
+from greenkit.limits._feedback import reader_of
+from greenkit.limits._gcra import rules_of
 from greenkit.limits._keys import KeyDoor, Keys
 from greenkit.limits._nested import Nestable
-from greenkit.limits._quota_headers import reader_of
-from greenkit.limits._rates import shown
+from greenkit.limits._permit import RetryBudget
+from greenkit.limits._rates import shown, windows
 from greenkit.limits._shared_budget import SharedBudget, backend_of, local_budget, record_of, refuse_adaptive
-from greenkit.limits._statistics import Estimate
 from greenkit.limits._terms import Terms
-from greenkit.limits._windows import rules_of, windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    from greenkit.limits._feedback import Reader
     from greenkit.limits._gcra import Amounts, Rules
     from greenkit.limits._local import LocalBudget
-    from greenkit.limits._quota_headers import Reader
-    from greenkit.limits._statistics import LimiterStatistics
-    from greenkit.limits._windows import Windows
+    from greenkit.limits._rates import Windows
+    from greenkit.limits._terms import LimiterStatistics
 
     Concurrency = int | tuple[int, int]
     OnError = Literal["local", "open", "closed"]

@@ -1,53 +1,43 @@
-"""What a limiter answers with: a permit that knows what it cost, or a refusal that knows when.
+"""Answer a caller: with a permit that knows what it cost, a refusal that knows when, or attempts.
 
-Also what the end of a call means for a limit (what an error says is read by `greenkit.responses`, here it is
-judged), and how a coroutine enters a permit. Bookkeeping only; the waiting and the lock are the budget's.
+Bookkeeping only: the budget waits and locks, `_feedback` reads what an error means.
 """
 
 from __future__ import annotations
 
-import enum
-import os
-import socket
+import random
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-
-import gevent
-from gevent.hub import get_hub
-from gevent.monkey import get_original
+from typing import TYPE_CHECKING, Any, Protocol
 
 from greenkit import facts
-from greenkit.errors import GreenkitError, RateLimited
-from greenkit.limits._calendar import charged
-from greenkit.responses import Answer, chain, is_disconnect, is_slow, read
-from greenkit.wait import Mailbox, hub_here
+from greenkit.errors import LimitTimeout
+from greenkit.limits._feedback import LONGEST_PAUSE, Ending, answered, ending_of, worth_another
+from greenkit.limits._queue import NORMAL, RETRY, entered, sleep
+from greenkit.limits._rates import charged
+from greenkit.responses import Answer, read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from types import TracebackType
     from typing import Literal
 
     from greenkit._clock import Clock
     from greenkit.limits._gcra import Amounts
 
+
 __all__ = [
     "HELD",
     "LET_THROUGH",
-    "LONGEST_PAUSE",
     "NEW",
     "TAKEN",
     "TAKEN_SHADOW",
-    "Ending",
+    "Attempts",
     "Issuer",
     "Permit",
     "Refusal",
-    "answered",
-    "ending_of",
-    "entered",
+    "RetryBudget",
     "named",
-    "too_busy",
-    "worth_another",
 ]
 
 # What a permit is going through. Plain numbers: they are compared on every call.
@@ -320,175 +310,255 @@ def named(requests: float | None, tokens: float | None, others: dict[str, float]
     return others
 
 
-# A server once asked for 3.2 days and a client slept them. Whoever must wait longer than this is
-# told 429 again, which costs one request every two minutes.
-LONGEST_PAUSE = 120.0
-
-# What a server answers that did not do the call: its rate is exceeded, or (529) it says it is overloaded.
-_REFUSED = frozenset({429, 529})
-
-
-class Ending(enum.Enum):
-    """Say how a call ended, as far as its cost goes."""
-
-    SPENT = "it went out, or may have: the cost stands"
-    REJECTED = "the server refused it with 429 or 529: the request counts, the rest does not"
-    NEVER_SENT = "it never left this machine: nothing counts"
+# Full jitter: anywhere between 0 and the cap of this attempt. The bounds are the openai SDK's.
+_FIRST_BACKOFF = 0.5
+_LONGEST_BACKOFF = 8.0
+# A call that is refused so often is refused for itself: Groq and OpenAI say 429 to what is too large, too.
+MOST_REJECTIONS = 8
 
 
-def ending_of(
-    error: BaseException | None, answer: Answer | None = None, *, since: BaseException | None = None
-) -> Ending:
-    """Return what `error`, raised by the call itself, says about its cost.
+class RetryBudget:
+    """Allow so many retries per first attempt, so that a sick server is not asked twice as much.
+
+    A 429 is not counted: the pause and the limit hold those back already.
 
     Args:
-        error: What the call ended with.
-        answer: What `read()` makes of it, if it was asked already.
-        since: What was being handled when the call began; it refunds nothing.
+        share: Retries per first attempt, in the long run.
+        least: Retries allowed before there were any first attempts, and kept in hand at most ten times.
     """
-    if error is None:
-        return Ending.SPENT
-    said = read(error, since=since) if answer is None else answer
-    if said.status in _REFUSED:
-        return Ending.REJECTED
-    if said.status is not None:
-        return Ending.SPENT
-    # The connection was refused or the name unknown: clients wrap these, and chain them.
-    links = chain(error, since=since)
-    if any(isinstance(link, ConnectionRefusedError | socket.gaierror) for link in links):
-        return Ending.NEVER_SENT
-    return Ending.SPENT
+
+    __slots__ = ("_left", "_most", "_share")
+
+    def __init__(self, share: float, *, least: int = 10) -> None:
+        if not 0 <= share <= 1:
+            msg = f"retry_share must be between 0 (no retries but after 429) and 1, not {share!r}"
+            raise ValueError(msg)
+        self._share = share
+        self._left = float(least) if share else 0.0
+        self._most = 10.0 * least
+
+    def first(self) -> None:
+        """Count a first attempt."""
+        self._left = min(self._most, self._left + self._share)
+
+    def allows(self, error: BaseException) -> bool:
+        """Take a retry after `error` if one is left; tell whether it was."""
+        if ending_of(error) is Ending.REJECTED:
+            return True
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
 
 
-def answered(
-    error: BaseException, answer: Answer, ending: Ending, *, since: BaseException | None = None
-) -> bool:
-    """Tell whether a call that ended with `error` was let in by its server, so that others may follow.
+class Attempts:
+    """Iterate over the attempts of one call; made by `attempts()` of a limiter.
 
-    No for a refusal, an overload, a connection that broke or timed out, and a call that was killed.
+    What the loop gets is this object each time: a context manager that gives the attempt's permit, and
+    keeps a passing failure quiet.
+
+    Attributes:
+        number: Of the attempt under way, 1 for the first.
+        error: What the last one failed with, or None.
+        backoff: Seconds until the next attempt; None when there is none.
     """
-    if not isinstance(error, Exception) or ending is not Ending.SPENT:
-        return False
-    if answer.status is not None and answer.status >= 400:
-        return not answer.overloaded
-    return not is_disconnect(error, since=since)
 
+    __slots__ = (
+        "_budget",
+        "_costs",
+        "_deadline",
+        "_door",
+        "_entered",
+        "_most",
+        "_permit",
+        "_rejections",
+        "_retry_on",
+        "_seen",
+        "_timeout",
+        "_until",
+        "backoff",
+        "error",
+        "number",
+    )
 
-def worth_another(error: BaseException, *, since: BaseException | None = None) -> bool:
-    """Tell whether the same call may well succeed later.
+    _entered: bool
+    _permit: Permit
+    _rejections: int
+    _seen: tuple[int, int]
+    _until: float
+    backoff: float | None
+    error: BaseException | None
+    number: int
 
-    Yes for 408, 409, 425, 429, 5xx, and for connections that broke or timed out. No for an
-    exhausted quota or a call that is too large (waiting heals neither), for anything the server asks
-    not to repeat (`x-should-retry: false`), for greenkit's own refusals, and for what is not an
-    `Exception` (a kill, a `gevent.Timeout`).
-    """
-    if not isinstance(error, Exception):
-        return False
-    if isinstance(error, GreenkitError) and not isinstance(error, RateLimited):
-        return False
-    answer = read(error, since=since)
-    # A 200 whose body broke off is a disconnect.
-    if answer.status is not None and answer.status >= 400:
-        return answer.transient
-    return is_disconnect(error, since=since)
+    def __init__(
+        self,
+        door: Issuer,
+        deadline: float,
+        retry_on: Callable[[BaseException], bool] | None,
+        budget: RetryBudget | None,
+        costs: Amounts,
+        /,
+        *,
+        most: int | None,
+        timeout: float | None,
+    ) -> None:
+        self._door = door
+        self._deadline = deadline
+        self._retry_on = retry_on
+        self._budget = budget
+        self._costs = costs
+        self._most = most
+        self._timeout = deadline if timeout is None else min(timeout, deadline)
 
+    def __iter__(self) -> Iterator[Attempts]:
+        """Yield itself until an attempt succeeds, or fails for good.
 
-def too_busy(error: BaseException, answer: Answer, *, since: BaseException | None = None) -> bool:
-    """Tell whether the server had too much to do, or was too slow to answer."""
-    return answer.overloaded if answer.status is not None else is_slow(error, since=since)
+        Raises:
+            RuntimeError: The attempt was not entered, so nothing was limited and nothing is tried again.
 
+        Switches: may.
+        """
+        self._begin()
+        while True:
+            self._entered = False
+            yield self
+            backoff = self._backoff_after()
+            if backoff is None:
+                return
+            sleep(backoff)
+            self._go_on()
 
-T = TypeVar("T")
+    async def __aiter__(self) -> AsyncIterator[Attempts]:
+        """Yield itself as `for` does; in an `async for` write `async with attempt:`.
 
+        Raises:
+            RuntimeError: The attempt was not entered, so nothing was limited and nothing is tried again.
 
-async def entered(enter: Callable[[], T], leave: Callable[[BaseException], object]) -> T:
-    """Return what `enter()` returns, run where it may wait; cancelled, nothing stays taken.
+        Switches: never; the coroutine waits.
+        """
+        import asyncio  # late: programs without coroutines do not load it
 
-    Args:
-        enter: Waits in greenkit's way.
-        leave: Undoes an `enter()` that succeeded when nobody was there any more to have its result.
-    """
-    import asyncio  # late: programs without coroutines do not load it
+        self._begin()
+        while True:
+            self._entered = False
+            yield self
+            backoff = self._backoff_after()
+            if backoff is None:
+                return
+            await asyncio.sleep(backoff)
+            self._go_on()
 
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
-    gone: list[BaseException] = []
+    def _backoff_after(self) -> float | None:
+        """Return how long to wait before the next attempt; None when there is none."""
+        if not self._entered:
+            msg = (
+                f"attempt {self.number} of {self._door.name!r} was not entered: what the loop did was "
+                "not limited, and is not tried again. In the loop write `with attempt:`"
+            )
+            raise RuntimeError(msg)
+        return self.backoff
 
-    def run() -> None:
+    def _go_on(self) -> None:
+        self.number += 1
+        self.backoff = None
+
+    def _begin(self) -> None:
+        self._until = self._door._terms.clock.now() + self._deadline
+        self.number = 1
+        self.error = self.backoff = None
+        self._rejections, self._seen = 0, (0, 0)
+        if self._budget is not None:
+            self._budget.first()
+
+    def __enter__(self) -> Permit:
+        """Wait for this attempt's permit.
+
+        Raises:
+            LimitTimeout: It cannot come before the deadline; caused by the last failure.
+
+        Switches: may.
+        """
+        door = self._door
+        self._entered = True
+        self._permit = permit = Permit()
+        permit._door = door
+        permit._costs = self._costs
+        permit._state = permit._probe = NEW
+        permit.waited = 0.0
+        if self.number == 1:
+            permit._timeout, permit._lane = self._timeout, NORMAL
+            return permit.__enter__()
+        # Refused again and again it waits like the others, or it would be the first to go after every pause.
+        permit._lane = NORMAL if self._rejections > 1 else RETRY
+        permit._timeout = self._until - door._terms.clock.now()
         try:
-            result = enter()
-        except BaseException as error:
-            loop.call_soon_threadsafe(_tell, answer, None, error)
-            return
-        if gone:
-            leave(gone[0])
-        else:
-            loop.call_soon_threadsafe(hand_over, result)
+            return permit.__enter__()
+        except LimitTimeout as error:
+            raise error from self.error
 
-    def hand_over(result: T) -> None:
-        # In the loop's thread, as the cancel is: one of them comes first.
-        if gone:
-            leave(gone[0])
-        else:
-            taken.append(True)
-            _tell(answer, result, None)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool:
+        """End the permit; keep `error` quiet when another attempt is worth it and there is time.
 
-    waiting: list[Any] = []
-    taken: list[bool] = []
+        Switches: never.
+        """
+        permit = self._permit
+        since = permit._since
+        if error is None:
+            permit._end(None)
+            return False
+        self.error = error
+        answer = read(error, since=since)
+        alone = answer.limited and self._is_alone()
+        permit._end(error, alone=alone)
+        # What nobody else waits for, the call waits for itself.
+        asked = min(answer.retry_after or 0.0, LONGEST_PAUSE) if alone else 0.0
+        self.backoff = self._backoff(error, asked, since)
+        return self.backoff is not None
 
-    def start() -> None:
-        if not gone:
-            waiting.append(gevent.spawn(run))
+    async def __aenter__(self) -> Permit:
+        """Wait for this attempt's permit in a coroutine.
 
-    mailbox = Mailbox.of(hub_here()) if hub_here() is not None else _helper()
-    mailbox.post(start)
-    try:
-        return await answer
-    except BaseException as error:
-        if isinstance(error, asyncio.CancelledError):
-            gone.append(error)
-            if taken:
-                leave(error)  # granted and cancelled in the same pass of the loop
-            else:
-                mailbox.post(lambda: gevent.killall(waiting, block=False))
-        raise
+        Raises:
+            LimitTimeout: It cannot come before the deadline; caused by the last failure.
 
+        Switches: never; the coroutine waits.
+        """
+        return await entered(self.__enter__, self._give_back)
 
-def _tell(answer: Any, result: Any, error: BaseException | None) -> None:
-    if answer.done():
-        return
-    if error is None:
-        answer.set_result(result)
-    elif isinstance(error, gevent.GreenletExit):
-        answer.cancel()
-    else:
-        answer.set_exception(error)
+    def _give_back(self, error: BaseException) -> None:
+        self._permit._end(error)
 
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool:
+        """End the permit, as leaving a `with` block does.
 
-_helpers: dict[int, Mailbox] = {}  # process id → the mailbox of its waiting thread
-_allocate_lock, _start_new_thread = (
-    get_original("_thread", name) for name in ("allocate_lock", "start_new_thread")
-)
-_making = _allocate_lock()
+        Switches: never.
+        """
+        return self.__exit__(kind, error, trace)
 
+    def _is_alone(self) -> bool:
+        """Count a 429, and tell whether others went since this call's last, and none of them was refused."""
+        self._rejections += 1
+        (granted, rejected), tally = self._seen, self._door._terms.tally
+        now = self._door._budget.view().state.granted
+        self._seen = now, tally.rejected + 1
+        # One of the granted is this call's own.
+        return self._rejections > 1 and now > granted + 1 and tally.rejected <= rejected
 
-def _helper() -> Mailbox:
-    """Return the mailbox of the thread that waits for programs without a hub; started at the first call."""
-    with _making:
-        made = _helpers.get(os.getpid())
-        if made is None:
-            ready = _allocate_lock()
-            ready.acquire()
-            found: list[Mailbox] = []
-            _start_new_thread(_serve, (found, ready))
-            ready.acquire()
-            made = _helpers[os.getpid()] = found[0]
-        return made
-
-
-def _serve(found: list[Mailbox], ready: Any) -> None:
-    mailbox = Mailbox.of(get_hub())
-    mailbox.keep_alive()
-    found.append(mailbox)
-    ready.release()
-    get_hub().join()  # for as long as the process: keep_alive() never ends
+    def _backoff(self, error: BaseException, asked: float, since: BaseException | None) -> float | None:
+        door = self._door
+        worth = worth_another(error, since=since) if self._retry_on is None else self._retry_on(error)
+        if not worth or self._rejections >= MOST_REJECTIONS or self.number == self._most:
+            return None
+        cap = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** min(self.number - 1, 10))
+        backoff = max(asked, random.uniform(0.0, cap))
+        # No time for another: the failure itself tells more than a time-out in the queue would.
+        soonest = max(backoff, door._budget.eta(self._costs))
+        if door._terms.clock.now() + soonest >= self._until:
+            return None
+        if self._budget is not None and not self._budget.allows(error):
+            return None
+        return backoff

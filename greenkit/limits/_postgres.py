@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from greenkit.errors import ConfigError
-from greenkit.limits._protocol import EPOCH, MICRO, RecordError, checked, exchange, numbers_in
+from greenkit.limits._protocol import MICRO, RecordError, checked, exchange, numbers_in
+from greenkit.limits._rates import EPOCH
 from greenkit.limits._sync import shown
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from greenkit._aimd import CUT, CUT_INTERVAL, RECOVERY, SLOWEST
-from greenkit.limits._calendar import EPOCH
-from greenkit.limits._half_open import PROBE_TIME
+from greenkit.limits._gcra import PROBE_TIME
+from greenkit.limits._rates import EPOCH
 
 if TYPE_CHECKING:
     from greenkit.limits._gcra import Amounts

@@ -12,14 +12,18 @@ from __future__ import annotations
 
 import heapq
 import math
+import os
 import threading
+import weakref
 from collections import deque
 from functools import partial
 from itertools import count
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import gevent
 from gevent import monkey
+from gevent.hub import get_hub
 from greenlet import getcurrent
 
 from greenkit.wait import Mailbox, hub_here, hub_to_wait_in
@@ -29,17 +33,21 @@ if TYPE_CHECKING:
 
     from greenkit.limits._gcra import Amounts
 
+
 __all__ = [
     "BATCH",
     "LANES",
     "MOST_AHEAD",
     "NORMAL",
     "RETRY",
+    "Forkable",
     "GreenParker",
     "NativeParker",
     "Queue",
     "Waiter",
     "WakeTimer",
+    "after_fork",
+    "entered",
     "lane_of",
     "parker_here",
     "sleep",
@@ -47,7 +55,6 @@ __all__ = [
 
 LANES = ("retry", "normal", "batch")
 RETRY, NORMAL, BATCH = range(3)
-
 # Anti-starvation: after so many higher-priority grants a waiting lower lane gets the next.
 MOST_AHEAD = 8
 # Those who left a lane are kept up to so many, so that clearing it is worth its while.
@@ -260,8 +267,7 @@ class GreenParker:
         return bool(self.hub.dead)
 
     def wake(self) -> None:
-        """End the sleep, or the next one if none has begun; the sleeper runs later, never inside this call.
-        """
+        """End the sleep, or the next if none has begun; the sleeper never runs inside this call."""
         self._woken = True  # before the look at `_parked`: `park()` does it the other way round
         if self._parked:
             self.mailbox.wake(self._wake)
@@ -375,3 +381,118 @@ class WakeTimer:
         timer = hub.loop.timer(max(seconds, 0.0), ref=self._ref)
         self._hub, self._timer = hub, timer
         timer.start(self._callback)
+
+
+class Forkable(Protocol):
+    """Know what to forget in a child."""
+
+    def after_fork(self) -> None:
+        """Forget the threads of the parent."""
+
+
+def after_fork(thing: Forkable, /) -> None:
+    """Have `thing.after_fork()` called in every child forked while it lives."""
+    _things.add(thing)
+
+
+def _call_after_fork() -> None:
+    for thing in list(_things):
+        thing.after_fork()
+
+
+_things: weakref.WeakSet[Forkable] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_call_after_fork)
+
+T = TypeVar("T")
+
+
+async def entered(enter: Callable[[], T], leave: Callable[[BaseException], object]) -> T:
+    """Return what `enter()` returns, run where it may wait; cancelled, nothing stays taken.
+
+    Args:
+        enter: Waits in greenkit's way.
+        leave: Undoes an `enter()` that succeeded when nobody was there any more to have its result.
+    """
+    import asyncio  # late: programs without coroutines do not load it
+
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+    gone: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result = enter()
+        except BaseException as error:
+            loop.call_soon_threadsafe(_settle, answer, None, error)
+            return
+        if gone:
+            leave(gone[0])
+        else:
+            loop.call_soon_threadsafe(deliver, result)
+
+    def deliver(result: T) -> None:
+        # In the loop's thread, as the cancel is: one of them comes first.
+        if gone:
+            leave(gone[0])
+        else:
+            taken.append(True)
+            _settle(answer, result, None)
+
+    waiting: list[Any] = []
+    taken: list[bool] = []
+
+    def start() -> None:
+        if not gone:
+            waiting.append(gevent.spawn(run))
+
+    mailbox = Mailbox.of(hub_here()) if hub_here() is not None else _helper()
+    mailbox.post(start)
+    try:
+        return await answer
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError):
+            gone.append(error)
+            if taken:
+                leave(error)  # granted and cancelled in the same pass of the loop
+            else:
+                mailbox.post(lambda: gevent.killall(waiting, block=False))
+        raise
+
+
+_helpers: dict[int, Mailbox] = {}  # process id → the mailbox of its waiting thread
+_start_new_thread = monkey.get_original("_thread", "start_new_thread")
+_making = _allocate_lock()
+
+
+def _helper() -> Mailbox:
+    """Return the mailbox of the thread that waits for programs without a hub; started at the first call."""
+    with _making:
+        made = _helpers.get(os.getpid())
+        if made is None:
+            ready = _allocate_lock()
+            ready.acquire()
+            found: list[Mailbox] = []
+            _start_new_thread(_serve, (found, ready))
+            ready.acquire()
+            made = _helpers[os.getpid()] = found[0]
+        return made
+
+
+def _serve(found: list[Mailbox], ready: Any) -> None:
+    mailbox = Mailbox.of(get_hub())
+    mailbox.keep_alive()
+    found.append(mailbox)
+    ready.release()
+    get_hub().join()  # for as long as the process: keep_alive() never ends
+
+
+def _settle(answer: Any, result: Any, error: BaseException | None) -> None:
+    if answer.done():
+        return
+    if error is None:
+        answer.set_result(result)
+    elif isinstance(error, gevent.GreenletExit):
+        answer.cancel()
+    else:
+        answer.set_exception(error)

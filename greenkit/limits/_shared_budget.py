@@ -16,8 +16,7 @@ from urllib.parse import quote
 
 from greenkit._aimd import AdaptiveSize
 from greenkit.errors import ConfigError
-from greenkit.limits._local import LocalBudget
-from greenkit.limits._local_state import LocalState
+from greenkit.limits._local import LocalBudget, LocalState
 from greenkit.limits._postgres import PostgresWire, check_driver
 from greenkit.limits._queue import NORMAL, parker_here
 from greenkit.limits._redis import RedisWire, client_for

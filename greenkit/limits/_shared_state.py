@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from greenkit.limits._backend_states import AWAY, PROBE, Online
 from greenkit.limits._gcra import Rule, Rules
-from greenkit.limits._local_state import LocalState
+from greenkit.limits._local import LocalState
 from greenkit.limits._protocol import HORIZON, MICRO, WORKER_GONE, Item, Request
 from greenkit.limits._rates import Rate
 from greenkit.limits._reservations import Outbox, Reservations, Try

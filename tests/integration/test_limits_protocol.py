@@ -8,8 +8,8 @@ import time
 import pytest
 import redis
 
-from greenkit.limits._calendar import EPOCH
 from greenkit.limits._protocol import Item, Request, exchange
+from greenkit.limits._rates import EPOCH
 from greenkit.limits._redis import RedisWire
 
 MICRO = 1e6

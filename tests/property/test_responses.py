@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenkit.limits._permit import ending_of, worth_another
+from greenkit.limits._feedback import ending_of, worth_another
 from greenkit.pool._outcome import is_overload
 from greenkit.responses import is_disconnect, read, read_answer
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import gevent
 
-from greenkit.limits import Limiter, _attempts
+from greenkit.limits import Limiter, _permit
 from greenkit.limits._queue import WakeTimer
 from greenkit.testing import FakeClock
 
@@ -47,7 +47,7 @@ def sleeping_moves_the_clock(monkeypatch: pytest.MonkeyPatch, clock: FakeClock, 
 
     monkeypatch.setattr(WakeTimer, "_start", start)
     monkeypatch.setattr(WakeTimer, "cancel", cancel)
-    monkeypatch.setattr(_attempts, "sleep", sleep)
+    monkeypatch.setattr(_permit, "sleep", sleep)
 
 
 def drain(limiter: Limiter, many: int, **costs: float) -> list[tuple[float, int]]:

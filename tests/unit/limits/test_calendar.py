@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from greenkit.errors import ConfigError, CostTooHighError, LimitTimeout
 from greenkit.limits import Limiter, Rate, _shared_budget, parse_rate
-from greenkit.limits._calendar import EPOCH, Calendar, charged
+from greenkit.limits._gcra import rules_of
 from greenkit.limits._protocol import MICRO, exchange
-from greenkit.limits._windows import rules_of, windows
+from greenkit.limits._rates import EPOCH, Calendar, charged, windows
 from greenkit.testing import FakeClock
 from tests.unit.limits.simulate import sleeping_moves_the_clock
 

@@ -6,7 +6,7 @@ import pytest
 
 from greenkit import Limiter, facts
 from greenkit.errors import RateLimited
-from greenkit.limits._attempts import MOST_REJECTIONS
+from greenkit.limits._permit import MOST_REJECTIONS
 from greenkit.testing import FakeClock
 
 
@@ -14,7 +14,7 @@ from greenkit.testing import FakeClock
 def clock(monkeypatch):
     """Be a clock that goes on, past every pause, where `attempts()` would sleep."""
     clock = FakeClock(1000)
-    monkeypatch.setattr("greenkit.limits._attempts.sleep", lambda seconds: clock.advance(seconds + 10.0))
+    monkeypatch.setattr("greenkit.limits._permit.sleep", lambda seconds: clock.advance(seconds + 10.0))
     return clock
 
 

@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from greenkit.errors import LimitTimeout, RateLimited
-from greenkit.limits._permit import Ending, ending_of, worth_another
+from greenkit.limits._feedback import Ending, ending_of, worth_another
 
 
 class Response:

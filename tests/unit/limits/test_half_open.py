@@ -8,7 +8,7 @@ from gevent.event import Event
 
 from greenkit.errors import LimitTimeout
 from greenkit.limits import Limiter
-from greenkit.limits._half_open import PROBE_TIME
+from greenkit.limits._gcra import PROBE_TIME
 from greenkit.limits._queue import WakeTimer
 from greenkit.testing import FakeClock
 

@@ -4,7 +4,7 @@ import pytest
 
 from greenkit.errors import ConfigError
 from greenkit.limits import Limiter, Quota
-from greenkit.limits._quota_headers import reader_of
+from greenkit.limits._feedback import reader_of
 from greenkit.testing import FakeClock
 
 OPENAI = {

@@ -9,9 +9,10 @@ import pytest
 
 from greenkit.errors import ConfigError, CostTooHighError, LimitTimeout
 from greenkit.limits import Limiter, Quota, Rate
-from greenkit.limits._local_state import LocalState
-from greenkit.limits._quota_headers import meant
-from greenkit.limits._windows import rules_of, windows
+from greenkit.limits._feedback import meant
+from greenkit.limits._gcra import rules_of
+from greenkit.limits._local import LocalState
+from greenkit.limits._rates import windows
 from greenkit.testing import FakeClock
 from tests.unit.limits.simulate import sleeping_moves_the_clock
 

@@ -24,7 +24,7 @@ class StatusError(Exception):
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     """Have a backoff take one turn of the loop, and a 429 pause nobody for long."""
-    monkeypatch.setattr("greenkit.limits._attempts.sleep", lambda seconds: gevent.sleep(0))
+    monkeypatch.setattr("greenkit.limits._permit.sleep", lambda seconds: gevent.sleep(0))
     monkeypatch.setattr("greenkit.limits._door._DEFAULT_PAUSE", 0.0)
 
 
