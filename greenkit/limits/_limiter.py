@@ -1,6 +1,6 @@
 """The limiter people make: what is limited, how it is set up, and set up anew while it runs.
 
-How it is asked is `_door`'s.
+How it is asked is `_limiter`'s.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from greenkit._clock import MONOTONIC, Clock
 from greenkit.limits._costs import Estimate
 from greenkit.limits._feedback import reader_of
 from greenkit.limits._gcra import rules_of
-from greenkit.limits._keys import KeyDoor, Keys
+from greenkit.limits._keyed import KeyBudget, Keys
+from greenkit.limits._local import LocalBudget, LocalState
 from greenkit.limits._nested import Nestable
 from greenkit.limits._permit import RetryBudget
 from greenkit.limits._rates import shown, windows
-from greenkit.limits._shared_budget import SharedBudget, backend_of, local_budget, record_of, refuse_adaptive
+from greenkit.limits._shared_budget import SharedBudget, backend_of, refuse_adaptive
 from greenkit.limits._terms import Terms
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from greenkit.limits._feedback import Reader
     from greenkit.limits._gcra import Amounts, Rules
-    from greenkit.limits._local import LocalBudget
     from greenkit.limits._rates import Windows
     from greenkit.limits._terms import LimiterStatistics
 
@@ -137,10 +137,10 @@ class Limiter(Nestable):
         self._weights: dict[float, Terms] = {}
         many = _processes(processes, shared=share is not None)
         self._make = (
-            local_budget if share is None else backend_of(share, on_error=on_backend_error, processes=many)
+            _local_budget if share is None else backend_of(share, on_error=on_backend_error, processes=many)
         )
         rules = rules_of(self._rates, strict=strict, clock=clock)
-        made = self._make(rules, _slots(concurrency), clock=clock, name=name, record=record_of(name))
+        made = self._make(rules, _slots(concurrency), name, clock=clock)
         self._stand_on(made, rules)
         facts.register("limiter", self)
 
@@ -180,12 +180,12 @@ class Limiter(Nestable):
         keys = self._keys
         if keys is None:
             keys = self._make_keys()
-        door = KeyDoor()
-        door._terms = self._terms if weight == 1.0 else self._weighed(weight)
-        door._keys = keys
-        door._key = key
-        door._weight = weight
-        return door
+        limiter = KeyLimiter()
+        limiter._terms = self._terms if weight == 1.0 else self._weighed(weight)
+        limiter._keys = keys
+        limiter._key = key
+        limiter._weight = weight
+        return limiter
 
     def statistics(self) -> LimiterStatistics:
         """Return a frozen account of this instant; permits, waiters and slots include those of keys.
@@ -224,9 +224,9 @@ class Limiter(Nestable):
         return self._make(
             self._rules_of(weight),
             self._slots_of(weight),
-            clock=self.clock,
-            name=f"{self.name}:{key}",
-            record=record_of(self.name, key),
+            self._terms.name,
+            key,
+            clock=self._terms.clock,
         )
 
     def _weighed(self, weight: float) -> Terms:
@@ -308,9 +308,43 @@ class Limiter(Nestable):
         for weight, terms in self._weights.items():
             terms.follow(rules.times(weight))
         self._budget = budget
-        self._try_take = budget.try_take if isinstance(budget, SharedBudget) else budget.take_nowait
+        self._try_take = budget.try_take
         # A shadow never waits, so it must ask.
         self._take_nowait = self._try_take if self._terms.shadow else budget.take_nowait
+
+
+class KeyLimiter(Nestable):
+    """Let calls through as the budget of one key allows; made for each call of `Limiter.key()`."""
+
+    __slots__ = ("_key", "_keys", "_weight")
+
+    _key: Hashable
+    _keys: Keys
+    _weight: float
+
+    def __repr__(self) -> str:
+        weight = "" if self._weight == 1.0 else f", weight {self._weight:g}"
+        return f"<key {self._key!r} of limiter {self.name!r}{weight}>"
+
+    @property
+    def _budget(self) -> KeyBudget:
+        return KeyBudget(self._keys, self._key, self._weight)
+
+    def _take_nowait(self, costs: Amounts) -> float:
+        if self._terms.shadow:  # which never waits, so it must ask
+            return self._try_take(costs)
+        return self._keys.take_nowait(self._key, self._weight, costs)
+
+    def _try_take(self, costs: Amounts) -> float:
+        if self._keys.plain:
+            return self._keys.take_nowait(self._key, self._weight, costs)
+        return self._budget.try_take(costs)
+
+
+def _local_budget(
+    rules: Rules, slots: int | AdaptiveSize | None, *names: Hashable, clock: Clock
+) -> LocalBudget:
+    return LocalBudget(LocalState(rules, slots), clock=clock, name=":".join(map(str, names)))
 
 
 def _kinds(rules: Rules) -> list[tuple[str, bool]]:

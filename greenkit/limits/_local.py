@@ -31,6 +31,8 @@ __all__ = ["SLOT_RETRY", "LocalBudget", "LocalState"]
 
 # The shortest answer to "how long", so that a refusal is never taken for a grant.
 _AT_ONCE = 1e-9
+# Until a server has said something: shared, because most keys never hear anything.
+_FULL_PACE = Pace()
 # How often one who waits for a window by the calendar looks at the clock.
 _LOOK_AGAIN = 60.0
 
@@ -64,7 +66,7 @@ class LocalState:
 
     def __init__(self, rules: Rules, slots: int | AdaptiveSize | None) -> None:
         self._base = self.rules = rules
-        self._pace = Pace()
+        self._pace = _FULL_PACE
         self.tats = rules.start()
         self.slots = slots
         self.paused_until = -math.inf
@@ -96,8 +98,10 @@ class LocalState:
         """Tell whether the state of the rules is all there is to remember."""
         if self._pace.factor < 1.0 and self._pace.recover(now):
             self._follow_pace(now)  # nobody may ask any more, and it would never be back at full speed
-        waits_for_probe = self.half_open.matters(now, self.paused_until)
-        return not (self.held or self._pace.matters(now) or now < self.paused_until or waits_for_probe)
+        probe = self.half_open.number and self.half_open.matters(now, self.paused_until)
+        if self.held or now < self.paused_until or probe:
+            return False
+        return self._pace is _FULL_PACE or not self._pace.matters(now)
 
     def admit(self, costs: Amounts, now: float, *, credit: float) -> float:
         """Book `costs` if they may go now; else return the seconds until then, `inf` when unknown."""
@@ -106,12 +110,14 @@ class LocalState:
         size = self.size
         if size is not None and self.held >= size:
             return math.inf
-        blocked = self.half_open.blocked(now)
+        half_open = self.half_open
+        blocked = half_open.blocked(now) if half_open.number else 0.0
         if now >= self.paused_until and not blocked:
             tats = self.rules.decide(self.tats, costs, now, credit=credit)
             if tats is not None:
                 self.tats = tats
-                self.half_open.sent(now)
+                if half_open.number:
+                    half_open.sent(now)
                 self.held += size is not None
                 self.granted += 1
                 return 0.0
@@ -189,7 +195,7 @@ class LocalState:
 
     def slow_down(self, now: float) -> None:
         """Use less of the rate for a while, after a 429."""
-        if self._pace.cut(now):
+        if self._own_pace().cut(now):
             self._follow_pace(now)
 
     def limit_to(self, available: Mapping[str, float], now: float) -> bool:
@@ -199,7 +205,7 @@ class LocalState:
 
     def ceil(self, shares: Mapping[str, float], now: float) -> bool:
         """Use no more than these shares of the configured rates, by rule; tell whether that is new."""
-        changed = self._pace.ceil(shares, now)
+        changed = self._own_pace().ceil(shares, now)
         if changed:
             self._follow_pace(now)
         return changed
@@ -224,6 +230,11 @@ class LocalState:
         """Count every slot as free: a forked process has them all to itself. A probe is the parent's."""
         self.held = 0
         self.half_open.answered(self.half_open.number, passed=False)
+
+    def _own_pace(self) -> Pace:
+        if self._pace is _FULL_PACE:
+            self._pace = Pace()
+        return self._pace
 
     def _follow_pace(self, now: float) -> None:
         """Make the rules those of the pace; the state keeps its units."""
@@ -288,11 +299,12 @@ class LocalBudget:
     # -- asking ------------------------------------------------------------------------------------
 
     def take_nowait(self, costs: Amounts) -> float:
-        """Take `costs` if nobody waits and all of it may go now.
+        """Take `costs` if nobody waits and all of it may go now; else return anything but 0."""
+        with self.lock:
+            return 1.0 if self.queue.waiting else self.state.admit(costs, self.now(), credit=0.0)
 
-        Returns:
-            0.0 when taken, else the seconds after which it would pass as things stand.
-        """
+    def try_take(self, costs: Amounts) -> float:
+        """Take `costs` if they may go now, and return 0.0; else the seconds after which they would."""
         with self.lock:
             now = self.now()
             state = self.state
@@ -304,13 +316,8 @@ class LocalBudget:
     def take(self, costs: Amounts, *, lane: int, until: float) -> None:
         """Take `costs` when their turn and their instant have come.
 
-        Args:
-            costs: By dimension, in the order of the rules.
-            lane: Number of the priority.
-            until: Clock reading after which waiting makes no sense; `inf` for never.
-
         Raises:
-            LimitTimeout: It cannot be granted in time, which is said as soon as it is known.
+            LimitTimeout: It cannot be granted before the clock reads `until`, said as soon as it is known.
         """
         with self.lock:
             now = self.now()
@@ -373,12 +380,7 @@ class LocalBudget:
                 self._look_soon()
 
     def pause(self, seconds: float, *, asked: bool = False) -> None:
-        """Grant nothing for `seconds` from now; never shortens a pause in force.
-
-        Args:
-            seconds: From now.
-            asked: The server asked for it: one permit goes first when it is over.
-        """
+        """Grant nothing for `seconds`; `asked` by the server, one permit goes first when it is over."""
         with self.lock:
             self.state.pause(seconds, self.now(), asked=asked)
             self._changed()
@@ -453,18 +455,18 @@ class LocalBudget:
     # -- waiting --------------------------------------------------------------------------------
 
     def _sleep(self, waiter: Waiter) -> None:
-        while not waiter.done:
+        while not (waiter.granted or waiter.error):
             # No hub, no timer: such a thread looks after the queue itself while it is the head.
             seconds = waiter.check_at - self.now() if waiter.check_at < math.inf else math.inf
             if self._mixed:
                 seconds = min(seconds, _OVERDUE)
             waiter.parker.park(None if seconds == math.inf else seconds)
-            self._look_after_line(waiter)
+            self._look_after_queue(waiter)
 
-    def _look_after_line(self, waiter: Waiter) -> None:
+    def _look_after_queue(self, waiter: Waiter) -> None:
         now = self.now()
         overdue = self._mixed and self._head_at + _OVERDUE <= now
-        if not waiter.done and (overdue or waiter.check_at <= now):
+        if not (waiter.granted or waiter.error) and (overdue or waiter.check_at <= now):
             waiter.check_at = math.inf
             self._tick()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from greenkit.limits._door import Door
+from greenkit.limits._base import BaseLimiter
 from greenkit.limits._queue import NORMAL
 from greenkit.limits._terms import Terms
 
@@ -22,29 +22,29 @@ class Part:
     """One of the two limiters, and where its costs stand among those of both.
 
     Attributes:
-        door: As given.
+        limiter: As given.
         names: Of its dimensions.
     """
 
-    __slots__ = ("_all", "door", "names")
+    __slots__ = ("_all", "limiter", "names")
 
-    def __init__(self, door: Door, names: tuple[str, ...]) -> None:
-        self.door = door
-        self.names = door.dimensions
+    def __init__(self, limiter: BaseLimiter, names: tuple[str, ...]) -> None:
+        self.limiter = limiter
+        self.names = limiter.dimensions
         self._all = names
 
     @property
     def budget(self) -> Any:
         """Return its budget: a key's is looked up each time."""
-        return self.door._budget
+        return self.limiter._budget
 
     def of(self, costs: Amounts) -> Amounts:
         """Return its part of the costs of both, once for each window of a dimension."""
-        return self.door._terms.rules.in_order(dict(zip(self._all, costs, strict=True)))
+        return self.limiter._terms.rules.in_order(dict(zip(self._all, costs, strict=True)))
 
     def by_name(self, costs: Amounts) -> dict[str, float]:
         """Return its own costs by the names of their dimensions."""
-        return self.door._terms.rules.by_dimension(costs)
+        return self.limiter._terms.rules.by_dimension(costs)
 
     def named(self, costs: Mapping[str, Any]) -> dict[str, Any]:
         """Return what has the name of one of its dimensions."""
@@ -61,7 +61,7 @@ class BothRules:
 
     __slots__ = ("_heard", "_inner", "_outer", "dimensions", "names")
 
-    def __init__(self, inner: Door, outer: Door, heard: Door) -> None:
+    def __init__(self, inner: BaseLimiter, outer: BaseLimiter, heard: BaseLimiter) -> None:
         self.names = self.dimensions = tuple(dict.fromkeys((*inner.dimensions, *outer.dimensions)))
         self._inner = Part(inner, self.names)
         self._outer = Part(outer, self.names)
@@ -81,7 +81,7 @@ class BothRules:
             raise TypeError(msg)
         priced: dict[str, float] = {}
         for part in (self._inner, self._outer):
-            priced.update(part.by_name(part.door._terms.price(part.named(costs))))
+            priced.update(part.by_name(part.limiter._terms.price(part.named(costs))))
         return self.in_order(priced)
 
     def in_order(self, costs: Mapping[str, float]) -> Amounts:
@@ -102,15 +102,15 @@ class NestedBudget:
         self._inner = inner
         self._outer = outer
         self._heard = heard
-        self._now = outer.door.clock.now
+        self._now = outer.limiter.clock.now
 
     def take_nowait(self, costs: Amounts) -> float:
         """As `LocalBudget.take_nowait()`."""
-        return self._both(costs, lambda part: part.door._take_nowait(part.of(costs)))
+        return self._both(costs, lambda part: part.limiter._take_nowait(part.of(costs)))
 
     def try_take(self, costs: Amounts) -> float:
-        """As `SharedBudget.try_take()`."""
-        return self._both(costs, lambda part: part.door._try_take(part.of(costs)))
+        """As `LocalBudget.try_take()`."""
+        return self._both(costs, lambda part: part.limiter._try_take(part.of(costs)))
 
     def take(self, costs: Amounts, *, lane: int, until: float) -> None:
         """As `LocalBudget.take()`: waits for the inner first, which holds nobody else of the outer up."""
@@ -208,12 +208,12 @@ class NestedBudget:
         return wait
 
 
-class Nestable(Door):
+class Nestable(BaseLimiter):
     """Be a limiter that may be inside another: a `Limiter`, its keys, and those that are already."""
 
     __slots__ = ()
 
-    def inside(self, outer: Door, *, feedback: Literal["outer", "inner"] = "outer") -> Door:
+    def inside(self, outer: BaseLimiter, *, feedback: Literal["outer", "inner"] = "outer") -> BaseLimiter:
         """Return a limiter whose permits are taken from this one and from `outer`: from both or neither.
 
         A caller waits for this one first, such as for the turn of its key, and then for `outer`. Refused,
@@ -243,11 +243,11 @@ class Nested(Nestable):
 
     _budget: NestedBudget
 
-    def __init__(self, inner: Door, outer: Door, *, feedback: str) -> None:
+    def __init__(self, inner: BaseLimiter, outer: BaseLimiter, *, feedback: str) -> None:
         _check(inner, outer, feedback)
         heard = outer if feedback == "outer" else inner
         rules = BothRules(inner, outer, heard)
-        parts = {door: Part(door, rules.names) for door in (inner, outer)}
+        parts = {limiter: Part(limiter, rules.names) for limiter in (inner, outer)}
         self._budget = NestedBudget(parts[inner], parts[outer], parts[heard])
         self._terms = terms = Terms(
             heard.name,
@@ -264,7 +264,7 @@ class Nested(Nestable):
         terms.free, terms.price, terms.most_tokens = rules.price({}), rules.price, -1
 
     def __repr__(self) -> str:
-        inner, outer = self._budget._inner.door, self._budget._outer.door
+        inner, outer = self._budget._inner.limiter, self._budget._outer.limiter
         return f"<{inner!r} inside {outer!r}>"
 
     def _take_nowait(self, costs: Amounts) -> float:
@@ -275,10 +275,10 @@ class Nested(Nestable):
 
     def _in_the_way(self, costs: Amounts) -> str:
         inner, outer = self._budget._inner, self._budget._outer
-        return inner.door._in_the_way(inner.of(costs)) or outer.door._in_the_way(outer.of(costs))
+        return inner.limiter._in_the_way(inner.of(costs)) or outer.limiter._in_the_way(outer.of(costs))
 
 
-def _check(inner: Door, outer: Door, feedback: str) -> None:
+def _check(inner: BaseLimiter, outer: BaseLimiter, feedback: str) -> None:
     if not hasattr(outer, "_terms"):
         msg = f"inside() takes a Limiter, or a key of one, not {outer!r}"
         raise TypeError(msg)

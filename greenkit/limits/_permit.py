@@ -117,10 +117,10 @@ class Permit:
     """
 
     # No __init__: the limiter sets these, at a third of the price, and this is made for every call.
-    __slots__ = ("_costs", "_door", "_lane", "_probe", "_since", "_state", "_timeout", "waited")
+    __slots__ = ("_costs", "_lane", "_limiter", "_probe", "_since", "_state", "_timeout", "waited")
 
     _costs: Amounts
-    _door: Issuer
+    _limiter: Issuer
     _lane: int
     _probe: Any  # number of the pause after which it goes first, and the others wait for its answer; else 0
     _since: BaseException | None  # what was being handled on entering: older than the call
@@ -130,7 +130,7 @@ class Permit:
 
     def __repr__(self) -> str:
         costs = ", ".join(f"{name}={cost:g}" for name, cost in self.costs.items())
-        return f"<Permit of {self._door.name!r}, {costs}, {_SHOWN[self._state]}>"
+        return f"<Permit of {self._limiter.name!r}, {costs}, {_SHOWN[self._state]}>"
 
     def __bool__(self) -> Literal[True]:
         return True
@@ -138,7 +138,7 @@ class Permit:
     @property
     def costs(self) -> dict[str, float]:
         """Return what this permit costs as of now, by dimension."""
-        costs: dict[str, float] = self._door._terms.rules.by_dimension(self._costs)
+        costs: dict[str, float] = self._limiter._terms.rules.by_dimension(self._costs)
         return costs
 
     def __enter__(self) -> Permit:
@@ -153,16 +153,16 @@ class Permit:
         self._since = sys.exc_info()[1]
         if self._state:
             return self._enter_taken()
-        door = self._door
-        if door._take_nowait(self._costs):
-            door._wait(self)
+        limiter = self._limiter
+        if limiter._take_nowait(self._costs):
+            limiter._wait(self)
         else:
             self._state = HELD
-        self._probe = door._budget.probe()
-        if door._terms.by_calendar:
-            self._costs = charged(self._costs, door.clock, waited=self.waited > 0)
+        self._probe = limiter._budget.probe()
+        if limiter._terms.by_calendar:
+            self._costs = charged(self._costs, limiter.clock, waited=self.waited > 0)
         if facts.listeners:
-            facts.emit(facts.PermitGranted(door.name, self.waited))
+            facts.emit(facts.PermitGranted(limiter.name, self.waited))
         return self
 
     async def __aenter__(self) -> Permit:
@@ -174,13 +174,13 @@ class Permit:
         Switches: never; the coroutine waits.
         """
         self._since = sys.exc_info()[1]
-        if not self._state and not self._door._take_nowait(self._costs):  # it answers with what is in the way
+        if not self._state and not self._limiter._take_nowait(self._costs):  # 0.0 is a yes
             self._state = HELD
-            self._probe = self._door._budget.probe()
-            if self._door._terms.by_calendar:
-                self._costs = charged(self._costs, self._door.clock, waited=False)
+            self._probe = self._limiter._budget.probe()
+            if self._limiter._terms.by_calendar:
+                self._costs = charged(self._costs, self._limiter.clock, waited=False)
             if facts.listeners:
-                facts.emit(facts.PermitGranted(self._door.name, self.waited))
+                facts.emit(facts.PermitGranted(self._limiter.name, self.waited))
             return self
         return await entered(self.__enter__, self._end)
 
@@ -219,11 +219,11 @@ class Permit:
         if state in (NEW, ENDED):
             return  # it holds nothing: a second slot given back would be another call's
         self._state = ENDED
-        door = self._door
+        limiter = self._limiter
         if error is None:
             if self._probe:
                 self._answered(passed=True)
-            if not door._terms.counts_slots:
+            if not limiter._terms.counts_slots:
                 self._since = None
                 return
         # Finally: reading a foreign exception may raise; release the slot regardless.
@@ -231,17 +231,17 @@ class Permit:
             if error is not None:
                 self._account(error, owed=state in (HELD, TAKEN), alone=alone)
             elif state not in _SHADOWS:
-                door._budget.heard(error=False)
+                limiter._budget.heard(error=False)
         finally:
             self._since = None
             if self._probe:
                 self._answered(passed=False)  # not heard of: another goes first
             if state not in _SHADOWS:
-                door._budget.give_back_slot()
+                limiter._budget.give_back_slot()
 
     def _answered(self, *, passed: bool) -> None:
         number, self._probe = self._probe, 0
-        self._door._budget.probe_answered(number, passed=passed)
+        self._limiter._budget.probe_answered(number, passed=passed)
 
     def settle(self, *, requests: float | None = None, tokens: float | None = None, **others: float) -> None:
         """Say what the call really cost: the rest is refunded, or the debt is charged.
@@ -262,7 +262,7 @@ class Permit:
         Switches: never.
         """
         state = self._state
-        door = self._door
+        limiter = self._limiter
         if state == HELD:
             self._state = SETTLED
         elif state == TAKEN:
@@ -273,10 +273,10 @@ class Permit:
         if self._probe and state != ENDED:  # there is an answer to count
             self._answered(passed=True)
         costs = named(requests, tokens, others)
-        if door._terms.learns:
-            door._teach(self._costs, costs)
+        if limiter._terms.learns:
+            limiter._teach(self._costs, costs)
         if state not in _SHADOWS:
-            self._costs = door._budget.settle(self._costs, costs)
+            self._costs = limiter._budget.settle(self._costs, costs)
 
     def cancel(self) -> None:
         """Give everything back, as if the permit had never been taken: the call was not made.
@@ -286,19 +286,19 @@ class Permit:
         state, self._state = self._state, ENDED
         self._probe, self._since = 0, None
         if state not in _SHADOWS and state not in {NEW, ENDED}:
-            self._door._budget.take_back(self._costs)
+            self._limiter._budget.take_back(self._costs)
 
     def _account(self, error: BaseException, *, owed: bool, alone: bool) -> None:
         since = getattr(self, "_since", None)
         answer = read(error, since=since)
         ending = ending_of(error, answer, since=since)
-        self._door._failed(error, answer, ending, alone=alone)
+        self._limiter._failed(error, answer, ending, alone=alone)
         if self._probe and answered(error, answer, ending, since=since):
             self._answered(passed=True)
         if ending is not Ending.SPENT and owed:
             keep = "requests" if ending is Ending.REJECTED else ""
-            refund = {name: 0.0 for name in self._door.dimensions if name != keep}
-            self._costs = self._door._budget.settle(self._costs, refund)
+            refund = {name: 0.0 for name in self._limiter.dimensions if name != keep}
+            self._costs = self._limiter._budget.settle(self._costs, refund)
 
 
 def named(requests: float | None, tokens: float | None, others: dict[str, float]) -> dict[str, float]:
@@ -367,8 +367,8 @@ class Attempts:
         "_budget",
         "_costs",
         "_deadline",
-        "_door",
         "_entered",
+        "_limiter",
         "_most",
         "_permit",
         "_rejections",
@@ -392,7 +392,7 @@ class Attempts:
 
     def __init__(
         self,
-        door: Issuer,
+        limiter: Issuer,
         deadline: float,
         retry_on: Callable[[BaseException], bool] | None,
         budget: RetryBudget | None,
@@ -402,7 +402,7 @@ class Attempts:
         most: int | None,
         timeout: float | None,
     ) -> None:
-        self._door = door
+        self._limiter = limiter
         self._deadline = deadline
         self._retry_on = retry_on
         self._budget = budget
@@ -452,7 +452,7 @@ class Attempts:
         """Return how long to wait before the next attempt; None when there is none."""
         if not self._entered:
             msg = (
-                f"attempt {self.number} of {self._door.name!r} was not entered: what the loop did was "
+                f"attempt {self.number} of {self._limiter.name!r} was not entered: what the loop did was "
                 "not limited, and is not tried again. In the loop write `with attempt:`"
             )
             raise RuntimeError(msg)
@@ -463,7 +463,7 @@ class Attempts:
         self.backoff = None
 
     def _begin(self) -> None:
-        self._until = self._door._terms.clock.now() + self._deadline
+        self._until = self._limiter._terms.clock.now() + self._deadline
         self.number = 1
         self.error = self.backoff = None
         self._rejections, self._seen = 0, (0, 0)
@@ -478,10 +478,10 @@ class Attempts:
 
         Switches: may.
         """
-        door = self._door
+        limiter = self._limiter
         self._entered = True
         self._permit = permit = Permit()
-        permit._door = door
+        permit._limiter = limiter
         permit._costs = self._costs
         permit._state = permit._probe = NEW
         permit.waited = 0.0
@@ -490,7 +490,7 @@ class Attempts:
             return permit.__enter__()
         # Refused again and again it waits like the others, or it would be the first to go after every pause.
         permit._lane = NORMAL if self._rejections > 1 else RETRY
-        permit._timeout = self._until - door._terms.clock.now()
+        permit._timeout = self._until - limiter._terms.clock.now()
         try:
             return permit.__enter__()
         except LimitTimeout as error:
@@ -542,22 +542,22 @@ class Attempts:
     def _is_alone(self) -> bool:
         """Count a 429, and tell whether others went since this call's last, and none of them was refused."""
         self._rejections += 1
-        (granted, rejected), tally = self._seen, self._door._terms.tally
-        now = self._door._budget.view().state.granted
+        (granted, rejected), tally = self._seen, self._limiter._terms.tally
+        now = self._limiter._budget.view().state.granted
         self._seen = now, tally.rejected + 1
         # One of the granted is this call's own.
         return self._rejections > 1 and now > granted + 1 and tally.rejected <= rejected
 
     def _backoff(self, error: BaseException, asked: float, since: BaseException | None) -> float | None:
-        door = self._door
+        limiter = self._limiter
         worth = worth_another(error, since=since) if self._retry_on is None else self._retry_on(error)
         if not worth or self._rejections >= MOST_REJECTIONS or self.number == self._most:
             return None
         cap = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** min(self.number - 1, 10))
         backoff = max(asked, random.uniform(0.0, cap))
         # No time for another: the failure itself tells more than a time-out in the queue would.
-        soonest = max(backoff, door._budget.eta(self._costs))
-        if door._terms.clock.now() + soonest >= self._until:
+        soonest = max(backoff, limiter._budget.eta(self._costs))
+        if limiter._terms.clock.now() + soonest >= self._until:
             return None
         if self._budget is not None and not self._budget.allows(error):
             return None

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from greenkit._aimd import AdaptiveSize
 from greenkit.errors import ConfigError
-from greenkit.limits._local import LocalBudget, LocalState
+from greenkit.limits._local import LocalBudget
 from greenkit.limits._postgres import PostgresWire, check_driver
 from greenkit.limits._queue import NORMAL, parker_here
 from greenkit.limits._redis import RedisWire, client_for
@@ -25,7 +25,7 @@ from greenkit.limits._shared_state import SharedState
 from greenkit.limits._sync import shown, sync_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from greenkit._clock import Clock
     from greenkit.limits._gcra import Amounts, Rules
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
         """Make a budget that lives in one backend."""
 
         def __call__(
-            self, rules: Rules, slots: int | AdaptiveSize | None, *, clock: Clock, name: str, record: str
+            self, rules: Rules, slots: int | AdaptiveSize | None, *names: Hashable, clock: Clock
         ) -> LocalBudget:
-            """Return it; `record` is what it is called in a shared store."""
+            """Return it; `names` are the limiter's, and the key where it is one's."""
 
 
-__all__ = ["SharedBudget", "backend_of", "local_budget", "record_of", "refuse_adaptive"]
+__all__ = ["SharedBudget", "backend_of", "record_of", "refuse_adaptive"]
 
 # A backend that is silent for so long is away, whatever its client is still waiting for; and for so much
 # longer after that was first seen: a process that was kept busy sees the time before it sees the answer.
@@ -217,14 +217,7 @@ _REDIS = frozenset({"redis", "rediss", "valkey", "valkeys", "unix"})
 _POSTGRES = frozenset({"postgres", "postgresql"})
 
 
-def local_budget(
-    rules: Rules, slots: int | AdaptiveSize | None, *, clock: Clock, name: str, record: str = ""
-) -> LocalBudget:
-    """Return a budget of this process alone."""
-    return LocalBudget(LocalState(rules, slots), clock=clock, name=name)
-
-
-def record_of(name: str, *key: object) -> str:
+def record_of(name: Hashable, *key: Hashable) -> str:
     """Return the name in a shared store of the limiter `name`, or of its `key`.
 
     Two different ones have different records: what separates name and key is escaped within them.
@@ -280,13 +273,13 @@ def _budget(
     on_error: str,
     rules: Rules,
     slots: int | AdaptiveSize | None,
-    *,
+    *names: Hashable,
     clock: Clock,
-    name: str,
-    record: str,
 ) -> SharedBudget:
     whole = refuse_adaptive(slots)
     state = SharedState(rules, whole, worker=worker, on_error=on_error, processes=processes)
+    name = ":".join(map(str, names))
+    record = record_of(*names)
     return SharedBudget(state, clock=clock, name=name, record=record, backend=backend, connect=connect)
 
 

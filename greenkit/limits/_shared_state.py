@@ -347,7 +347,7 @@ class SharedState(LocalState):
         self._workers, self._horizon = reply.workers, reply.horizon / MICRO
         self._gather = self._horizon * _random.uniform(*_GATHER)
         self.lacks_slots = reply.full
-        self._pace.factor = reply.factor
+        self._own_pace().factor = reply.factor
         self._follow_pace(now)
         self.tats = tuple(
             [

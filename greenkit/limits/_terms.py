@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from greenkit.errors import CostTooHighError
+from greenkit.limits._queue import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     Price = Callable[[Mapping[str, float]], Amounts]
 
-__all__ = ["LimiterStatistics", "Tally", "Terms", "Waits"]
+__all__ = ["LimiterStatistics", "Tally", "Terms"]
 
 # The dimensions of nearly every limiter of an LLM.
 _PAIR = ("requests", "tokens")
 
 
 class Terms:
-    """Be what every door of one limiter looks up.
+    """Be what every limiter of one limiter looks up.
 
     Args:
         name: Of the limiter.
@@ -171,42 +171,3 @@ class Tally:
     def __init__(self) -> None:
         self.waits = Waits()
         self.refused = self.timed_out = self.rejected = self.shadowed = 0
-
-
-class Waits:
-    """Remember a fair sample of the waits that were not 0; those that were are only counted.
-
-    Args:
-        size: Waits kept. 1024 put p95 within two percentage points.
-
-    Source: Vitter 1985, algorithm R.
-    """
-
-    __slots__ = ("_random", "_sample", "_size", "count", "longest")
-
-    def __init__(self, size: int = 1024) -> None:
-        self._size = size
-        self._sample: list[float] = []
-        # Own and seeded: a limiter must not disturb the program's random numbers.
-        self._random = random.Random(size)
-        self.count = 0
-        self.longest = 0.0
-
-    def add(self, seconds: float) -> None:
-        """Take one wait into account."""
-        self.count += 1
-        self.longest = max(self.longest, seconds)
-        if len(self._sample) < self._size:
-            self._sample.append(seconds)
-            return
-        place = self._random.randrange(self.count)
-        if place < self._size:
-            self._sample[place] = seconds
-
-    def quantile(self, share: float, *, of: int) -> float:
-        """Return the wait that `share` (0 to 1) of `of` permits did not exceed."""
-        rank = share * of - (of - self.count)
-        if rank <= 0 or not self._sample:
-            return 0.0
-        ordered = sorted(self._sample)
-        return ordered[min(len(ordered) - 1, int(rank / self.count * len(ordered)))]

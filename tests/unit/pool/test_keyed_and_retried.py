@@ -25,7 +25,7 @@ class StatusError(Exception):
 def short(monkeypatch):
     """Have a backoff take one turn of the loop, and a 429 pause nobody for long."""
     monkeypatch.setattr("greenkit.limits._permit.sleep", lambda seconds: gevent.sleep(0))
-    monkeypatch.setattr("greenkit.limits._door._DEFAULT_PAUSE", 0.0)
+    monkeypatch.setattr("greenkit.limits._base._DEFAULT_PAUSE", 0.0)
 
 
 # -- a limiter for each item --------------------------------------------------------------------------------

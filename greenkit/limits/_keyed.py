@@ -16,9 +16,7 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from greenkit.limits._nested import Nestable
 from greenkit.limits._queue import NORMAL, WakeTimer, after_fork
-from greenkit.limits._shared_budget import SharedBudget
 from greenkit.wait import Mailbox, hub_here
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from greenkit.limits._gcra import Amounts, Rules
     from greenkit.limits._local import LocalBudget
 
-__all__ = ["KeyBudget", "KeyDoor", "Keys"]
+__all__ = ["KeyBudget", "Keys"]
 
 # Entries looked at per permit and per turn of the timer: 20 us and 1 ms.
 _FEW, _MANY = 4, 1000
@@ -137,9 +135,9 @@ class Keys:
         with self._lock:
             if not self.plain or key in self._live:
                 with self.budget(key, weight) as budget:
-                    return budget.take_nowait(costs)
+                    return budget.try_take(costs) if self._local else budget.take_nowait(costs)
             now = self._now()
-            rules = self.rules if weight == 1.0 else self._rules_of(weight)
+            rules = self._rules_for(weight)
             state = self._state(key, rules, now)
             tats = rules.decide(state, costs, now, credit=0.0)
             if tats is None:
@@ -155,7 +153,7 @@ class Keys:
                 with self.budget(key, weight) as budget:
                     return budget.settle(before, costs)
             now = self._now()
-            rules = self.rules if weight == 1.0 else self._rules_of(weight)
+            rules = self._rules_for(weight)
             tats, after = rules.settle(self._state(key, rules, now), before, costs, now)
             self._remember(key, weight, tats, now)
             return after
@@ -169,7 +167,7 @@ class Keys:
                 budget = self._wake(key, weight)
             elif self._weights[key] != weight:
                 self._weights[key] = weight
-                budget.configure(self._rules_of(weight), self._slots_of(weight))
+                budget.configure(self._rules_for(weight), self._slots_of(weight))
             self._users[key] = self._users.get(key, 0) + 1
         try:
             yield budget
@@ -200,7 +198,7 @@ class Keys:
             for key, budget in self._live.items():
                 weight = self._weights[key]
                 budget.configure(
-                    self._rules_of(weight), self._slots_of(weight) if slots else budget.state.slots
+                    self._rules_for(weight), self._slots_of(weight) if slots else budget.state.slots
                 )
 
     # -- the lock is held in all that follows --------------------------------------------------------
@@ -213,7 +211,7 @@ class Keys:
     def _made(self, key: Hashable, weight: float) -> LocalBudget:
         budget = self._make(key, weight)
         if self._local:
-            budget.state.tats = self._state(key, self._rules_of(weight), self._now())
+            budget.state.tats = self._state(key, self._rules_for(weight), self._now())
         return budget
 
     def _rest(self, key: Hashable) -> None:
@@ -241,10 +239,13 @@ class Keys:
                 return tats if before is rules else rules.taken_over(tats, before, now)
         return rules.start()
 
+    def _rules_for(self, weight: float) -> Rules:
+        return self.rules if weight == 1.0 else self._rules_of(weight)
+
     def _rules_then(self, age: _Age, key: Hashable) -> Rules:
         """Return the rules `key` was written under."""
         weight = age.weights.get(key, 1.0)
-        return self._rules_of(weight) if age.rules is self.rules else age.rules.times(weight)
+        return self._rules_for(weight) if age.rules is self.rules else age.rules.times(weight)
 
     def _remember(self, key: Hashable, weight: float, tats: Amounts, now: float) -> None:
         if now >= self._next:
@@ -286,7 +287,7 @@ class Keys:
             tats = state if type(state) is tuple else (state,)
             weight = oldest.weights.pop(key, 1.0)
             if not self.rules.idle(tats, now):  # in debt, of slower rules, or of a day that is not over
-                tats = self._rules_of(weight).taken_over(tats, oldest.rules.times(weight), now)
+                tats = self._rules_for(weight).taken_over(tats, oldest.rules.times(weight), now)
                 self._ages[0].tats.setdefault(key, tats[0] if len(tats) == 1 else tats)
                 if weight != 1.0:
                     self._ages[0].weights.setdefault(key, weight)
@@ -338,11 +339,11 @@ class KeyBudget:
         return self._keys.take_nowait(self._key, self._weight, costs)
 
     def try_take(self, costs: Amounts) -> float:
-        """As `SharedBudget.try_take()`."""
+        """As `LocalBudget.try_take()`."""
         if self._keys.plain:
             return self._keys.take_nowait(self._key, self._weight, costs)
         with self._keys.budget(self._key, self._weight) as budget:
-            return budget.try_take(costs) if isinstance(budget, SharedBudget) else budget.take_nowait(costs)
+            return budget.try_take(costs)
 
     def take(self, costs: Amounts, *, lane: int, until: float) -> None:
         """As `LocalBudget.take()`."""
@@ -404,31 +405,3 @@ class KeyBudget:
     def view(self) -> LocalBudget:
         """As `LocalBudget.view()`."""
         return self._keys.look(self._key, self._weight)
-
-
-class KeyDoor(Nestable):
-    """Let calls through as the budget of one key allows; made for each call of `Limiter.key()`."""
-
-    __slots__ = ("_key", "_keys", "_weight")
-
-    _key: Hashable
-    _keys: Keys
-    _weight: float
-
-    def __repr__(self) -> str:
-        weight = "" if self._weight == 1.0 else f", weight {self._weight:g}"
-        return f"<key {self._key!r} of limiter {self.name!r}{weight}>"
-
-    @property
-    def _budget(self) -> KeyBudget:
-        return KeyBudget(self._keys, self._key, self._weight)
-
-    def _take_nowait(self, costs: Amounts) -> float:
-        if self._terms.shadow:  # which never waits, so it must ask
-            return self._try_take(costs)
-        return self._keys.take_nowait(self._key, self._weight, costs)
-
-    def _try_take(self, costs: Amounts) -> float:
-        if self._keys.plain:
-            return self._keys.take_nowait(self._key, self._weight, costs)
-        return self._budget.try_take(costs)

@@ -1,6 +1,6 @@
 """The ways to ask: permits, calls, attempts, decorators, and what servers said, over one budget.
 
-A `Limiter` is one, and so is each of its keys. Order and waiting are `_budget`'s, arithmetic is `_rules`'.
+A `Limiter` is one, and so is each of its keys. Order and waiting are `_local`'s, arithmetic is `_gcra`'s.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
     Cost = float | Callable[..., float]
 
-__all__ = ["Door"]
+__all__ = ["BaseLimiter"]
 
 # How long a 429 that does not say pauses everybody.
 _DEFAULT_PAUSE = 1.0
@@ -39,7 +39,7 @@ _DEFAULT_PAUSE = 1.0
 _OVERLOADED = 529
 
 
-class Door:
+class BaseLimiter:
     """Let calls through as one budget allows; `Limiter` says what that is."""
 
     __slots__ = ("__weakref__", "_terms")
@@ -108,7 +108,7 @@ class Door:
         if timeout is not None:
             check_seconds("timeout", timeout)
         permit = Permit()
-        permit._door = self
+        permit._limiter = self
         permit._costs = costs
         permit._timeout = timeout
         permit._lane = NORMAL if priority == "normal" else lane_of(priority)
@@ -149,7 +149,7 @@ class Door:
         if wait and not terms.shadow:
             return self._refuse(wait, costs)
         permit = Permit()
-        permit._door = self
+        permit._limiter = self
         permit._costs = costs
         permit._state = TAKEN
         permit._probe = self._budget.probe()
