@@ -6,12 +6,11 @@ its permits, retry by attempts, and what servers say back. Waiting itself is `gr
 
 from __future__ import annotations
 
-from greenkit.limits._costs import Estimate, Guess, Price, Prices
 from greenkit.limits._feedback import Quota
 from greenkit.limits._limiter import Limiter
 from greenkit.limits._permit import Permit, Refusal
 from greenkit.limits._rates import Rate, parse_rate
-from greenkit.limits._terms import LimiterStatistics
+from greenkit.limits._statistics import Estimate, Guess, LimiterStatistics, Price, Prices
 
 __all__ = [
     "Estimate",

@@ -7,31 +7,126 @@ from __future__ import annotations
 
 import inspect
 import math
+from copy import copy
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from greenkit import facts
-from greenkit.errors import LimitTimeout, WouldWait
-from greenkit.limits._costs import Guess
+from greenkit.errors import CostTooHighError, LimitTimeout, WouldWait
 from greenkit.limits._feedback import LONGEST_PAUSE, Ending, meant, too_busy
 from greenkit.limits._permit import HELD, LET_THROUGH, TAKEN, TAKEN_SHADOW, Attempts, Permit, Refusal, named
 from greenkit.limits._queue import NORMAL, lane_of
 from greenkit.limits._rates import charged
-from greenkit.limits._terms import LimiterStatistics
+from greenkit.limits._statistics import Guess, LimiterStatistics, Tally
 from greenkit.responses import Answer, plain_headers, read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from greenkit._clock import Clock
-    from greenkit.limits._gcra import Amounts
-    from greenkit.limits._terms import Terms
+    from greenkit.limits._feedback import Reader
+    from greenkit.limits._gcra import Amounts, Rules
+    from greenkit.limits._permit import RetryBudget
 
     P = ParamSpec("P")
     T = TypeVar("T")
     Cost = float | Callable[..., float]
+    Pricing = Callable[[Mapping[str, float]], Amounts]
 
-__all__ = ["BaseLimiter"]
+__all__ = ["BaseLimiter", "Terms"]
+
+# The dimensions of nearly every limiter of an LLM.
+_PAIR = ("requests", "tokens")
+
+
+class Terms:
+    """Hold what a limiter and all its keys have in common: the limits, how they are read, and the counts.
+
+    Args:
+        name: Of the limiter.
+        clock: Where time comes from.
+        read: Reads a server's headers.
+        retries: How many retries there may be, or None for any.
+        shadow: Hold nothing back.
+        counts_slots: A permit takes a slot, and gives it back.
+
+    Attributes:
+        by_calendar: Windows by the calendar are among the limits.
+        learns: An estimate was made, which `settle()` teaches.
+        tally: What happened.
+        rules: As configured.
+        free: What a permit costs of which nothing is said.
+        price: From costs by name.
+        most_tokens: The highest whole cost in tokens that needs no `price()`; -1 where there is none.
+    """
+
+    __slots__ = (
+        "by_calendar",
+        "clock",
+        "counts_slots",
+        "free",
+        "learns",
+        "most_tokens",
+        "name",
+        "price",
+        "read",
+        "retries",
+        "rules",
+        "shadow",
+        "tally",
+    )
+
+    rules: Rules
+    free: Amounts
+    price: Pricing
+    most_tokens: int
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        clock: Clock,
+        read: Reader,
+        retries: RetryBudget | None,
+        shadow: bool,
+        counts_slots: bool,
+    ) -> None:
+        self.name = name
+        self.clock = clock
+        self.read = read
+        self.retries = retries
+        self.shadow = shadow
+        self.counts_slots = counts_slots
+        self.learns = self.by_calendar = False
+        self.tally = Tally()
+
+    def under(self, rules: Rules) -> Terms:
+        """Return the same, and the same counts, under other rules."""
+        terms = copy(self)
+        terms.follow(rules)
+        return terms
+
+    def follow(self, rules: Rules) -> None:
+        """Have all of it be that of `rules`."""
+        self.rules = rules
+        self.by_calendar = rules.calendars
+        self.free = rules.price({})
+        self.price = _softly(rules.price) if self.shadow else rules.price
+        # An int, as costs in tokens are: comparing one with a float takes three times as long.
+        self.most_tokens = int(rules.rules[1].largest) if rules.names == _PAIR else -1
+
+
+def _softly(price: Pricing) -> Pricing:
+    """Return `price` for a shadow: a cost no wait could help with is let through, and counted as 0."""
+
+    def priced(costs: Mapping[str, float]) -> Amounts:
+        try:
+            return price(costs)
+        except CostTooHighError:
+            return price({})
+
+    return priced
+
 
 # How long a 429 that does not say pauses everybody.
 _DEFAULT_PAUSE = 1.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from greenkit import facts
 from greenkit._aimd import AdaptiveSize
 from greenkit._clock import MONOTONIC, Clock
-from greenkit.limits._costs import Estimate
+from greenkit.limits._base import Terms
 from greenkit.limits._feedback import reader_of
 from greenkit.limits._gcra import rules_of
 from greenkit.limits._keyed import KeyBudget, Keys
@@ -21,7 +21,7 @@ from greenkit.limits._nested import Nestable
 from greenkit.limits._permit import RetryBudget
 from greenkit.limits._rates import shown, windows
 from greenkit.limits._shared_budget import SharedBudget, backend_of, refuse_adaptive
-from greenkit.limits._terms import Terms
+from greenkit.limits._statistics import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from greenkit.limits._feedback import Reader
     from greenkit.limits._gcra import Amounts, Rules
     from greenkit.limits._rates import Windows
-    from greenkit.limits._terms import LimiterStatistics
+    from greenkit.limits._statistics import LimiterStatistics
 
     Concurrency = int | tuple[int, int]
     OnError = Literal["local", "open", "closed"]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from greenkit.limits._base import BaseLimiter
+from greenkit.limits._base import BaseLimiter, Terms
 from greenkit.limits._queue import NORMAL
-from greenkit.limits._terms import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

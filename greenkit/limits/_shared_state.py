@@ -10,12 +10,11 @@ from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
-from greenkit.limits._backend_states import AWAY, PROBE, Online
 from greenkit.limits._gcra import Rule, Rules
 from greenkit.limits._local import LocalState
 from greenkit.limits._protocol import HORIZON, MICRO, WORKER_GONE, Item, Request
 from greenkit.limits._rates import Rate
-from greenkit.limits._reservations import Outbox, Reservations, Try
+from greenkit.limits._reservations import AWAY, PROBE, Online, Outbox, Reservations, Try
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

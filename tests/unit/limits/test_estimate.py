@@ -5,7 +5,7 @@ import random
 import pytest
 
 from greenkit.limits import Limiter
-from greenkit.limits._costs import Estimate
+from greenkit.limits._statistics import Estimate
 
 
 def test_an_estimate_is_what_nine_of_ten_recent_calls_did_not_exceed():

@@ -1,4 +1,4 @@
-"""Say what calls cost before they are made: learnt from calls, or by a table of prices the user gives.
+"""Say what a limiter counted, and what a call will cost: learnt from calls, or by a table of prices.
 
 Pure arithmetic. greenkit knows no prices: they change, and differ by contract.
 """
@@ -14,8 +14,68 @@ from dataclasses import dataclass
 from typing import Any
 
 from greenkit.errors import ConfigError
+from greenkit.limits._queue import Waits
 
-__all__ = ["Estimate", "Guess", "Price", "Prices"]
+__all__ = ["Estimate", "Guess", "LimiterStatistics", "Price", "Prices", "Tally"]
+
+
+@dataclass(frozen=True, slots=True)
+class LimiterStatistics:
+    """Show a limiter at one instant; counts are since it was made.
+
+    Attributes:
+        granted: Permits given, those of its keys included.
+        refused: `try_permit()` and `call()` answered "not now".
+        timed_out: Waits ended by `LimitTimeout`.
+        rejected: Times the server said 429.
+        shadowed: Permits a limiter with `shadow=True` let through that it would have held back.
+        waiting: Greenlets in line now, for the rate or for a slot.
+        in_use: Permits held now; 0 when there is no `concurrency` to count them by.
+        concurrency: Permits that may be held at once, or None.
+        wait_p50: Half of the permits waited no longer (seconds; permits that did not wait count).
+        wait_p95: 95 % of the permits waited no longer.
+        wait_max: The longest wait.
+        paused_for: Seconds until the pause in force ends; 0.0 when there is none.
+        pace: Share of the configured rate used now: less than 1 for a while after 429s.
+        available: Units that could go now, by dimension, the least of its windows; negative while in debt.
+        keys: Keys remembered: those whose budget is not full, and those in use.
+        backend: "local" for a limiter of its own; of a shared one "shared", or what it does while the
+            backend is away: "local", "open", "closed".
+        windows: Units that could go now, by window, such as `{"requests 500/min": 1.0}`.
+    """
+
+    granted: int
+    refused: int
+    timed_out: int
+    rejected: int
+    shadowed: int
+    waiting: int
+    in_use: int
+    concurrency: int | None
+    wait_p50: float
+    wait_p95: float
+    wait_max: float
+    paused_for: float
+    pace: float
+    available: dict[str, float]
+    keys: int
+    backend: str
+    windows: dict[str, float]
+
+
+class Tally:
+    """Count what happened to the permits of one limiter and all its keys.
+
+    Attributes:
+        waits: How long those that waited did.
+        refused: As in `LimiterStatistics`, and so are the others.
+    """
+
+    __slots__ = ("refused", "rejected", "shadowed", "timed_out", "waits")
+
+    def __init__(self) -> None:
+        self.waits = Waits()
+        self.refused = self.timed_out = self.rejected = self.shadowed = 0
 
 
 class Guess(float):
