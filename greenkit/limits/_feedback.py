@@ -154,8 +154,8 @@ def _part(text: str, letter: str) -> float | None:
     return float(match.group(1)) if match else None
 
 
-def _first(one: float | None, other: float | None) -> float | None:
-    return other if one is None else one
+def _first(first: float | None, other: float | None) -> float | None:
+    return other if first is None else first
 
 
 def _number(headers: Mapping[str, Any], name: str) -> float | None:

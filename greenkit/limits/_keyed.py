@@ -30,7 +30,7 @@ __all__ = ["KeyBudget", "Keys"]
 
 # Entries looked at per permit and per turn of the timer: 20 us and 1 ms.
 _FEW, _MANY = 4, 1000
-_TURN = 0.01
+_NEXT_CLEANING = 0.01
 # How soon somebody looks again whether a key may rest.
 _LEAVE = 1.0
 _LONGEST = 3600.0
@@ -115,8 +115,8 @@ class Keys:
         # Nobody uses them any more, but something is still to be remembered; in the order they came.
         self._leaving: dict[Hashable, None] = {}
         self._ages: deque[_Age] = deque()  # the youngest first
-        self._turn_page()
-        self._wake_timer = WakeTimer(self._turn, ref=False)
+        self._begin_age()
+        self._wake_timer = WakeTimer(self._clean_up, ref=False)
         self._armed_until = -math.inf
         after_fork(self)
 
@@ -194,7 +194,7 @@ class Keys:
         """Have all keys go on under other rules, and where `slots` says so, with new slots."""
         with self._lock:
             self.rules = rules
-            self._turn_page()
+            self._begin_age()
             for key, budget in self._live.items():
                 weight = self._weights[key]
                 budget.configure(
@@ -249,7 +249,7 @@ class Keys:
 
     def _remember(self, key: Hashable, weight: float, tats: Amounts, now: float) -> None:
         if now >= self._next:
-            self._turn_page()
+            self._begin_age()
         young = self._ages[0].tats
         if len(self._ages) > 1:
             self._clean(_FEW, now)
@@ -267,7 +267,7 @@ class Keys:
             young[key] = tats if len(tats) > 1 else tats[0]
             self._arm()
 
-    def _turn_page(self) -> None:
+    def _begin_age(self) -> None:
         now = self._now()
         if self._ages:
             self._ages[0].closed = now
@@ -306,7 +306,7 @@ class Keys:
             self._armed_until = now + seconds + _LEAVE
             self._wake_timer.set(Mailbox.of(hub), seconds)
 
-    def _turn(self) -> None:
+    def _clean_up(self) -> None:
         """Clean up a little, in the hub; where there is none the permits do it."""
         with self._lock:
             self._armed_until = -math.inf
@@ -314,10 +314,10 @@ class Keys:
                 self._rest(key)
             now = self._now()
             if now >= self._next and self._ages[0].tats:
-                self._turn_page()
+                self._begin_age()
             more = self._clean(_MANY, now)
             if len(self):
-                self._arm(_TURN if more else math.inf)
+                self._arm(_NEXT_CLEANING if more else math.inf)
 
     def after_fork(self) -> None:
         """Have a lock nobody holds."""

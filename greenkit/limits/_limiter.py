@@ -120,7 +120,9 @@ class Limiter(Nestable):
     ) -> None:
         given = {"requests": requests, "tokens": tokens, **others}
         self._strict = strict
-        self._rates = {one: windows(one, rates) for one, rates in given.items() if rates is not None}
+        self._rates = {
+            dimension: windows(dimension, rates) for dimension, rates in given.items() if rates is not None
+        }
         self._concurrency = concurrency
         if not self._rates and concurrency is None:
             msg = f'Limiter({name!r}) limits nothing; give requests="500/min", concurrency=64, or both'
@@ -146,7 +148,7 @@ class Limiter(Nestable):
 
     def __repr__(self) -> str:
         rates = ", ".join(
-            f"{one.dimension} {one.rate} burst {shown(one.burst)}" for one in self._terms.rules.rules
+            f"{rule.dimension} {rule.rate} burst {shown(rule.burst)}" for rule in self._terms.rules.rules
         )
         seen = self.statistics()
         held = f", {seen.in_use}/{seen.concurrency} held" if seen.concurrency is not None else ""
@@ -198,9 +200,9 @@ class Limiter(Nestable):
         live = self._keys.live
         return replace(
             seen,
-            granted=seen.granted + self._keys.granted + sum(one.state.granted for one in live),
-            waiting=seen.waiting + sum(one.queue.waiting for one in live),
-            in_use=seen.in_use + sum(one.state.held for one in live),
+            granted=seen.granted + self._keys.granted + sum(budget.state.granted for budget in live),
+            waiting=seen.waiting + sum(budget.queue.waiting for budget in live),
+            in_use=seen.in_use + sum(budget.state.held for budget in live),
             keys=len(self._keys),
         )
 
@@ -283,7 +285,7 @@ class Limiter(Nestable):
                 "make a new Limiter"
             )
             raise TypeError(msg)
-        merged = {**self._rates, **{one: windows(one, new) for one, new in rates.items()}}
+        merged = {**self._rates, **{dimension: windows(dimension, new) for dimension, new in rates.items()}}
         rules = rules_of(merged, strict=self._strict, clock=self.clock)
         if _kinds(rules) != _kinds(self._terms.rules):
             msg = (
@@ -348,7 +350,7 @@ def _local_budget(
 
 
 def _kinds(rules: Rules) -> list[tuple[str, bool]]:
-    return [(one.dimension, one.window is not None) for one in rules.rules]
+    return [(rule.dimension, rule.window is not None) for rule in rules.rules]
 
 
 def _processes(processes: int | None, *, shared: bool) -> int:

@@ -34,7 +34,7 @@ _AT_ONCE = 1e-9
 # Until a server has said something: shared, because most keys never hear anything.
 _FULL_PACE = Pace()
 # How often one who waits for a window by the calendar looks at the clock.
-_LOOK_AGAIN = 60.0
+_CLOCK_CHECK = 60.0
 
 
 class LocalState:
@@ -141,7 +141,7 @@ class LocalState:
             return math.inf
         # The clock on the wall may be set while it waits for the next day: it looks again now and then.
         if self.rules.calendars and not self.half_open.out:
-            return min(self.instant(costs), self.rules.rules[0].clock.now() + _LOOK_AGAIN)
+            return min(self.instant(costs), self.rules.rules[0].clock.now() + _CLOCK_CHECK)
         return max(self.instant(costs), self.half_open.until if self.half_open.out else -math.inf)
 
     def pause(self, seconds: float, now: float, *, asked: bool) -> None:
@@ -241,8 +241,8 @@ class LocalState:
         rules = self._base
         if self._pace.slower:
             # A pace is for rates; what is left of a day is not less because the server was busy.
-            shares = [self._pace.of(one.name, by_calendar=one.window is not None) for one in rules.rules]
-            rules = rules.like([one.paced(share) for one, share in zip(rules.rules, shares, strict=True)])
+            shares = [self._pace.of(rule.name, by_calendar=rule.window is not None) for rule in rules.rules]
+            rules = rules.like([rule.paced(share) for rule, share in zip(rules.rules, shares, strict=True)])
         self.tats = rules.taken_over(self.tats, self.rules, now)
         self.rules = rules
 
@@ -578,7 +578,7 @@ class LocalBudget:
             if due < self._head_at - _WORTH_WAKING:
                 self._set_timer(head, due, self.now())
 
-    def _too_late(self, wait: float, patience: float, costs: Amounts) -> LimitTimeout:
+    def _too_late(self, wait: float, time_left: float, costs: Amounts) -> LimitTimeout:
         """Return the error of a wait that cannot end in time."""
         state, now = self.state, self.now()
         paused, window = state.paused_for(now), state.in_the_way(costs, now)
@@ -591,7 +591,7 @@ class LocalBudget:
         if window:
             seen += f"; {window} is used up"
         return LimitTimeout(
-            f"limit {self.name!r} {why}, and the caller waits no longer than {max(0.0, patience):.3g} s "
+            f"limit {self.name!r} {why}, and the caller waits no longer than {max(0.0, time_left):.3g} s "
             f"({seen}). Nothing was taken. Wait longer, send less, or raise the limit.",
             retry_after=max(wait, SLOT_RETRY if state.full else 1e-9),
             window=window,

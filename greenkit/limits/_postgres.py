@@ -93,7 +93,7 @@ class PostgresWire:
         if self._conn is None:
             self._conn = self._connect()
         with self._conn.cursor() as cursor:
-            replies = [_one(cursor, record, request) for record, request in asked]
+            replies = [_exchange(cursor, record, request) for record, request in asked]
             self._asked += 1
             if self._asked % _SWEEP_EVERY == 0:
                 cursor.execute(_SWEEP)
@@ -135,7 +135,7 @@ class PostgresWire:
         return conn
 
 
-def _one(cursor: Any, name: str, request: Request) -> Reply | RecordError:
+def _exchange(cursor: Any, name: str, request: Request) -> Reply | RecordError:
     cursor.execute(_READ, {"name": name})
     while hasattr(cursor, "nextset") and _more(cursor):
         pass

@@ -165,7 +165,7 @@ class Request:
         for item in self.items:
             numbers += [item.ahead, *item.costs]
         words = [str(FORMAT), self.worker, str(len(self.names)), *self.names]
-        return [*words, *(format(float(one), ".17g") for one in numbers)]
+        return [*words, *(format(float(number), ".17g") for number in numbers)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,13 +449,13 @@ def _workers(record: Record, worker: str, now: float) -> tuple[int, int]:
     """Return how many processes there are, and how many slots the others have; forget those long gone."""
     count, held = 1, 0
     for name in [name for name in record if name.startswith("w:")]:
-        one = name[2:]
-        if one == worker:
+        other = name[2:]
+        if other == worker:
             continue
         if now - record[name] > WORKER_GONE * MICRO:
             del record[name]
-            record.pop(f"h:{one}", None)
+            record.pop(f"h:{other}", None)
             continue
         count += 1
-        held += int(record.get(f"h:{one}", 0.0))
+        held += int(record.get(f"h:{other}", 0.0))
     return count, held

@@ -169,7 +169,7 @@ class Queue:
     def head(self) -> Waiter | None:
         """Return whose turn it is; whoever waits in a thread that has ended is forgotten."""
         while self.waiting:
-            lane = self._lanes[self._turn()]
+            lane = self._lanes[self._next_lane()]
             while lane[0].left:
                 lane.popleft()
             if not lane[0].parker.gone:
@@ -211,7 +211,7 @@ class Queue:
         for higher in range(lane):
             if self._size[higher]:
                 share = min(1.0, before / self._size[higher])
-                total = [one + more * share for one, more in zip(total, self._sums[higher], strict=True)]
+                total = [units + more * share for units, more in zip(total, self._sums[higher], strict=True)]
         return tuple(total)
 
     def _forget(self, lane: int) -> None:
@@ -224,7 +224,7 @@ class Queue:
             self._times = [entry for entry in self._times if not entry[2].left]
             heapq.heapify(self._times)
 
-    def _turn(self) -> int:
+    def _next_lane(self) -> int:
         """Return the lane whose first waiter is next; somebody waits."""
         for lane in range(len(LANES) - 1, 0, -1):
             if self._size[lane] and self._passed[lane] >= MOST_AHEAD:

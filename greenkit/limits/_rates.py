@@ -114,7 +114,7 @@ class Calendar:
         if self._instant(day) > wall:
             day = self._next(day, -1)
         days = (self._next(day, -1), day, self._next(day, 1), self._next(self._next(day, 1), 1))
-        return Span(*[self._instant(one) for one in days])
+        return Span(*[self._instant(boundary) for boundary in days])
 
     def _first(self, day: date) -> date:
         """Return the day on which the window begins that `day`, or its beginning, is in."""
@@ -556,14 +556,14 @@ def windows(name: str, given: Windows) -> tuple[Rate, ...]:
         )
         raise TypeError(msg)
     several = given if isinstance(given, list | tuple) else [given]
-    rates = [_rate(name, one) for one in several]
+    rates = [_rate(name, limit) for limit in several]
     if not rates:
         msg = f'{name}=[] limits nothing; give at least one window, such as ["500/min", "10_000/day"]'
         raise ConfigError(msg)
     rates.sort(key=lambda rate: (rate.period, rate.calendar is not None))
-    for one, other in pairwise(rates):
-        if (one.period, one.calendar) == (other.period, other.calendar):
-            msg = f"{name} has two windows of the same period, {one} and {other}; keep the one that is meant"
+    for shorter, longer in pairwise(rates):
+        if (shorter.period, shorter.calendar) == (longer.period, longer.calendar):
+            msg = f"{name} has two windows of the same period, {shorter} and {longer}; keep the one you mean"
             raise ConfigError(msg)
     return tuple(rates)
 

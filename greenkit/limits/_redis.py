@@ -77,7 +77,7 @@ class RedisWire:
         """
         calls = [(1, _key(record), *request.arguments()) for record, request in asked]
         if len(calls) == 1 or not self._pipelines:
-            answers = [self._one(call) for call in calls]
+            answers = [self._run_script(call) for call in calls]
         else:
             answers = self._many(calls)
         return [_reply(answer, request) for answer, (_, request) in zip(answers, asked, strict=True)]
@@ -95,7 +95,7 @@ class RedisWire:
         if self._own:
             self._client.connection_pool.disconnect(inuse_connections=True)
 
-    def _one(self, call: tuple[Any, ...]) -> Any:
+    def _run_script(self, call: tuple[Any, ...]) -> Any:
         try:
             try:
                 return self._client.evalsha(_SHA, *call)
@@ -114,7 +114,7 @@ class RedisWire:
         for place, answer in enumerate(answers):
             if isinstance(answer, Exception):
                 known = not _unknown(answer)
-                answers[place] = _of_the_record(answer) if known else self._one(calls[place])
+                answers[place] = _of_the_record(answer) if known else self._run_script(calls[place])
         return answers
 
 

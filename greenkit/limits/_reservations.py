@@ -117,7 +117,7 @@ class Reservations:
 
     def behind(self, ahead: Amounts) -> Amounts:
         """Return what of the costs `ahead` is not in hand yet."""
-        return tuple([max(0.0, one - have) for one, have in zip(ahead, self._total, strict=False)])
+        return tuple([max(0.0, units - have) for units, have in zip(ahead, self._total, strict=False)])
 
     def uncovered(self, queue: Iterable[Waiter], most: int) -> list[Waiter]:
         """Return the waiters, in order and at most so many, for whom nothing is in hand."""
@@ -134,16 +134,16 @@ class Reservations:
         return found
 
 
-def _plus(one: Amounts, two: Amounts) -> Amounts:
-    return tuple([a + b for a, b in zip(one, two, strict=True)])
+def _plus(left: Amounts, right: Amounts) -> Amounts:
+    return tuple([a + b for a, b in zip(left, right, strict=True)])
 
 
-def _minus(one: Amounts, two: Amounts) -> Amounts:
-    return tuple([a - b for a, b in zip(one, two, strict=True)])
+def _minus(left: Amounts, right: Amounts) -> Amounts:
+    return tuple([a - b for a, b in zip(left, right, strict=True)])
 
 
 # Seconds that news may wait for company when nobody waits for it.
-_PATIENCE = 0.05
+_GATHER_TIME = 0.05
 
 
 @dataclass(slots=True)
@@ -188,7 +188,7 @@ class Outbox:
 
     def soon(self, now: float) -> None:
         """Have it told within a twentieth of a second."""
-        self.due = min(self.due, now + _PATIENCE)
+        self.due = min(self.due, now + _GATHER_TIME)
 
     def at_once(self) -> None:
         """Have it told now."""

@@ -113,22 +113,22 @@ class SharedBudget(LocalBudget):
             if not self.state.admit(costs, self.now(), credit=0.0):
                 return 0.0
             parker = parker_here()
-            one = Try(costs, parker)
-            self.state.tries.append(one)
+            attempt = Try(costs, parker)
+            self.state.tries.append(attempt)
             self._tell()
         try:
-            while one.answer is None:
+            while attempt.answer is None:
                 parker.park(max(_SECOND_LOOK, min(_SILENCE, self._verdict_at() - self.now())))
-                if one.answer is None:
+                if attempt.answer is None:
                     self._look_at_silence()
         except BaseException:
             with self.lock:
-                one.left = True
-                if one.answer == 0.0:
+                attempt.left = True
+                if attempt.answer == 0.0:
                     self.state.take_back(costs, self.now())
                     self._tell()
             raise
-        return one.answer
+        return attempt.answer
 
     # -- for the agent -------------------------------------------------------------------------------
 
@@ -147,21 +147,21 @@ class SharedBudget(LocalBudget):
     def apply(self, reply: Reply) -> None:
         """Take the answer in."""
         with self.lock:
-            for one in self.state.answered(reply, self.now()):
-                if one.answer == 0.0 and not one.left:
+            for attempt in self.state.answered(reply, self.now()):
+                if attempt.answer == 0.0 and not attempt.left:
                     self.state.grant()
-                if one.answer is None:
-                    one.answer = 0.1
-                one.parker.wake()
+                if attempt.answer is None:
+                    attempt.answer = 0.1
+                attempt.parker.wake()
             self._look_soon()
 
     def lost(self, error: BaseException) -> None:
         """Go on without the backend."""
         with self.lock:
-            for one in self.state.lost(self.now()):
-                if not one.left:
-                    one.answer = self._alone(one.costs)
-                one.parker.wake()
+            for attempt in self.state.lost(self.now()):
+                if not attempt.left:
+                    attempt.answer = self._alone(attempt.costs)
+                attempt.parker.wake()
             self._look_soon()
 
     # -- the lock is held in all that follows --------------------------------------------------------

@@ -37,7 +37,7 @@ _ENOUGH, _LONGEST = 0.75, 0.6
 # Waiters named in one request; the others are named in the next.
 _MOST_ITEMS = 256
 # However late it will be: others may give back, end a pause, or change the limits.
-_LOOK_AGAIN = 1.0
+_POLL_AT_LEAST = 1.0
 # Slots of others come free without a word, and theirs wait to hear of ours.
 _SLOT_PROBE = 0.05
 # So do those who wait for the first call after a pause, which may be another process's.
@@ -294,8 +294,8 @@ class SharedState(LocalState):
             self._give_back(now)
         tries, self.tries = self.tries, []
         asked = self.reserved.uncovered(queue, _MOST_ITEMS) if queue.waiting else []
-        items = [Item(one.costs, ahead=False) for one in tries]
-        items += [Item(one.costs, ahead=True) for one in asked]
+        items = [Item(attempt.costs, ahead=False) for attempt in tries]
+        items += [Item(waiter.costs, ahead=True) for waiter in asked]
         for item in items:
             self._largest = tuple(map(max, self._largest, item.costs))
         held = self.held + self.reserved.permits
@@ -358,10 +358,10 @@ class SharedState(LocalState):
         asked, tries, held = self._sent
         self._sent = ([], [], 0)
         self.reported = held + sum(offset >= 0 for offset in reply.offsets)
-        for one, offset in zip(tries, reply.offsets, strict=False):
-            one.answer = 0.0 if offset >= 0 else max((-1.0 - offset) / MICRO, 1e-9)
-            if one.left and not one.answer:
-                self.put_back(one.costs)
+        for attempt, offset in zip(tries, reply.offsets, strict=False):
+            attempt.answer = 0.0 if offset >= 0 else max((-1.0 - offset) / MICRO, 1e-9)
+            if attempt.left and not attempt.answer:
+                self.put_back(attempt.costs)
         if paused:
             self._give_back(now)  # somebody else's pause, which our bookings knew nothing of
         self._booked(asked, reply.offsets[len(tries) :], now, reply)
@@ -394,7 +394,7 @@ class SharedState(LocalState):
             later = max(self._gather, ahead - self._horizon)
             if full:
                 later = _SLOT_PROBE if reply.full else _PROBE_POLL
-            self._retry_at = now + min(later, _LOOK_AGAIN)
+            self._retry_at = now + min(later, _POLL_AT_LEAST)
             self.opens_at = -math.inf if full else now + ahead
 
     def lost(self, now: float) -> list[Try]:

@@ -30,7 +30,7 @@ def test_keys_agree_with_a_limiter_each(clock):
         for _ in range(400):
             clock.advance(rng.choice([0.0, 0.1, 1.0, 1.0, 40.0 if rng.random() < 0.1 else 0.0]))
             if rng.random() < 0.2 and many._keys is not None:
-                many._keys._turn()
+                many._keys._clean_up()
             key, tokens = rng.randrange(12), rng.randrange(50)
             permits = many.key(key).try_permit(tokens=tokens), alone[key].try_permit(tokens=tokens)
             assert bool(permits[0]) == bool(permits[1])
@@ -44,7 +44,7 @@ def test_keys_agree_with_a_limiter_each(clock):
             assert seen == pytest.approx(alone[key].statistics().available)
         clock.advance(10_000)
         for _ in range(20):
-            many._keys._turn()
+            many._keys._clean_up()
             clock.advance(1000)
         forgotten += 12 - many.statistics().keys
     assert forgotten == 240, "full budgets are still remembered"
@@ -56,11 +56,11 @@ def test_what_is_in_debt_is_not_forgotten(clock):
     api.key("ann").try_permit(tokens=60).settle(tokens=1000)
     for _ in range(14):
         clock.advance(60)
-        api._keys._turn()
+        api._keys._clean_up()
     assert not api.key("ann").try_permit(tokens=1)
     for _ in range(6):
         clock.advance(60)
-        api._keys._turn()
+        api._keys._clean_up()
     assert api.statistics().keys == 0
 
 
@@ -82,7 +82,7 @@ def test_an_idle_key_costs_less_than_a_hundred_bytes(clock):
     turns = 0
     while api.statistics().keys:
         clock.advance(31)
-        api._keys._turn()
+        api._keys._clean_up()
         turns += 1
     assert turns > 100, "all were thrown away in one go"
 
