@@ -53,8 +53,8 @@ class LocalState:
     """
 
     __slots__ = (
-        "_base",
         "_pace",
+        "base",
         "granted",
         "half_open",
         "held",
@@ -65,7 +65,7 @@ class LocalState:
     )
 
     def __init__(self, rules: Rules, slots: int | AdaptiveSize | None) -> None:
-        self._base = self.rules = rules
+        self.base = self.rules = rules
         self._pace = _FULL_PACE
         self.tats = rules.start()
         self.slots = slots
@@ -212,7 +212,7 @@ class LocalState:
 
     def configure(self, rules: Rules, slots: int | AdaptiveSize | None, now: float) -> None:
         """Go on under other rules of the same dimensions; what is out stays out."""
-        self._base = rules
+        self.base = rules
         self.slots = slots
         self._follow_pace(now)
 
@@ -238,7 +238,7 @@ class LocalState:
 
     def _follow_pace(self, now: float) -> None:
         """Make the rules those of the pace; the state keeps its units."""
-        rules = self._base
+        rules = self.base
         if self._pace.slower:
             # A pace is for rates; what is left of a day is not less because the server was busy.
             shares = [self._pace.of(rule.name, by_calendar=rule.window is not None) for rule in rules.rules]

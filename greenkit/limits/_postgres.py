@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from greenkit.errors import ConfigError
 from greenkit.limits._protocol import MICRO, RecordError, checked, exchange, numbers_in
 from greenkit.limits._rates import EPOCH
-from greenkit.limits._sync import shown
+from greenkit.limits._sync import masked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ def check_driver(dsn: str) -> str:
     drivers = ("psycopg2", "psycopg")
     found = [name for name in drivers if name in sys.modules] or [name for name in drivers if find_spec(name)]
     if not found:
-        msg = f'share={shown(dsn)!r} needs a driver: pip install "greenkit[postgres]"'
+        msg = f'share={masked(dsn)!r} needs a driver: pip install "greenkit[postgres]"'
         raise ConfigError(msg)
     return found[0]
 
@@ -119,7 +119,7 @@ class PostgresWire:
         try:
             conn = driver.connect(self._dsn, connect_timeout=2, options=_OPTIONS, tcp_user_timeout=1000)
         except driver.ProgrammingError:  # it quotes what it cannot read, which may be the password
-            msg = f"share={shown(self._dsn)!r} is no address of a PostgreSQL server that can be read"
+            msg = f"share={masked(self._dsn)!r} is no address of a PostgreSQL server that can be read"
             raise ConfigError(msg) from None
         try:
             conn.autocommit = True  # BEGIN and COMMIT travel with the statements they belong to

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenkit.errors import ConfigError
 from greenkit.limits._protocol import RecordError, Reply, checked
-from greenkit.limits._sync import shown
+from greenkit.limits._sync import masked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ def client_for(url: str) -> Any:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
     except ImportError:
-        msg = f'share={shown(url)!r} needs the redis package: pip install "greenkit[redis]"'
+        msg = f'share={masked(url)!r} needs the redis package: pip install "greenkit[redis]"'
         raise ConfigError(msg) from None
     try:
         return redis.Redis.from_url(
@@ -47,7 +47,7 @@ def client_for(url: str) -> Any:
         )
     except ValueError:  # its text may be a piece of a password that was not escaped
         msg = (
-            f"share={shown(url)!r} is no address of a Redis server, like redis://:password@host:6379/0; in "
+            f"share={masked(url)!r} is no address of a Redis server, like redis://:password@host:6379/0; in "
             'a password write "/" as %2F, "#" as %23, "?" as %3F, "@" as %40, ":" as %3A'
         )
         raise ConfigError(msg) from None

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import bisect
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from greenkit.limits._gcra import JITTER_CREDIT
+from greenkit.limits._gcra import JITTER_CREDIT, Rule
 from greenkit.limits._local import LocalState
+from greenkit.limits._rates import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -238,6 +239,10 @@ class Online:
     def __init__(self, of: Any) -> None:
         self._of = of
 
+    def went(self) -> Amounts:
+        """Return what went of each window by the calendar without the store, which it has to hear."""
+        return (0.0,) * len(self._of.rules.rules)
+
     def size(self, whole: int) -> int:
         """Return how many of `whole` slots may be out here."""
         return whole
@@ -307,6 +312,43 @@ class Alone(Online):
     name = "local"
     online = False
 
+    def begin(self, now: float) -> None:
+        """Begin to use this process's share of the rates, without a burst: others may have used it."""
+        of = self._of
+        # Its probe may have been another process's, whose answer will not be heard of.
+        of.half_open.answered(of.half_open.number, passed=False)
+        before, workers, base = of.rules.rules, of.processes, of.base
+        of.rules = base.like([self._share_of(place, rule, workers) for place, rule in enumerate(base.rules)])
+        tats = []
+        for place, rule in enumerate(of.rules.rules):
+            if rule.window is None:
+                tats.append(now + rule.burst * rule.interval)
+                continue
+            # Of a day, its share of what the store said is left of it.
+            used, start, _ = rule.window.of(of.tats[place])
+            tats.append(start + (used - start) / before[place].interval / workers * rule.interval)
+        of.tats = of.alone_from = tuple(tats)
+
+    def _share_of(self, place: int, rule: Rule, workers: int) -> Rule:
+        rate = rule.rate
+        amount, burst = rate.amount / workers, rule.burst / workers
+        if rule.window is not None:
+            return replace(rule, rate=replace(rate, amount=amount, burst=math.nan))
+        # Whatever was asked for so far can still be asked for.
+        burst = max(burst, self._of.largest[place], 1.0)
+        burst = min(burst, amount / 2) if rule.strict else min(rate.burst, burst)
+        return Rule(rule.name, Rate(amount, rate.period, burst), rule.strict)
+
+    def went(self) -> Amounts:
+        """Return what went of each window by the calendar without the store, which it has to hear."""
+        of = self._of
+        units = [0.0] * len(of.rules.rules)
+        for place, rule in enumerate(of.rules.rules):
+            if rule.window is not None:
+                used, start, _ = rule.window.of(of.tats[place])
+                units[place] = (used - max(start, of.alone_from[place])) / rule.interval
+        return tuple(units)
+
     def size(self, whole: int) -> int:
         """Return how many of `whole` slots may be out here."""
         return max(1, whole // int(self._of.processes))
@@ -357,6 +399,10 @@ class Closed(Alone):
 
     __slots__ = ()
     name = "closed"
+
+    def went(self) -> Amounts:
+        """Return that nothing was counted."""
+        return Online.went(self)
 
     def size(self, whole: int) -> int:
         """Return all of `whole`."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from greenkit.limits._protocol import Reply, Request
     from greenkit.limits._queue import GreenParker, NativeParker
 
-__all__ = ["Sync", "Wire", "shown", "sync_of"]
+__all__ = ["Sync", "Wire", "masked", "sync_of"]
 
 # A backend that has not answered by then is away. Its client's own time-out comes a little earlier.
 ANSWER_TIME = 0.25
@@ -297,7 +297,7 @@ _SECRET = re.compile(
 )
 
 
-def shown(share: object) -> object:
+def masked(share: object) -> object:
     """Return `share` without user and password, in whatever form they are given."""
     if isinstance(share, bytes):
         share = share.decode(errors="replace")

@@ -8,8 +8,8 @@ import random
 import pytest
 
 from greenkit.limits import Limiter
+from greenkit.limits._limiter import record_of
 from greenkit.limits._protocol import MICRO, Item, RecordError, Request, checked, exchange, numbers_in
-from greenkit.limits._shared_budget import record_of
 
 NOTHING = (0.0,)
 NO_NEWS = (-1.0,)
