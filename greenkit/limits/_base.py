@@ -376,7 +376,7 @@ class BaseLimiter:
         self._budget.pause(seconds)
 
     def resume(self) -> None:
-        """End the pause in force, whoever began it.
+        """End the pause in force, whatever began it.
 
         Switches: never.
         """

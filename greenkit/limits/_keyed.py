@@ -31,7 +31,7 @@ __all__ = ["KeyBudget", "Keys"]
 # Entries looked at per permit and per turn of the timer: 20 us and 1 ms.
 _FEW, _MANY = 4, 1000
 _NEXT_CLEANING = 0.01
-# How soon somebody looks again whether a key may rest.
+# Check again after this many seconds whether a key's budget can go.
 _LEAVE = 1.0
 _LONGEST = 3600.0
 
@@ -112,7 +112,7 @@ class Keys:
         self._live: dict[Hashable, LocalBudget] = {}
         self._weights: dict[Hashable, float] = {}  # of the live ones
         self._users: dict[Hashable, int] = {}
-        # Nobody uses them any more, but something is still to be remembered; in the order they came.
+        # Unused keys with something left to remember, oldest first.
         self._leaving: dict[Hashable, None] = {}
         self._ages: deque[_Age] = deque()  # the youngest first
         self._begin_age()

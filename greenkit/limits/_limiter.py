@@ -450,7 +450,7 @@ def backend_of(share: Any, *, on_error: str, processes: int = 1) -> MakeBudget:
     if on_error not in {"local", "open", "closed"}:
         msg = f'on_backend_error must be "local", "open" or "closed", not {on_error!r}'
         raise ConfigError(msg)
-    # One for the limiter and all its keys: a key that is woken again is still the same process.
+    # One for the limiter and all its keys: a key whose budget is made anew is still the same process.
     worker = partial(_worker, next(_serials))
     if hasattr(share, "evalsha"):
         return partial(_budget, worker, processes, id(share), partial(RedisWire, share, own=False), on_error)

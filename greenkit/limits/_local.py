@@ -31,7 +31,7 @@ __all__ = ["SLOT_RETRY", "LocalBudget", "LocalState"]
 
 # The shortest answer to "how long", so that a refusal is never taken for a grant.
 _AT_ONCE = 1e-9
-# Until a server has said something: shared, because most keys never hear anything.
+# Shared until a server slows this budget down, which for most keys never happens.
 _FULL_PACE = Pace()
 # How often one who waits for a window by the calendar looks at the clock.
 _CLOCK_CHECK = 60.0
@@ -97,7 +97,7 @@ class LocalState:
     def quiet(self, now: float) -> bool:
         """Tell whether the state of the rules is all there is to remember."""
         if self._pace.factor < 1.0 and self._pace.recover(now):
-            self._follow_pace(now)  # nobody may ask any more, and it would never be back at full speed
+            self._follow_pace(now)  # without a caller nothing else brings it back to full speed
         probe = self.half_open.number and self.half_open.matters(now, self.paused_until)
         if self.held or now < self.paused_until or probe:
             return False
@@ -322,7 +322,7 @@ class LocalBudget:
         with self.lock:
             now = self.now()
             queue, state = self.queue, self.state
-            # It may have come back since the caller looked, and nobody would look again.
+            # It may have come back since the first attempt, and no timer is set for this caller yet.
             if not queue.waiting and not state.admit(costs, now, credit=0.0):
                 return
             if until < math.inf:
@@ -390,7 +390,7 @@ class LocalBudget:
         return self.state.half_open.number
 
     def probe_answered(self, number: int, *, passed: bool) -> None:
-        """Hear how a permit ended that went first after pause `number`: the rest follow, or another goes."""
+        """Record how the probe of pause `number` ended: the rest follow, or another goes first."""
         with self.lock:
             if self.state.probe_answered(number, self.now(), passed=passed):
                 self._changed()
@@ -456,7 +456,7 @@ class LocalBudget:
 
     def _sleep(self, waiter: Waiter) -> None:
         while not (waiter.granted or waiter.error):
-            # No hub, no timer: such a thread looks after the queue itself while it is the head.
+            # A thread without a hub has no timer: it checks the queue itself while it is the head.
             seconds = waiter.check_at - self.now() if waiter.check_at < math.inf else math.inf
             if self._mixed:
                 seconds = min(seconds, _OVERDUE)
@@ -471,7 +471,7 @@ class LocalBudget:
             self._tick()
 
     def _quit(self, waiter: Waiter) -> None:
-        """Leave the queue with empty hands: killed, or timed out by somebody else's timer."""
+        """Leave the queue without a grant: the waiter was killed, or another's timer struck."""
         with self.lock:
             first = waiter.granted or self.queue.head() is waiter
             if waiter.granted:
@@ -483,7 +483,7 @@ class LocalBudget:
             self._tell()
 
     def _tick(self) -> None:
-        """Grant to all who are due, time the next, and have those woken; whoever calls.
+        """Grant to all waiters that are due, set the timer for the next, and wake them; from any thread.
 
         Nobody is switched to from here: in a thread that is not patched a woken greenlet runs on
         natively, and whatever was still to be done after the switch would not be done for minutes.
@@ -493,7 +493,7 @@ class LocalBudget:
             try:
                 while (waiter := self._next(self.now())) is not None:
                     woken.append(waiter)
-            finally:  # also when Ctrl-C ends the loop: who was granted something must hear of it
+            finally:  # wake granted waiters even when Ctrl-C ends the loop
                 for waiter in woken:
                     waiter.parker.wake()
 
@@ -504,7 +504,7 @@ class LocalBudget:
             self._hub, self._mixed = hub, False
         elif hub is not self._hub and not self._mixed:
             self._mixed = True
-            for earlier in self.queue:  # from now on they look, too
+            for earlier in self.queue:  # from now on each of them checks the queue, too
                 earlier.parker.wake()
         self.queue.add(waiter)
 
@@ -513,7 +513,7 @@ class LocalBudget:
     def _next(self, now: float) -> Waiter | None:
         """Return one who need not wait any more, or set the timer."""
         queue, state = self.queue, self.state
-        # Whose time is over before a pause ends is told when it begins.
+        # Expire waiters whose deadline falls inside the pause.
         late = queue.expired(max(now, state.paused_until))
         if late is not None:
             eta = state.eta(late.costs, queue.ahead(late.lane), now)
@@ -537,7 +537,7 @@ class LocalBudget:
         return None
 
     def _set_timer(self, head: Waiter, due: float, now: float) -> None:
-        """Have somebody look when the head is due or a time runs out, whichever comes first."""
+        """Set the timer for when the head is due or a waiter expires, whichever comes first."""
         self._time(head, min(due, self.queue.next_expiry()), now)
 
     def _time(self, head: Waiter, at: float, now: float) -> None:
@@ -556,7 +556,7 @@ class LocalBudget:
         self._tell()
 
     def _tell(self) -> None:
-        """Tell whoever else has to know that something was asked for, given back or changed."""
+        """Notify the backend, where there is one, that something was asked for, given back or changed."""
 
     def _look_soon(self) -> None:
         """Have the head looked at: a slot came back, or its instant has come nearer."""

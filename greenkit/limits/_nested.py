@@ -115,7 +115,7 @@ class NestedBudget:
         """As `LocalBudget.take()`: waits for the inner first, which holds nobody else of the outer up."""
         inner, outer = self._inner, self._outer
         if until < math.inf and self._now() + outer.budget.eta(outer.of(costs), lane=lane) > until:
-            # Hopeless, which it says; were it not, the order would be the other way round.
+            # The outer cannot grant in time, and raises; if it can after all, the inner is still first.
             outer.budget.take(outer.of(costs), lane=lane, until=until)
             outer.budget.take_back(outer.of(costs))
         inner.budget.take(inner.of(costs), lane=lane, until=until)

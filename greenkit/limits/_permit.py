@@ -488,7 +488,7 @@ class Attempts:
         if self.number == 1:
             permit._timeout, permit._lane = self._timeout, NORMAL
             return permit.__enter__()
-        # Refused again and again it waits like the others, or it would be the first to go after every pause.
+        # After two refusals it waits in the normal lane, or it would be first after every pause.
         permit._lane = NORMAL if self._rejections > 1 else RETRY
         permit._timeout = self._until - limiter._terms.clock.now()
         try:
@@ -555,7 +555,7 @@ class Attempts:
             return None
         cap = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** min(self.number - 1, 10))
         backoff = max(asked, random.uniform(0.0, cap))
-        # No time for another: the failure itself tells more than a time-out in the queue would.
+        # No time for another attempt: the failure tells more than a time-out in the queue.
         soonest = max(backoff, limiter._budget.eta(self._costs))
         if limiter._terms.clock.now() + soonest >= self._until:
             return None

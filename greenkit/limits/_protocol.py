@@ -61,7 +61,7 @@ _AT_ONCE = 20
 _SMOOTH = 16
 # Workers come back one after the other; the first has emptied the budget for all.
 _BACK = 5.0
-# How long somebody refused for want of a slot, or behind a probe, waits before asking again.
+# Seconds a caller that was refused for want of a slot, or behind a probe, waits before it asks again.
 _SLOT_RETRY = 0.1
 _NO_SPAN = (0.0, 0.0, 0.0, 0.0)
 # Of an amount by the calendar: fractions of units come out a little more than they are.

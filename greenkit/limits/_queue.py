@@ -167,7 +167,7 @@ class Queue:
         self._forget(lane)
 
     def head(self) -> Waiter | None:
-        """Return whose turn it is; whoever waits in a thread that has ended is forgotten."""
+        """Return the next waiter; forget waiters whose thread has ended."""
         while self.waiting:
             lane = self._lanes[self._next_lane()]
             while lane[0].left:
@@ -202,7 +202,7 @@ class Queue:
         return self._times[0][0] if self._times else math.inf
 
     def ahead(self, lane: int) -> Amounts:
-        """Return what is granted before somebody who joins `lane` now.
+        """Return what is granted before a waiter that joins `lane` now.
 
         Its own lane, and the lanes above as far as they may go first.
         """
@@ -225,7 +225,7 @@ class Queue:
             heapq.heapify(self._times)
 
     def _next_lane(self) -> int:
-        """Return the lane whose first waiter is next; somebody waits."""
+        """Return the lane whose first waiter is next; the queue is not empty."""
         for lane in range(len(LANES) - 1, 0, -1):
             if self._size[lane] and self._passed[lane] >= MOST_AHEAD:
                 return lane
@@ -236,7 +236,7 @@ _allocate_lock = monkey.get_original("_thread", "allocate_lock")
 
 
 def parker_here(*, ref: bool = True) -> GreenParker | NativeParker:
-    """Return a new parker for whoever runs now; `ref` as in `GreenParker`."""
+    """Return a new parker for the caller; `ref` as in `GreenParker`."""
     return NativeParker() if hub_here() is None else GreenParker(hub_to_wait_in(), ref=ref)
 
 
@@ -265,7 +265,7 @@ class GreenParker:
 
     def wake(self) -> None:
         """End the sleep, or the next if none has begun; the sleeper never runs inside this call."""
-        self._woken = True  # before the look at `_parked`: `park()` does it the other way round
+        self._woken = True  # before the look at `_parked`: `park()` does it the other way around
         if self._parked:
             self.mailbox.wake(self._wake)
 
@@ -323,7 +323,7 @@ class NativeParker:
 
 
 def sleep(seconds: float) -> None:
-    """Sleep as whoever runs now can: the greenlet, or the thread."""
+    """Sleep in the caller's way: the greenlet, or the thread."""
     parker_here().park(seconds)
 
 

@@ -77,7 +77,7 @@ class Reservations:
         self._total = _plus(self._total, amounts)
 
     def put_back(self, costs: Amounts) -> None:
-        """Put in what somebody took and did not use."""
+        """Put back what a waiter took and did not use."""
         amounts = (*costs, 1.0)
         self._credit = _plus(self._credit, amounts)
         self._total = _plus(self._total, amounts)
@@ -197,7 +197,7 @@ class Outbox:
 
 
 class Try:
-    """Be somebody who wants a permit now or never.
+    """One caller that wants a permit now or never.
 
     Attributes:
         costs: What it asks for.
@@ -315,7 +315,7 @@ class Alone(Online):
     def begin(self, now: float) -> None:
         """Begin to use this process's share of the rates, without a burst: others may have used it."""
         of = self._of
-        # Its probe may have been another process's, whose answer will not be heard of.
+        # The probe may be another process's; its answer will not arrive.
         of.half_open.answered(of.half_open.number, passed=False)
         before, workers, base = of.rules.rules, of.processes, of.base
         of.rules = base.like([self._share_of(place, rule, workers) for place, rule in enumerate(base.rules)])

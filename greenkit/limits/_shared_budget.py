@@ -41,11 +41,11 @@ _EARLY = 0.75
 _ENOUGH, _LONGEST = 0.75, 0.6
 # Waiters named in one request; the others are named in the next.
 _MOST_ITEMS = 256
-# However late it will be: others may give back, end a pause, or change the limits.
+# Retry at least this often: another process may refund, resume, or change the limits.
 _POLL_AT_LEAST = 1.0
-# Slots of others come free without a word, and theirs wait to hear of ours.
+# Other processes do not announce freed slots, and wait to hear of ours: poll.
 _SLOT_PROBE = 0.05
-# So do those who wait for the first call after a pause, which may be another process's.
+# The first call after a pause may be another process's: poll for its answer, too.
 _PROBE_POLL = 0.1
 _random = Random()  # its own: a limiter must not disturb the program's random numbers
 
@@ -290,7 +290,7 @@ class SharedState(LocalState):
             return last + min((reserved.last - last) * _EARLY, self._gather)
         left = queue.waiting * (1 - _ENOUGH)
         if self._workers > 1:
-            left /= 2  # the places of others lie between those left here and those to come
+            left /= 2  # slots of other processes lie between those left here and those to come
         return min(reserved.instant(math.ceil(left)), last + self._horizon * _LONGEST)
 
     def compose(self, queue: Queue, now: float) -> Request:
@@ -368,7 +368,7 @@ class SharedState(LocalState):
             if attempt.left and not attempt.answer:
                 self.put_back(attempt.costs)
         if paused:
-            self._give_back(now)  # somebody else's pause, which our bookings knew nothing of
+            self._give_back(now)  # a pause of another process, unknown when our slots were booked
         self._booked(asked, reply.offsets[len(tries) :], now, reply)
         if self.outbox.pause:
             self._give_back(now)  # a pause that began since it was asked
@@ -411,7 +411,7 @@ class SharedState(LocalState):
             self._begin()
             self._away.begin(now)
         self._sent, self.tries = ([], [], 0), []
-        # Not all processes at the same instant.
+        # Jitter: not all processes probe at the same instant.
         self.asked_at, self.last = math.inf, now - _random.uniform(0.0, 0.2) * PROBE
         self._back = True
         return tries
@@ -432,7 +432,7 @@ class SharedState(LocalState):
 # A backend that is silent for so long is away, whatever its client is still waiting for; and for so much
 # longer after that was first seen: a process that was kept busy sees the time before it sees the answer.
 _SILENCE, _SECOND_LOOK = 0.25, 0.05
-# While somebody waits the agent is seen to be alive.
+# While a caller waits, check this often that the sync greenlet is alive.
 _LOOK = 0.5
 
 
@@ -475,7 +475,7 @@ class SharedBudget(LocalBudget):
         """Take `costs` if they are in hand, else say anything but 0; never asks."""
         with self.lock:
             if not self.state.online:
-                self._tell()  # whoever met the backend away has to ask for it to come back
+                self._tell()  # the sync greenlet has to ask whether the backend is back
             return 1.0 if self.queue.waiting else self.state.admit(costs, self.now(), credit=0.0)
 
     def take(self, costs: Amounts, *, lane: int, until: float) -> None:
@@ -515,7 +515,7 @@ class SharedBudget(LocalBudget):
             raise
         return attempt.answer
 
-    # -- for the agent -------------------------------------------------------------------------------
+    # -- for the sync greenlet -------------------------------------------------------------------------------
 
     def wants(self) -> float:
         """Return the seconds until this budget has something to say; 0 or less for now, `inf` for nothing."""
@@ -579,7 +579,7 @@ class SharedBudget(LocalBudget):
     def _verdict_at(self) -> float:
         """Return when to look whether the backend has answered; `inf` while it was asked nothing."""
         if self.state.asked_at == math.inf:
-            return math.inf  # or a timer would go off at once, again and again, for as long as somebody waits
+            return math.inf  # or a timer would go off at once, again and again, for as long as a caller waits
         asked_at, seen_at = self.state.asked_at, self._silent[1]
         return seen_at + _SECOND_LOOK if self._silent[0] == asked_at else asked_at + _SILENCE
 

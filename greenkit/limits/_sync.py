@@ -117,8 +117,8 @@ class Sync:
         self._connect = connect
         self._served: set[Served] = set()
         self._unusable: set[str] = set()  # said so already
-        # Those that wait for the backend to come back: it may never, and a limiter that nobody uses any
-        # more must not be kept for that.
+        # Budgets that wait for the backend to come back, weakly: it may never, and an unused limiter
+        # must not be kept for that.
         self._lost: weakref.WeakSet[Served] = weakref.WeakSet()
         self._parker: GreenParker | NativeParker | None = None
         self._runs = self.away = False
@@ -158,7 +158,7 @@ class Sync:
         try:
             wire = self._connect()
             while True:
-                # Made before the look, so that whoever asks from here on is heard.
+                # Made before the look at the budgets, so that no request after it is missed.
                 self._parker = parker_here(ref=alone)
                 due, wait = self._due()
                 if due:
