@@ -42,7 +42,7 @@ def test_kills_and_timeouts_cost_no_connection_and_exceed_no_bound(
     with pgbouncer(dsn, 8) if on == "pgbouncer" else nullcontext() as through:
         if through:
             more.append(f"through={through}")
-        seen = run("pg_storm.py", dsn, driver, "7", "2", "200", *more)
+        seen = run("pg_storm.py", dsn, driver, "7", "40", "200", *more)
     assert seen["encrypted"] is (on == "tls")
     assert min(seen["killed"]["in_flight"], seen["killed"]["waiting"]) > 10, "too few kills hit: no storm"
     assert seen["done"]["timed out"] > 100

@@ -80,7 +80,7 @@ def worker(tmp_path):
         options = ["--without-gossip", "--without-mingle", "-c", "4"]
         at = command.index("worker") + 1
         words = [*command[:at], *options, *command[at:]]
-        run = start.last = run_clean(words, env=env, cwd=str(tmp_path), timeout=40.0)
+        run = start.last = run_clean(words, env=env, cwd=str(tmp_path), timeout=100.0)
         told = Path(tmp_path, "told.json")
         if not told.exists():
             return run
@@ -101,10 +101,12 @@ def test_celerys_own_patch_is_clean_when_greenkit_is_installed(worker, first):
     assert worker(*CELERY, "-P", "gevent", first=first) == CLEAN
 
 
-@pytest.mark.parametrize("spelling", [["-Pgevent"], ["-EP", "gevent"]])
-def test_spellings_celery_does_not_see_are_patched_by_auto(worker, spelling):
-    """What Celery's parser takes as gevent but its patch overlooks is patched, and repaired, by auto."""
-    assert worker(*CELERY, *spelling) == CLEAN
+def test_spellings_celery_does_not_see_are_patched_by_auto(worker):
+    """What Celery's parser takes as gevent but its patch overlooks is patched, and repaired, by auto.
+
+    Which spellings those are is asked of the command line alone, in `tests/unit/boot/test_launch.py`.
+    """
+    assert worker(*CELERY, "-EP", "gevent") == CLEAN
 
 
 def test_a_green_pool_of_automatic_size_is_no_prefork_pool(worker):
@@ -130,9 +132,15 @@ def test_greenkit_run_celery_is_clean(worker):
     assert worker(*line, first="") == CLEAN
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 @pytest.mark.parametrize(
-    "way", [("-m", "celery"), ("-m", "greenkit", "celery")], ids=["auto", "greenkit celery"]
+    ("way", "pool"),
+    [
+        (("-m", "celery"), "prefork"),
+        (("-m", "celery"), "threads"),
+        (("-m", "celery"), "solo"),
+        (("-m", "greenkit", "celery"), "prefork"),
+    ],
+    ids=["auto-prefork", "auto-threads", "auto-solo", "greenkit celery-prefork"],
 )
 def test_other_pools_run_their_tasks_unpatched_and_say_so(worker, pool, way):
     """A worker whose pool is not gevent's does its work as it always did; one line says that it may."""
@@ -158,10 +166,12 @@ def test_a_custom_pool_that_is_green_is_clean(worker, pool):
 
 
 @pytest.mark.parametrize("way", [(), ("-m", "greenkit", "run", "--")], ids=["auto", "greenkit run"])
-@pytest.mark.parametrize("spelling", [["-P", "gevent"], ["--pool=gevent"], ["-Pgevent"]])
-def test_worker_main_is_clean(worker, way, spelling):
-    """A script that calls `app.worker_main()` is patched at its line 1, where Celery would not."""
-    assert worker(*way, "proj.py", "worker", *spelling) == CLEAN
+def test_worker_main_is_clean(worker, way):
+    """A script that calls `app.worker_main()` is patched at its line 1, where Celery would not.
+
+    Whatever its words: a script is no Celery command (`tests/unit/boot/test_launch.py`).
+    """
+    assert worker(*way, "proj.py", "worker", "-Pgevent") == CLEAN
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
@@ -203,7 +213,7 @@ def test_a_green_pool_is_refused_when_the_patch_is_switched_off(worker):
 def test_beat_sends_unpatched_and_says_so(tmp_path):
     """Beat runs no tasks; it sends its schedule as it always did."""
     (tmp_path / "proj.py").write_text(PROJECT.format(first=AUTO, pool="gevent"))
-    run = run_clean(["-m", "celery", "-A", "proj", "beat"], cwd=str(tmp_path), timeout=40.0)
+    run = run_clean(["-m", "celery", "-A", "proj", "beat"], cwd=str(tmp_path), timeout=100.0)
     assert json.loads((tmp_path / "told.json").read_text())["sleep"] == "time", run
     assert run.stderr.count("greenkit: not patched: celery beat runs no tasks\n") == 1
 

@@ -135,22 +135,15 @@ def alone(tmp_path: Path, source: str, *arguments: str, **env: str) -> CleanRun:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_the_watchdog_changes_nothing(tmp_path: Path, name: str) -> None:
-    """Output, standard error and status are those of the program without it."""
-    source = AUTO + PROGRAMS[name]
-    plain = alone(tmp_path, source)
+def test_observing_changes_nothing(tmp_path: Path, name: str) -> None:
+    """Output, standard error and status are the same patched by gevent alone, watched, and under the doctor."""
+    plain = alone(tmp_path, PLAIN + PROGRAMS[name])
     assert plain.stdout or plain.returncode, plain
-    # A threshold no start-up of a test reaches: what it would say goes to standard error by logging.
-    assert seen(alone(tmp_path, source, GREENKIT_WATCHDOG="30s")) == seen(plain)
-    assert seen(alone(tmp_path, source, GREENKIT_WATCHDOG="100ms"))[:2] == seen(plain)[:2]
-
-
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_the_doctor_changes_nothing(tmp_path: Path, name: str) -> None:
-    """A program that knows nothing of greenkit prints under the doctor what it prints without."""
-    source = PLAIN + PROGRAMS[name]
-    plain = alone(tmp_path, source)
-    observed = alone(tmp_path, source, "-m", "greenkit", "doctor", "--", sys.executable)
+    observed = alone(tmp_path, PLAIN + PROGRAMS[name], "-m", "greenkit", "doctor", "--", sys.executable)
     assert observed.stdout.startswith(plain.stdout), observed
     assert f"status {plain.returncode}" in " ".join(observed.stdout[len(plain.stdout) :].split())
     assert observed.stderr == plain.stderr
+    watched = AUTO + PROGRAMS[name]
+    # A threshold no start-up of a test reaches: what it would say goes to standard error by logging.
+    assert seen(alone(tmp_path, watched, GREENKIT_WATCHDOG="30s")) == seen(plain)
+    assert seen(alone(tmp_path, watched, GREENKIT_WATCHDOG="100ms"))[:2] == seen(plain)[:2]

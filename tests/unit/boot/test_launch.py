@@ -76,7 +76,15 @@ def test_what_runs_no_tasks_is_left_alone(line):
 
 
 @pytest.mark.parametrize(
-    "line", ["manage.py runserver", "gunicorn proj.wsgi", "script.py worker -P prefork", ""]
+    "line",
+    [
+        "manage.py runserver",
+        "gunicorn proj.wsgi",
+        "script.py worker -P prefork",
+        "script.py worker --pool=gevent",
+        "script.py worker -P gevent",
+        "",
+    ],
 )
 def test_what_is_not_celery_is_patched(line):
     """A program that asks for the patch gets it."""
