@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from greenkit.testing import run_clean
+from tests.integration.fork_host import ForkHost
 from tests.integration.tls_world import NOT_INHERITED
 
 trustme = pytest.importorskip("trustme")
@@ -44,7 +45,7 @@ def raises(kind, do, *args, **options):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Give a function that runs a program for an SDK in a patched interpreter; it must end well."""
+    """Give a function that runs a program for an SDK in a patched process of its own; it must end well."""
     directory = tmp_path_factory.mktemp("tls")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(directory / "ca.pem")
@@ -52,12 +53,20 @@ def run(tmp_path_factory):
     env = dict.fromkeys(NOT_INHERITED, "")
     env |= {"WORLD_CA": str(directory / "ca.pem"), "WORLD_CERT": str(directory / "server.pem")}
 
-    def go(sdk, program, **more):
-        pytest.importorskip(sdk)
-        done = run_clean(PRELUDE.format(sdk=sdk) + program, env=env | more)
-        assert (done.returncode, done.stderr) == (0, ""), str(done)
+    hosts = {}
 
-    return go
+    def go(sdk, program):
+        pytest.importorskip(sdk)
+        if sdk not in hosts:
+            hosts[sdk] = ForkHost(PRELUDE.format(sdk=sdk), directory / sdk, env)
+        done = hosts[sdk].run(program)
+        if (done.returncode, done.stderr) != (0, ""):
+            hosts.pop(sdk).close()  # whatever it left must not be met by the next
+            pytest.fail(str(done))
+
+    yield go
+    for host in hosts.values():
+        host.close()
 
 
 @pytest.mark.parametrize("sdk", SDKS)

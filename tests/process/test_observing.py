@@ -136,7 +136,7 @@ def alone(tmp_path: Path, source: str, *arguments: str, **env: str) -> CleanRun:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_observing_changes_nothing(tmp_path: Path, name: str) -> None:
-    """Output, standard error and status are the same patched by gevent alone, watched, and under the doctor."""
+    """Output, standard error and status are the same patched by gevent alone, watched, and examined."""
     plain = alone(tmp_path, PLAIN + PROGRAMS[name])
     assert plain.stdout or plain.returncode, plain
     observed = alone(tmp_path, PLAIN + PROGRAMS[name], "-m", "greenkit", "doctor", "--", sys.executable)
