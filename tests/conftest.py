@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from greenkit.errors import ServerNotFoundError
+from greenkit.testing._find import rabbitmq_script
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
@@ -56,6 +59,15 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     fail_if_skipped(report)
     return report
+
+
+@pytest.fixture(scope="session")
+def needs_rabbitmq() -> None:
+    """Skip what starts a broker of its own where none is installed, and start none for the session."""
+    try:
+        rabbitmq_script()
+    except ServerNotFoundError as error:
+        pytest.skip(str(error))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -14,21 +14,30 @@ if TYPE_CHECKING:
 
 # Longest first. A file that is not named comes in the order of its directory, below.
 LONGEST = (
+    "integration/test_celery_delivery.py",
+    "examples/test_llm_batch.py",
+    "process/test_boot_celery.py",
     "integration/test_celery_hooks.py",
     "integration/test_celery_worker.py",
     "process/test_boot_agents.py",
     "integration/test_django_engine.py",
-    "integration/test_postgres_storm.py",
-    "process/test_boot_celery.py",
-    "integration/test_celery_delivery.py",
-    "process/test_observing.py",
-    "process/test_pytest_plugin.py",
     "faults/test_seeds.py",
+    "process/test_observing.py",
+    "integration/test_servers.py",
+    "integration/test_celery_recycle.py",
+    "integration/test_celery_remote.py",
+    "process/test_pytest_plugin.py",
+    "integration/test_postgres_storm.py",
     "examples/test_openai_batch.py",
-    "examples/test_llm_batch.py",
     "integration/test_celery_supervisors.py",
     "process/test_celery_start.py",
 )
+# These share a broker that takes ten seconds to start: two workers start one each, and no other does.
+TOGETHER = {
+    "tests/integration/test_celery_brokers.py": "tests/integration/test_celery_delivery.py",
+    "tests/integration/test_celery_shutdown.py": "tests/integration/test_celery_delivery.py",
+    "tests/integration/test_celery_publish.py": "tests/integration/test_servers.py",
+}
 DIRECTORIES = ("examples", "integration", "process", "docs", "faults", "property", "architecture", "unit")
 
 
@@ -52,7 +61,8 @@ class LongestFirst(LoadScopeScheduling):
         config.option.loadscopereorder = False  # by the number of tests, which says nothing
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid.split("::", 1)[0]
+        file = nodeid.split("::", 1)[0]
+        return TOGETHER.get(file, file)
 
     def _assign_work_unit(self, node: object) -> None:
         order = longest_first(self.workqueue)

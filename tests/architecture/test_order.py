@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.order import LONGEST, longest_first
+from tests.order import LONGEST, TOGETHER, longest_first
 
 TESTS = Path(__file__).resolve().parents[1]
 
 
-def test_every_long_file_exists():
+def test_every_file_named_exists():
     """A file that is renamed or merged is renamed in the order too."""
-    assert [name for name in LONGEST if not (TESTS / name).is_file()] == []
+    named = {
+        *(TESTS / name for name in LONGEST),
+        *(TESTS.parent / name for pair in TOGETHER.items() for name in pair),
+    }
+    assert [path for path in named if not path.is_file()] == []
 
 
 def test_long_files_come_first_and_unit_tests_last():

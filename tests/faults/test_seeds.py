@@ -30,7 +30,7 @@ def test_nothing_is_lost_on_redis(seed, tmp_path, greenkit_valkey, greenkit_post
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_is_lost_on_rabbitmq(seed, tmp_path, greenkit_rabbitmq, greenkit_postgres):
+def test_nothing_is_lost_on_rabbitmq(seed, tmp_path, needs_rabbitmq, greenkit_postgres):
     """The same on RabbitMQ."""
     result = carry_out(short(seed, "amqp"), tmp_path)
     assert result.verdict.passed, report.failure(result)

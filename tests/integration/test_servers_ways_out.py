@@ -12,7 +12,12 @@ import pytest
 
 from tests.integration.server_processes import Program
 
-FAST = ("postgres", "valkey")
+# Each server meets each end, and each kind of owner does: who the owner is does not reach the server.
+OWNED = pytest.mark.parametrize(
+    ("kind", "patched"),
+    [("postgres", False), ("valkey", False), ("valkey", True)],
+    ids=["plain-postgres", "plain-valkey", "patched-valkey"],
+)
 WAIT = "server.start(); tell(); sys.stdin.readline()"
 
 
@@ -31,8 +36,7 @@ def assert_nothing_left(program, base, *, processes=2):
     assert list(base.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", FAST)
-@pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"])
+@OWNED
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -54,8 +58,7 @@ def test_nothing_is_left_when_the_program_ends(base, kind, patched, body, status
     assert_nothing_left(program, base)
 
 
-@pytest.mark.parametrize("kind", FAST)
-@pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"])
+@OWNED
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_when_a_signal_ends_the_program(base, kind, patched, number):
     """Ctrl-C, SIGTERM and SIGKILL of the owner stop the server and remove its directory."""
@@ -66,7 +69,7 @@ def test_nothing_is_left_when_a_signal_ends_the_program(base, kind, patched, num
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_of_a_broker(base, greenkit_rabbitmq, number):
+def test_nothing_is_left_of_a_broker(base, needs_rabbitmq, number):
     """RabbitMQ goes with its owner, and so do its name daemon and its port programs."""
     program = Program("rabbitmq", WAIT, base)
     names = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in program.tree}
