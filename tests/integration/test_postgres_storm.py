@@ -55,7 +55,7 @@ def test_kills_and_timeouts_cost_no_connection_and_exceed_no_bound(
 def test_the_storm_sees_a_pool_that_forgets_base_exceptions(greenkit_database: str) -> None:
     """The same storm leaves a pool that undoes on `Exception` only with dead slots, in one of five."""
     storms = (
-        run("pg_storm.py", greenkit_database, "psycopg2", str(seed), "2", "40", "twin") for seed in range(5)
+        run("pg_storm.py", greenkit_database, "psycopg2", str(seed), "10", "40", "twin") for seed in range(5)
     )
     assert any(seen["usable"] < seen["size"] for seen in storms), "on a busy machine few kills strike"
 
