@@ -55,7 +55,10 @@ def pgbouncer(dsn: str, size: int) -> Iterator[str]:
                 folder=folder,
             )
         )
-        user = {"user": "nobody"} if os.geteuid() == 0 else {}  # it refuses to run as root
+        # It refuses to run as root, and only the server's own user may enter where its socket is.
+        where = Path(parts["host"])
+        owner = where.stat().st_uid if where.is_dir() else "nobody"
+        user = {"user": owner} if os.geteuid() == 0 else {}
         child = subprocess.Popen([binary, str(config)], stderr=subprocess.DEVNULL, **user)
         try:
             _await(listen, Path(folder, "log"))

@@ -186,7 +186,8 @@ def test_a_limit_ends_the_query_of_the_task(
             def active() -> int:
                 connection.rollback()
                 cursor.execute(
-                    "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'"
+                    "SELECT count(*) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND state = 'active'"
                     " AND query LIKE '%pg_sleep(%' AND pid <> pg_backend_pid()"  # psycopg 3 sends $1
                 )
                 return cursor.fetchone()[0]
