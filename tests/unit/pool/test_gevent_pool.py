@@ -15,6 +15,15 @@ from gevent.pool import Pool
 from tests.unit.pool.test_defects import Work, settle_down
 
 
+@pytest.fixture(autouse=True)
+def _end_what_gevent_leaves():
+    """End the feeders and children of the test: they would run on during later ones."""
+    before = {id(greenlet) for greenlet in _greenlets()}
+    yield
+    while left := [greenlet for greenlet in _greenlets() if id(greenlet) not in before]:
+        gevent.killall(left)
+
+
 def test_map_with_one_failing_item_goes_on_with_the_others():
     """The error reaches the caller, and everything else runs all the same."""
     work, pool = Work(fails={2}), Pool(4)
