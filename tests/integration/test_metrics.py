@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -12,9 +13,10 @@ import threading
 import time
 from pathlib import Path
 
+import psycopg2
 import pytest
 
-from greenkit.testing import ValkeyServer
+from greenkit.testing import MockLLM, PostgresServer, ValkeyServer
 from tests.integration.celery_worker import Worker
 from tests.process.scrape import get
 
@@ -70,6 +72,67 @@ def test_a_worker_shows_its_tasks_and_whether_it_consumes(tmp_path: Path, port: 
         worker.process.send_signal(signal.SIGTERM)
         worker.wait(lambda: get(port, "/readyz") == (503, "process 0: celery: the worker stops\n"))
         assert worker.process.wait(30) == 0
+
+
+TASKS = 150
+TRUTH = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'metered'"
+
+
+def test_under_load_a_scrape_lies_between_what_the_servers_counted(
+    worker: Worker, greenkit_postgres: PostgresServer, tmp_path: Path, port: int
+) -> None:
+    """Between two looks at its server while tasks run and are refused, and equal to it at the end."""
+    env = {
+        "GREENKIT_METRICS": f"127.0.0.1:{port}",
+        "GREENKIT_METRICS_DIR": str(tmp_path / "metrics"),
+        "TEST_DSN": psycopg2.extensions.make_dsn(greenkit_postgres.dsn, application_name="metered"),
+    }
+    with (
+        MockLLM(requests="40/s burst 5", latency=0.05) as llm,
+        contextlib.closing(psycopg2.connect(greenkit_postgres.dsn)) as database,
+        worker.running(
+            "-P", "gevent", "-c", "20", app="metered_app", TEST_LLM=f"{llm.url}/v1/chat/completions", **env
+        ),
+    ):
+        database.autocommit = True
+
+        def look() -> dict[str, float]:
+            queued = worker.notes.llen("celery") + worker.notes.hlen("unacked")
+            stats = llm.stats()
+            with database.cursor() as cursor:
+                cursor.execute(TRUTH)
+                return {**stats, "acknowledged": TASKS - queued, "connections": cursor.fetchone()[0]}
+
+        def scrape() -> dict[str, float]:
+            text = get(port, "/metrics")[1]
+            labels = r'(?:limiter="llm"|pool="(?:celery|shop)"),process="0"(?:,state="(\w+)")?'
+            found = re.findall(rf"^greenkit_(\w+)\{{{labels}\}} (\S+)$", text, re.MULTILINE)
+            return {f"{name} {state}".strip(): float(value) for name, state, value in found}
+
+        worker.wait(lambda: get(port, "/readyz") == (200, "ok\n"))
+        for number in range(TASKS):
+            worker.app.send_task("metered_app.work", (number,))
+        refused_at: set[float] = set()
+        while (before := look())["acknowledged"] < TASKS:
+            told, after = scrape(), look()
+            # A permit is given before its call, and held until the answer has come.
+            assert before["calls"] <= told["limiter_granted_total"], (before, told)
+            assert told["limiter_granted_total"] - told["limiter_in_use"] <= after["calls"], (told, after)
+            assert told["limiter_rejected_total"] <= after["rejected"], (told, after)
+            # A task has ended before it is acknowledged.
+            assert before["acknowledged"] <= told["pool_tasks_ended_total"] <= TASKS, (before, told)
+            assert told["pool_tasks running"] <= told["pool_slots"] == 20
+            assert told["connections_open"] <= told["connections_limit"] == 3
+            refused_at.add(told["limiter_rejected_total"])
+        worker.wait(lambda: scrape()["pool_tasks running"] == 0)
+        told, truth = scrape(), look()
+        assert len(refused_at) > 1, "the load was over before it was looked at"
+        assert told["limiter_granted_total"] == truth["calls"] == truth["ok"] + truth["rejected"]
+        assert told["limiter_rejected_total"] == truth["rejected"] > 0
+        assert told["limiter_in_use"] == told["limiter_waiting"] == 0
+        assert told["pool_tasks_ended_total"] == truth["acknowledged"] == TASKS == truth["ok"]
+        assert told["connections_open"] == truth["connections"] > 0
+        assert told["connections_in_use"] == 0
 
 
 APP = """
