@@ -22,6 +22,7 @@ import yaml
 
 from greenkit.celery import Options
 from greenkit.testing import PostgresServer
+from tests.examples import compose as compose_file
 
 DEPLOY = Path(__file__).resolve().parents[2] / "examples" / "deploy"
 # Seconds the README asks for; what has to be waited for is drain_timeout and twice kill_grace.
@@ -64,6 +65,8 @@ def test_the_scaler_and_the_monitor_name_what_there_is() -> None:
     deployment = load("kubernetes/worker.yaml")
     scaler, monitor = load("kubernetes/scaler.yaml"), load("kubernetes/podmonitor.yaml")
     assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    for trigger in scaler["spec"]["triggers"]:  # KEDA's schema takes text only, also for numbers
+        assert all(isinstance(value, str) for value in trigger["metadata"].values())
     names = {trigger["name"] for trigger in scaler["spec"]["triggers"]}
     assert names == set(re.findall(r"[a-z]+", scaler["spec"]["advanced"]["scalingModifiers"]["formula"]))
     assert monitor["spec"]["selector"] == deployment["spec"]["selector"]
@@ -94,6 +97,7 @@ def test_the_services_and_their_files_fit() -> None:
             source = volume.split(":")[0]
             assert (DEPLOY / source).exists() if source.startswith(".") else source in compose["volumes"]
     assert services["worker"]["stop_grace_period"] == f"{STOP}s"
+    compose_file.check(DEPLOY / "compose.yaml", POSTGRES_PASSWORD="secret")
 
 
 def test_the_image_starts_the_worker_as_its_first_process() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from tests.examples import compose
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "monitoring"
 
@@ -41,8 +43,7 @@ def test_the_services_and_their_files_fit() -> None:
     environment = services["worker"]["environment"]
     for address in ("BROKER_URL", "LLM_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         assert environment[address].split("://")[1].split(":")[0] in services
-    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0:
-        subprocess.run(["docker", "compose", "-f", EXAMPLE / "compose.yaml", "config", "-q"], check=True)
+    compose.check(EXAMPLE / "compose.yaml")
 
 
 def test_prometheus_asks_the_worker_and_has_the_rules() -> None:
