@@ -2,7 +2,7 @@
 
 1. A permit, with somebody listening for the histogram of waits and without: medians of interleaved rounds.
 2. A second of a process that only waits: bare, with the hub's lag and with `greenkit alive`'s file. CPU time.
-3. A scrape: the answer of one process, and of four that share the port. CPU time.
+3. A scrape, in the process that answers. CPU time.
 4. A probe as a whole process: `greenkit alive`, an interpreter that does nothing, `celery inspect ping`.
 
 What they cost a busy worker, as a share of its CPU: `python benchmarks/bench_celery.py --only metrics`.
@@ -18,6 +18,7 @@ import argparse
 import os
 import platform
 import resource
+import socket
 import statistics
 import subprocess
 import sys
@@ -28,11 +29,13 @@ from pathlib import Path
 import gevent
 
 from greenkit import Limiter, metrics
-from greenkit.metrics._heartbeat import Heartbeat
-from greenkit.metrics._observed import Observed
-from greenkit.metrics._prometheus import merged, page
 from greenkit.testing import ValkeyServer
 
+ASK = """
+import sys, urllib.request
+for _ in range(int(sys.argv[2])):
+    urllib.request.urlopen(sys.argv[1]).read()
+"""
 SHOP = """
 import greenkit.auto
 import os
@@ -56,11 +59,11 @@ def permits(rounds):
     bare, heard = [], []
     for _ in range(rounds):
         bare.append(per_permit(limiter, 20_000))
-        observed = Observed()
+        metrics.collector()
         heard.append(per_permit(limiter, 20_000))
-        observed.stop()
+        metrics.stop()
     added = statistics.median(there - here for here, there in zip(bare, heard, strict=True))
-    print(f"  a permit                        {statistics.median(bare):6.2f} us, observed {added:+.2f} us")
+    print(f"  a permit                        {statistics.median(bare):7.2f} us, observed {added:+.2f} us")
 
 
 def idle(seconds):
@@ -70,29 +73,32 @@ def idle(seconds):
 
 
 def waiting(rounds, place):
-    bare, lag, beat = [], [], []
+    bare, lag = [], []
     for _ in range(rounds):
         bare.append(idle(1.0))
-        observed = Observed()
+        metrics.collector()
         lag.append(idle(1.0))
-        observed.stop()
-        sign = Heartbeat(place)
-        beat.append(idle(1.0))
-        sign.stop()
-    for name, found in (("bare", bare), ("the hub's lag, ten times", lag), ("alive's file, once", beat)):
-        print(f"  a second of waiting, {name:26} {1e3 * statistics.median(found):6.2f} ms")
+        metrics.stop()
+    sign = metrics.heartbeat(place)
+    beat = [idle(1.0) for _ in range(rounds)]
+    sign.stop()
+    for name, found in (("bare", bare), ("the hub's lag", lag), ("alive's file", beat)):
+        print(f"  a second of waiting, {name:13} {1e3 * statistics.median(found):4.2f} ms")
 
 
-def scrapes(rounds):
-    metrics.collector()
-    for processes in (1, 4):
-        found = []
-        for _ in range(rounds * 5):
-            began = time.process_time()
-            merged({str(number): page() for number in range(processes)})
-            found.append(time.process_time() - began)
-        print(f"  a scrape of {processes} process(es)         {1e3 * statistics.median(found):6.2f} ms")
+def scrapes(rounds, place, count=50):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    metrics.serve(f"127.0.0.1:{port}", directory=place)
+    gevent.sleep(0.5)
+    found = []
+    for _ in range(rounds):
+        asker = subprocess.Popen([sys.executable, "-c", ASK, f"http://127.0.0.1:{port}/metrics", str(count)])
+        began = time.process_time()
+        asker.wait()
+        found.append((time.process_time() - began) / count)
     metrics.stop()
+    print(f"  a scrape                        {1e3 * statistics.median(found):7.2f} ms")
 
 
 def cpu(command, **options):
@@ -140,8 +146,8 @@ def main():
     )
     with tempfile.TemporaryDirectory() as folder:
         permits(rounds)
-        waiting(rounds, Path(folder))
-        scrapes(rounds)
+        waiting(rounds, folder)
+        scrapes(rounds, folder)
         probes(rounds, folder)
 
 
