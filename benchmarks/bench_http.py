@@ -273,9 +273,10 @@ def show(table):
     for name, row in table.items():
         gap = "      -" if row["gap"] is None else f"{row['gap'] * 1000:4.0f} ms"
         first, second = row["walls"]
+        cpu = f"{row['cpu']:5.2f} ms  {row['warm']:6.2f} ms  {row['warm'] / base:6.1f}"
         print(
             f"  {name:46} {first:4.2f} s  {second:4.2f} s  {row['wall'] / WAVES / LATENCY:7.1f}"
-            f"  {row['cpu']:5.2f} ms  {row['warm']:6.2f} ms  {row['warm'] / base:6.1f}  {row['connections']:11.0f}"
+            f"  {cpu}  {row['connections']:11.0f}"
             f"  {row['reached']:7.0f}  {gap}"
         )
 
