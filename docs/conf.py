@@ -53,6 +53,7 @@ html_theme = "furo"
 html_title = f"greenkit {release}"
 html_copy_source = False
 html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 
 PUBLIC = [
     "greenkit", "greenkit.aio", "greenkit.boot", "greenkit.celery", "greenkit.doctor", "greenkit.errors",
@@ -77,6 +78,8 @@ def _every_public_name_is_documented(app: Sphinx, env: object) -> None:
 
 def _as_rst(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
     """Turn a docstring's Markdown, which is code in backticks and an example, into reStructuredText."""
+    if what == "module":
+        lines.clear()  # says which file holds what, to contributors; the page has its own first sentence
     text = re.sub(r"^(\s*Examples?:)$", r"\1:\n", "\n".join(lines), flags=re.MULTILINE)
     # A code span may run over the end of a line; a plural's "s" may not touch it.
     text = re.sub(r"(?<!`)`([^`]+)`(?!`)", lambda found: f"``{' '.join(found[1].split())}``\\ ", text)
