@@ -57,35 +57,33 @@ def test_a_limiter_that_was_told_too_much_loses_nothing(way):
     assert calls - refused == 24
 
 
-def test_ctrl_c_keeps_what_was_answered_and_the_next_worker_goes_on():
-    """Stopped half-way, the worker ends what it began, the broker has the rest, and no call is made twice."""
-    run = subprocess.Popen(
-        [
-            sys.executable,
-            "demo.py",
-            "--way",
-            "sdk",
-            "--count",
-            "500",
-            "--latency",
-            "0.2",
-            "--rate",
-            "60/s burst 20",
-            "--believed",
-            "60/s",
-        ],
+def started(*words):
+    """Start the example with 500 questions for the SDK, in a session of its own, as a terminal does."""
+    return subprocess.Popen(
+        [sys.executable, "demo.py", "--way", "sdk", "--count", "500", *words],
         cwd=EXAMPLE,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # as a terminal gives it one
+        start_new_session=True,
     )
+
+
+def read_until(run, pattern):
+    """Return what it prints up to `pattern`."""
     said = ""
-    while not re.search(r" [4-9][0-9]/500", said):
+    while not re.search(pattern, said):
         piece = run.stdout.read(1)
         assert piece, f"it ended before it was stopped:\n{said}\n{run.stderr.read()}"
         said += piece
+    return said
+
+
+def test_ctrl_c_keeps_what_was_answered_and_the_next_worker_goes_on():
+    """Stopped half-way, the worker ends what it began, the broker has the rest, and no call is made twice."""
+    run = started("--rate", "60/s burst 500", "--believed", "60/s", "--latency", "0.2")
+    said = read_until(run, r" [4-9][0-9]/500")
     os.killpg(run.pid, signal.SIGINT)
     out, err = run.communicate(timeout=110)
     said += out
@@ -95,3 +93,24 @@ def test_ctrl_c_keeps_what_was_answered_and_the_next_worker_goes_on():
     [left] = re.findall(r"sdk +(\d+) answers in", said)
     assert 0 < int(left) < int(missing) < 500, said
     assert "500 calls, 0 of them 429" in said
+
+
+def test_a_second_ctrl_c_does_not_wait_for_what_runs():
+    """A second Ctrl-C drops what the worker still runs: no traceback, and the rest is answered."""
+    run = started("--rate", "200/s", "--latency", "5")  # 200 are begun, and none is answered for 5 s
+    said = read_until(run, r" [1-9][0-9]*/500")
+    os.killpg(run.pid, signal.SIGINT)
+    said += read_until(run, r"answers are missing")
+    os.killpg(run.pid, signal.SIGINT)
+    out, err = run.communicate(timeout=110)
+    said += out
+    assert run.returncode == 0, said + err
+    assert "Traceback" not in err, err
+    assert re.search(r"sdk +[1-9]\d* answers in", said), said
+
+
+def test_progress_in_a_pipe_is_lines():
+    """A line that is written over is for terminals; a log gets a line of its own each time."""
+    said = demo("--way", "sdk", "--count", "40", "--latency", "0.1", "--rate", "40/s burst 40")
+    assert "\r" not in said
+    assert re.search(r"^sdk +\d+/40$", said, re.MULTILINE), said

@@ -1,3 +1,4 @@
+import signal
 import time
 
 from django.core.management.base import BaseCommand, CommandError
@@ -38,6 +39,7 @@ class Command(BaseCommand):
                         f"no answer for {patience:g} s, {left} are missing; see the worker's log"
                     )
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one is for the worker: this ends already
             self.stdout.write(f"stopped watching, {left} answers are missing")
             raise SystemExit(130) from None
         took = time.monotonic() - start
