@@ -109,6 +109,30 @@ def test_a_file_in_a_private_word_is_seen(plant):
     assert "pool" not in rules.private_words(root)
 
 
+def words_of_pages(root):
+    forbidden = re.compile(rf"\b({'|'.join(words.SAY_INSTEAD_IN_PAGES)})\b", re.IGNORECASE)
+    past = {root / "docs" / place for place in ("_build", "changes", "decisions")}
+    pages = [page for page in (root / "docs").rglob("*.md") if not past & set(page.parents)]
+    return [
+        f"{page.relative_to(root)}:{number} {found[0]}: say {words.SAY_INSTEAD_IN_PAGES[found[0].lower()]}"
+        for page in [*pages, *root.glob("*.md")]
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+        if (found := forbidden.search(line))
+    ]
+
+
+def test_pages_name_the_agent():
+    """A page says which caller, process or program it speaks of."""
+    assert words_of_pages(ROOT) == []
+
+
+def test_a_page_without_an_agent_is_seen(plant):
+    """The word is caught in any case; a longer word is not, nor a past change."""
+    root = plant("docs/howto/a.md", "Whoever waits\nshelved")
+    plant("docs/changes/0.1.0.md", "somebody")
+    assert words_of_pages(root) == ["docs/howto/a.md:1 Whoever: say the caller, what"]
+
+
 def forbidden_names(root):
     files = chain.from_iterable((root / shelf).rglob("*") for shelf in SHELVES)
     return [str(file.relative_to(root)) for file in files if FORBIDDEN_FILES.search(file.name)]

@@ -21,6 +21,17 @@ SAY_INSTEAD: dict[str, str] = {
     "whoever": "caller, owner",
 }
 
+# Words of the pages that name no agent, or are a metaphor for one. Decisions and past changes stay.
+SAY_INSTEAD_IN_PAGES: dict[str, str] = {
+    "anybody": "a caller, a program",
+    "crew": "workers",
+    "farewell": "close",
+    "shelf": "idle connections",
+    "shelves": "idle connections",
+    "somebody": "the caller, another program",
+    "whoever": "the caller, what",
+}
+
 # A name of its own that says nothing: name the thing (connection, waiter, path, finding).
 NO_NAME = "one"
 
