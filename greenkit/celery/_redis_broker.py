@@ -9,6 +9,7 @@ Between the first two a killed worker loses the message. Here they are fetched a
 from __future__ import annotations
 
 from contextlib import suppress
+from inspect import Parameter, signature
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +143,7 @@ class RedisLedger:
         """Pay on a kept connection: a client and a pipeline for each batch cost more than the acks."""
         connection = self._connection
         if connection is None:
-            connection = self._connection = channel.pool.get_connection()
+            connection = self._connection = _taken_from(channel.pool)
         tags = self.owed[:]
         prefix = channel.global_keyprefix
         packed = connection.pack_commands(
@@ -270,6 +271,16 @@ class RedisLedger:
                 channel.qos.restore_by_tag(tags[0])
             for tag in tags:
                 self._adrift.pop(tag, None)
+
+
+def _taken_from(pool: Any) -> Any:
+    """Take a connection; redis-py before 5.3, which Celery 5.5 asks for, requires the name of a command."""
+    parameters = signature(pool.get_connection).parameters.values()
+    required = any(
+        parameter.default is Parameter.empty and parameter.kind is Parameter.POSITIONAL_OR_KEYWORD
+        for parameter in parameters
+    )
+    return pool.get_connection("MULTI") if required else pool.get_connection()
 
 
 def _ask(connection: Any, transaction: Any) -> None:

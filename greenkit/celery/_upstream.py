@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from celery import bootsteps, platforms
-from celery.backends.base import DisabledBackend
+from celery.backends.base import Backend, DisabledBackend
 from celery.utils.log import get_logger
 from gevent.monkey import saved
 from kombu.utils import eventio, functional
@@ -30,6 +30,7 @@ __all__ = [
     "share_backend",
     "signals_in_greenlets",
     "stale_waits",
+    "store_base_exceptions",
 ]
 
 _logger = get_logger(__name__)
@@ -133,6 +134,30 @@ def close_steps_once() -> Callable[[], None]:
     def undo() -> None:
         if bootsteps.ConsumerStep._close is close:
             bootsteps.ConsumerStep._close = plain
+
+    return undo
+
+
+def store_base_exceptions() -> Callable[[], None]:
+    """Have results hold exceptions that are no `Exception`, such as `gevent.Timeout`.
+
+    Before 5.7 Celery hands them to the serializer as they are (celery/backends/base.py 5.5 and 5.6,
+    `Backend.encode_result`); that fails, and the task has no result.
+    """
+    plain = Backend.encode_result
+    if "BaseException" in plain.__code__.co_names:
+        return _nothing
+
+    def encode_result(backend: Any, result: Any, state: str) -> Any:
+        if state in backend.EXCEPTION_STATES and isinstance(result, BaseException):
+            return backend.prepare_exception(result)
+        return plain(backend, result, state)
+
+    Backend.encode_result = encode_result
+
+    def undo() -> None:
+        if Backend.encode_result is encode_result:
+            Backend.encode_result = plain
 
     return undo
 

@@ -169,6 +169,7 @@ def _go_green(worker: Any, options: Options, undo: ExitStack) -> None:
     )
     undo.callback(_recycle.stay_ended)
     undo.callback(_upstream.close_steps_once())
+    undo.callback(_upstream.store_base_exceptions())
     if read_settings(os.environ).mode != "off":
         hook_drivers()  # what `import greenkit.auto` has done already, and Celery's own patch has not
     undo.callback(_connect(worker, options, undo, plain_signals))

@@ -10,7 +10,7 @@ import gevent
 import pytest
 from celery.bootsteps import CLOSE, RUN
 
-from greenkit.celery._redis_broker import RedisLedger
+from greenkit.celery._redis_broker import RedisLedger, _taken_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,6 +122,20 @@ def channel_of(broker: Broker) -> Any:
         unacked_index_key="index", unacked_key="tags",
         pool=SimpleNamespace(get_connection=lambda: Connection(broker)),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("get_connection", "given"),
+    [
+        (lambda: "none", "none"),
+        (lambda command_name=None, *keys, **options: command_name or "none", "none"),
+        (lambda command_name, *keys, **options: command_name, "MULTI"),
+    ],
+    ids=["redis 8", "redis 5.3", "redis 5.2"],
+)
+def test_a_connection_is_asked_for_as_each_release_wants(get_connection: Any, given: str) -> None:
+    """Release 5.2 requires the name of a command, later ones warn of it."""
+    assert _taken_from(SimpleNamespace(get_connection=get_connection)) == given
 
 
 class Setting:
