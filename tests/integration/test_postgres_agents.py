@@ -28,7 +28,9 @@ def library(tmp_path_factory):
     def install(agent: str) -> Path:
         target = tmp_path_factory.getbasetemp() / f"agent-{agent}"
         if not target.exists():
-            command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", str(target)]
+            # Under its name once it is whole: what a failed installation leaves is not taken for one.
+            partial = target.with_name(f"{target.name}-partial")
+            command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", str(partial)]
             command += AGENTS[agent]
             done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
             if done.returncode:
@@ -36,6 +38,7 @@ def library(tmp_path_factory):
                 if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
                     pytest.fail(why)
                 pytest.skip(why)
+            partial.rename(target)
         return target
 
     return install

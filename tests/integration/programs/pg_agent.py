@@ -140,4 +140,5 @@ pool.putconn(held[0])
 pool.putconn(getattr(held[1], "__wrapped__", held[1]))  # some give back what is inside
 said["given back"] = pool.statistics().in_use
 answer(**said)
+sys.stdout.flush()  # `_exit()` drops what a pipe's buffer holds
 os._exit(0)  # agents' threads have nothing to say
