@@ -38,7 +38,7 @@ class WorkerSettings:
     on_shutdown = close_job
 
 
-async def send_all(count):
+async def send_all(numbers):
     pool = await create_pool(REDIS)
     waiting = asyncio.Semaphore(20)
 
@@ -46,9 +46,9 @@ async def send_all(count):
         async with waiting:
             await pool.enqueue_job("work", number)
 
-    await asyncio.gather(*(send(number) for number in range(count)))
+    await asyncio.gather(*(send(number) for number in numbers))
     await pool.aclose()
 
 
-def publish(count):
-    asyncio.run(send_all(count))
+def publish(numbers):
+    asyncio.run(send_all(numbers))

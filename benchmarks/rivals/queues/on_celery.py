@@ -36,12 +36,12 @@ def work(number):
     job.run(number)
 
 
-def publish(count):
+def publish(numbers):
     if GREEN:
         from greenkit.celery import publish_many
 
-        publish_many(work, [(number,) for number in range(count)])
+        publish_many(work, [(number,) for number in numbers])
     else:
         with app.producer_or_acquire() as producer:
-            for number in range(count):
+            for number in numbers:
                 work.apply_async((number,), producer=producer)

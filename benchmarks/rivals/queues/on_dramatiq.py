@@ -25,6 +25,6 @@ def work(number):
     job.run(number)
 
 
-def publish(count):
-    for number in range(count):
+def publish(numbers):
+    for number in numbers:
         work.send(number)

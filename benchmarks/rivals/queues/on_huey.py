@@ -31,6 +31,6 @@ def work(number):
     job.run(number)
 
 
-def publish(count):
-    for number in range(count):
+def publish(numbers):
+    for number in numbers:
         work(number)

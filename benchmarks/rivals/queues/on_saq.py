@@ -36,7 +36,7 @@ settings = {
 }
 
 
-async def send_all(count):
+async def send_all(numbers):
     await queue.connect()
     waiting = asyncio.Semaphore(100)
 
@@ -44,9 +44,9 @@ async def send_all(count):
         async with waiting:
             await queue.enqueue("work", number=number, timeout=20, retries=5, ttl=1)
 
-    await asyncio.gather(*(send(number) for number in range(count)))
+    await asyncio.gather(*(send(number) for number in numbers))
     await queue.disconnect()
 
 
-def publish(count):
-    asyncio.run(send_all(count))
+def publish(numbers):
+    asyncio.run(send_all(numbers))

@@ -8,7 +8,13 @@ import os
 from taskiq import TaskiqEvents
 from taskiq_redis import RedisStreamBroker
 
-broker = RedisStreamBroker(os.environ["BENCH_REDIS"], idle_timeout=20_000, xread_count=200)
+broker = RedisStreamBroker(
+    os.environ["BENCH_REDIS"],
+    idle_timeout=20_000,
+    xread_count=200,
+    unacknowledged_batch_size=200,
+    unacknowledged_lock_timeout=10.0,  # else a worker killed while it claims leaves it locked for good
+)
 
 
 @broker.on_event(TaskiqEvents.WORKER_STARTUP)
@@ -29,7 +35,7 @@ async def work(number: int) -> None:
     await broker.job.run(number)
 
 
-async def send_all(count):
+async def send_all(numbers):
     await broker.startup()
     waiting = asyncio.Semaphore(100)
 
@@ -37,9 +43,9 @@ async def send_all(count):
         async with waiting:
             await work.kiq(number)
 
-    await asyncio.gather(*(send(number) for number in range(count)))
+    await asyncio.gather(*(send(number) for number in numbers))
     await broker.shutdown()
 
 
-def publish(count):
-    asyncio.run(send_all(count))
+def publish(numbers):
+    asyncio.run(send_all(numbers))
