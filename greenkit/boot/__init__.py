@@ -30,6 +30,7 @@ from greenkit.boot._imports import is_users_file as is_users_file
 from greenkit.boot._imports import watch_imports as watch_imports
 from greenkit.boot._launch import what_runs as what_runs
 from greenkit.boot._mismatch import refuse_mismatches as refuse_mismatches
+from greenkit.boot._patch import patching as patching
 from greenkit.boot._record import user_frame as user_frame
 from greenkit.boot._settings import unknown_variables as unknown_variables
 from greenkit.boot._shown import called as called
@@ -39,6 +40,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from greenkit.boot._remedy import entry_file as entry_file
+    from greenkit.boot._remedy import first_line as first_line
     from greenkit.boot._repair import repair
 
 __all__ = [
@@ -69,10 +72,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name != "repair":
-        msg = f"module 'greenkit.boot' has no attribute {name!r}"
-        raise AttributeError(msg)
-    # Late: a process that is patched first has nothing to repair, and starts faster without.
-    from greenkit.boot._repair import repair
+    # Late: a process that is patched first has nothing to repair or explain, and starts faster without.
+    if name == "repair":
+        from greenkit.boot._repair import repair
 
-    return repair
+        return repair
+    if name in {"entry_file", "first_line"}:
+        from greenkit.boot import _remedy
+
+        return getattr(_remedy, name)
+    msg = f"module 'greenkit.boot' has no attribute {name!r}"
+    raise AttributeError(msg)

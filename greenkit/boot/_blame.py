@@ -7,6 +7,7 @@ after the other, the first whose modules had finished at or after the early one 
 
 from __future__ import annotations
 
+import functools
 import os
 import site
 import sys
@@ -156,11 +157,15 @@ def _imports_inside(module: str, called: str) -> list[str]:
 def _pth_files(order: dict[str, int], at: int) -> Iterator[_Script]:
     """Yield the `.pth` files whose import lines brought a module that ended at `at` or later."""
     for folder in {*site.getsitepackages(), *[one for one in sys.path if one.endswith("-packages")]}:
-        try:
-            names = sorted(os.listdir(folder))  # noqa: PTH208 - pathlib loads more
-        except OSError:
-            continue
-        for name in names:
-            file = os.path.join(folder, name)  # noqa: PTH118
-            if name.endswith(".pth") and any(order.get(one, -1) >= at for _, one in imports_of(file)):
+        for file in _pth_in(folder):
+            if any(order.get(one, -1) >= at for _, one in imports_of(file)):
                 yield _Script("", file)
+
+
+@functools.cache  # the interpreter reads them once, at its start
+def _pth_in(folder: str) -> tuple[str, ...]:
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208 - pathlib loads more
+    except OSError:
+        return ()
+    return tuple(os.path.join(folder, name) for name in names if name.endswith(".pth"))  # noqa: PTH118

@@ -59,11 +59,14 @@ def is_class(thing: object) -> bool:
 
 
 def class_of(thing: Any) -> str:
-    """Return the qualified name of a class or a function.
+    """Return the qualified name of a class or a function; of an instance, that of its class.
 
     Switches: never.
     """
-    name: str = _qualname(thing) if is_class(thing) else thing.__qualname__
+    if is_class(thing):
+        name: str = _qualname(thing)
+    else:
+        name = thing.__qualname__ if type(thing) is FunctionType else _qualname(type(thing))
     return name
 
 
@@ -254,10 +257,10 @@ _DEPTH = 8
 _WIDTH = 4000
 # Their references say nothing about a holder: what runs now, what lists everything, what describes types.
 _IGNORED = (FrameType, ModuleType)
-# A generic alias or an annotation's helper names a class and never calls it; a Condition, a queue or a
-# logging handler makes its waits with locks of the moment, so what it holds does no harm.
+# A generic alias or an annotation's helper names a class and never calls it; a Condition or a queue makes its
+# waits with locks of the moment, so what it holds does no harm.
 _SILENT = frozenset({
-    "_abc", "gc", "inspect", "logging", "queue", "threading", "types", "typing", "typing_extensions",
+    "_abc", "gc", "inspect", "queue", "threading", "types", "typing", "typing_extensions",
 })  # fmt: skip
 
 
@@ -355,6 +358,8 @@ class _Search:
         name = self.roots.get(id(node))
         if name is not None:
             return name
+        if _is_logger(node):
+            return "logging"  # what its handlers hold may have no other way to a module
         if is_class(node):
             own = CLASS_DICT(node).get("__module__")
         elif type(node) is FunctionType:
@@ -369,10 +374,10 @@ class _Search:
         found: dict[tuple[int, str, str], Hold] = {}
         for target, thing in wanted.items():
             for parent in self.up.get(target, ()):
-                nodes = self._route(parent, best)
+                nodes = _behind_logger(self._route(parent, best))
                 if not nodes:
                     continue
-                module = self.root_of(nodes[0])
+                module = self.root_of(nodes[0]) or _home(nodes[0])
                 told = describe((*nodes, thing), self.roots)
                 if module is None or told is None or module.partition(".")[0] in self.skip:
                     continue
@@ -409,6 +414,31 @@ class _Search:
             )
             nodes.append(self.objects[at])
         return nodes[::-1]
+
+
+def _is_logger(node: Any) -> bool:
+    logging = namespace_of(sys.modules.get("logging"))
+    return logging is not None and issubclass(type(node), logging.get("Logger", ()))
+
+
+def _behind_logger(nodes: list[Any]) -> list[Any]:
+    """Return a route that begins at a logger from the first object of a class of no standard module.
+
+    The finding names that class. The locks of the standard library's handlers are replaced by the patch.
+    """
+    if not nodes or not _is_logger(nodes[0]):
+        return nodes
+    own = (at for at, node in enumerate(nodes) if _home(node).partition(".")[0] not in _STANDARD)
+    first = next(own, len(nodes))
+    return nodes[first:]
+
+
+def _home(node: Any) -> str:
+    """Return the module that defines the class of an object."""
+    return str(CLASS_DICT(type(node)).get("__module__"))
+
+
+_STANDARD = sys.stdlib_module_names - {"__main__"} | {"None"}
 
 
 def _may_explain(node: Any) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Literal
 
-__all__ = ["mend", "patch", "patched", "patched_by", "report"]
+__all__ = ["mend", "patch", "patched", "patched_by", "patching", "report"]
 
 _STRICT = ("error", "warn", "off")
 # What is loaded when nothing but the patch was imported; the last is setuptools', from its .pth file.
@@ -121,6 +121,14 @@ def _holds_nothing(value: object) -> bool:
     return type(value) is ModuleType or (
         type(value) is FunctionType and value.__module__.partition(".")[0] in SKIP
     )
+
+
+def patching() -> bool:
+    """Tell whether a patch was announced and is not done: what it has not come to yet looks unpatched.
+
+    Switches: never.
+    """
+    return RECORD.started is not None and not RECORD.modules
 
 
 def patched() -> bool:

@@ -125,7 +125,10 @@ def _in_its_class(hold: Hold, wanted: frozenset[str]) -> str:
         return ""
     tree = parsed(file_of(module))
     name = hold.path.rpartition(".")[2].partition("[")[0]
-    for function in ast.walk(tree) if tree is not None else ():
+    nodes = list(ast.walk(tree)) if tree is not None else []
+    classes = [one for one in nodes if isinstance(one, ast.ClassDef) and one.name == type(owner).__name__]
+    # Other classes of the file have attributes of that name, too; the base class that sets it comes after.
+    for function in [*(inner for one in classes for inner in ast.walk(one)), *nodes]:
         if isinstance(function, ast.FunctionDef):
             for statement in bindings(function.body, name):
                 if _mention(statement, wanted):

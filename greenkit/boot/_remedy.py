@@ -12,7 +12,7 @@ from greenkit.boot._plugins import plugin_at
 from greenkit.boot._record import RECORD
 from greenkit.boot._shown import file_of, is_library, shown
 
-__all__ = ["debugger_remedy", "first_line", "remedy"]
+__all__ = ["debugger_remedy", "entry_file", "first_line", "remedy"]
 
 # A part of the path of an agent's `sitecustomize`, and the command that brings it.
 _AGENTS = {
@@ -62,21 +62,23 @@ def first_line() -> str:
 
     Switches: never.
     """
-    return (
-        f'Make "import greenkit.auto" line 1 of {_first_file() or "the program"},'
-        ' or start it with "greenkit run -- …".'
-    )
+    return f'Make "import greenkit.auto" line 1 of {entry_file()}, or start it with "greenkit run -- …".'
 
 
-def _first_file() -> str:
-    """Return the file of the project that ran before its others, "" when nobody of it is known.
+def entry_file() -> str:
+    """Return the file of the project that ran before its others; "the program" when none is known.
 
     It is the outermost caller of the patch: `shop/__init__.py` where Celery names `shop`, although the
-    patch is asked for in `shop/celery.py`, which that file imports.
+    patch is asked for in `shop/celery.py`, which that file imports. Without a patch it is the script.
+
+    Switches: never.
     """
     frames = RECORD.calls[0].frames if RECORD.calls else ()
-    files = (frame.code.co_filename for frame in reversed(frames) if not is_library(frame.module))
-    return next((shown(file) for file in files if not _is_command(file) and not file.startswith("<")), "")
+    files = [frame.code.co_filename for frame in reversed(frames) if not is_library(frame.module)]
+    if not is_library("__main__"):
+        files.append(file_of("__main__"))
+    own = (file for file in files if file and not file.startswith("<") and not _is_command(file))
+    return shown(next(own, "")) or "the program"
 
 
 def debugger_remedy() -> str:

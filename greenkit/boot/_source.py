@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 _trees: dict[str, ast.Module | None] = {}
+_imports: dict[tuple[str, str], list[tuple[int, str]]] = {}
+_users: tuple[list[str], list[str]] = ([], [])
 
 
 def user_modules() -> list[str]:
@@ -42,7 +44,12 @@ def user_modules() -> list[str]:
 
     Switches: never.
     """
-    return [name for name in list(sys.modules) if file_of(name) and not is_library(name)]
+    global _users  # noqa: PLW0603 - a process has one list of modules
+    loaded, (known, found) = list(sys.modules), _users
+    if loaded != known:  # each finding asks, and `sys.path` is searched for every module
+        found = [name for name in loaded if file_of(name) and not is_library(name)]
+        _users = loaded, found
+    return list(found)
 
 
 def parsed(file: str) -> ast.Module | None:
@@ -64,11 +71,14 @@ def imports_of(file: str, *, package: str = "") -> list[tuple[int, str]]:
 
     Switches: never.
     """
-    tree = parsed(file)
-    if tree is None:
-        return []
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    return [(node.lineno, name) for node in nodes for name in _imported(node, package)]
+    if (file, package) not in _imports:
+        tree = parsed(file)
+        nodes = ast.walk(tree) if tree is not None else ()
+        statements = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+        _imports[file, package] = [
+            (node.lineno, name) for node in statements for name in _imported(node, package)
+        ]
+    return _imports[file, package]
 
 
 def _imported(node: ast.AST, package: str) -> list[str]:

@@ -29,7 +29,6 @@ class _Meaning:
     hint: str
 
 
-_FIRST_LINE = 'Make "import greenkit.auto" line 1 of the program, or start it with "greenkit run -- …".'
 _COMPUTES = (
     "Split it with gevent.sleep(0), or move it to another process: a native thread would hold the GIL."
 )
@@ -119,7 +118,7 @@ def about_block(block: HubBlocked) -> Finding:
     meaning = next((one for one in _MEANINGS if one.package in packages), None)
     if not boot.patched():
         meaning = _Meaning(
-            "", "GK104", "never-patched", boot.called(block.module), block.function, _FIRST_LINE
+            "", "GK104", "never-patched", boot.called(block.module), block.function, boot.first_line()
         )
     said = (
         f"the hub stood still for {block.seconds:.2f} s in {block.where}: {_what(block)} let no greenlet run"

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from greenkit.findings import Finding
 
-__all__ = ["collect", "collect_again", "probe", "with_probes"]
+__all__ = ["collect", "collect_again", "count_modules", "probe", "with_probes"]
 
 
 def collect(subject: str = "") -> Diagnosis:
@@ -46,7 +46,7 @@ _seen: tuple[tuple[int, int, bool], tuple[Finding, ...]] = ((0, 0, False), ())
 
 def _look(*, final: bool = False) -> tuple[Finding, ...]:
     global _seen  # noqa: PLW0603 - a process has one heap
-    state = _state(final)  # before the look, which loads what explains
+    state = _state(final)  # before the look: an import of another thread meanwhile is not in it
     found = boot.evidence()
     _seen = state, found
     return found
@@ -54,7 +54,15 @@ def _look(*, final: bool = False) -> tuple[Finding, ...]:
 
 def _state(final: bool) -> tuple[int, int, bool]:  # noqa: FBT001
     saved = getattr(sys.modules.get("gevent.monkey"), "saved", ())
-    return len(sys.modules), len(saved), final
+    return count_modules(), len(saved), final
+
+
+def count_modules() -> int:
+    """Return how many modules are loaded, without what a look itself loads to explain what it found.
+
+    Switches: never.
+    """
+    return sum(not name.startswith("greenkit.") for name in list(sys.modules))
 
 
 def _diagnosis(subject: str, findings: tuple[Finding, ...]) -> Diagnosis:

@@ -38,7 +38,7 @@ class _Cause(NamedTuple):
         holder: The module it is about; "" for the one that was called.
         original: What it is about: `ssl.SSLContext`.
         means: A clause that says what happened.
-        hint: What to do.
+        hint: What to do; `{entry}` stands for the file whose first line should patch.
     """
 
     kinds: tuple[str, ...]
@@ -53,9 +53,9 @@ class _Cause(NamedTuple):
     hint: str
 
 
-FIRST_LINE = 'Make "import greenkit.auto" line 1 of the program, or start it with "greenkit run -- …".'
+_FIRST_LINE = 'Make "import greenkit.auto" line 1 of {entry}, or start it with "greenkit run -- …".'
 _EARLIER = (
-    'Patch before ssl is imported: make "import greenkit.auto" line 1 of the program, or start it with'
+    'Patch before ssl is imported: make "import greenkit.auto" line 1 of {entry}, or start it with'
     ' "greenkit run --children -- …".'
 )
 _CAUSES = (
@@ -150,7 +150,7 @@ _CAUSES = (
         "django.db",
         "_thread._local",
         "uses a database connection of another greenlet: Django's connections were made before the patch",
-        FIRST_LINE,
+        _FIRST_LINE,
     ),
     _Cause(
         ("error", "InvalidThreadUseError"),
@@ -300,7 +300,7 @@ def _finding(cause: _Cause, error: BaseException, frames: Sequence[tuple[str, in
         cause.id,
         Severity.ERROR,
         f"died of {kind} at {place}: it {cause.means}",
-        hint=cause.hint,
+        hint=cause.hint.replace("{entry}", boot.entry_file()),
         where=f"{file}:{line}",
         evidence=(*_running_loop(cause), *_stack(frames)),
         rule=cause.rule,

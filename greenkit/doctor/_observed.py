@@ -23,7 +23,7 @@ from functools import partial
 
 from greenkit import boot
 from greenkit.doctor import _files
-from greenkit.doctor._collect import collect_again
+from greenkit.doctor._collect import collect_again, count_modules
 from greenkit.doctor._deaths import Deaths
 from greenkit.doctor._diagnosis import Diagnosis, to_json
 from greenkit.doctor._report import first_look, watch
@@ -50,6 +50,8 @@ _sleep, _now, _leave = time.sleep, time.monotonic, os._exit
 _TICK = 0.05
 _SHARE = 20.0
 """What a look costs is at most one part in so many of the time until the next."""
+_PATCH = 2.0
+"""Seconds a look waits for a patch under way; the doctor waits longer for its answer."""
 _TOO_EARLY = frozenset({"GK101", "GK111", "GK112", "GK113", "GK114"})
 
 
@@ -63,7 +65,7 @@ def begin(directory: str) -> None:
     warnings.filterwarnings("ignore", r"This process \(pid=\d+\) is multi-threaded", DeprecationWarning)
     observer.start()
     boot.watch_imports()
-    boot.on_import("gevent.events", _when_patched)
+    boot.on_import("gevent.events", partial(_when_patched, observer))
     observer.deaths.watch()
     atexit.register(observer.look, final=True)
     os.register_at_fork(after_in_child=observer.start)
@@ -75,14 +77,14 @@ def begin(directory: str) -> None:
     os._exit = leave
 
 
-def _when_patched() -> None:
+def _when_patched(observer: _Observer) -> None:
     # Late: gevent is being imported by the program, and this is its callback.
     from gevent import events
 
     def on_event(event: object) -> None:
         if isinstance(event, events.GeventDidPatchAllEvent):
             # Not now, for that would make the hub, and the program's first timers would fire early.
-            boot.on_hub(_when_made)
+            boot.on_hub(partial(_when_made, observer))
 
     events.subscribers.append(on_event)
 
@@ -90,7 +92,7 @@ def _when_patched() -> None:
 _hub: weakref.ref[Any] | None = None
 
 
-def _when_made(hub: Any) -> None:
+def _when_made(observer: _Observer, hub: Any) -> None:
     # Late: gevent was imported by the program; see _when_patched().
     from greenlet import greenlet
 
@@ -99,7 +101,7 @@ def _when_made(hub: Any) -> None:
     _guarded(watch)  # at once: the program may stand still before the hub's first turn
     # By that turn the program has imported and made what it works with. A greenlet, because a look may wait;
     # entered there and then, because one that is spawned is something that waits for the hub.
-    boot.on_turn(hub, lambda: greenlet(partial(_guarded, first_look), hub).switch())
+    boot.on_turn(hub, lambda: greenlet(partial(_guarded, observer.first_look), hub).switch())
 
 
 def _guarded(function: Callable[[], None]) -> None:
@@ -141,6 +143,7 @@ class _Observer:
         self._looking = allocate_lock()
         self._waits: tuple[Finding, ...] = ()
         self._path = ""
+        self._elsewhere = False  # the main thread looks
 
     def start(self) -> None:
         """Begin in this process: at its start, and in each child it forks."""
@@ -149,7 +152,7 @@ class _Observer:
         self._standstill = Standstill(
             self._stall, used=cpu_clock(self._main), ready=_readiness(get_native_id())
         )
-        self._seen, self._waits = (), ()
+        self._seen, self._waits, self._elsewhere = (), (), False
         self._path = os.path.join(self._directory, f"{os.getpid()}")  # noqa: PTH118
         os.environ["GREENKIT_REPORT"] = f"{self._path}.report.json"
         start_new_thread(self._watch, (os.getpid(),))
@@ -161,7 +164,7 @@ class _Observer:
         try:
             # A look in the middle of a patch sees it half done; one module more, and it looks again.
             saved = getattr(sys.modules.get("gevent.monkey"), "saved", ())
-            seen = (len(sys.modules), len(saved), self._standstill.lasts, len(self.deaths), len(self._waits))
+            seen = (count_modules(), len(saved), self._standstill.lasts, len(self.deaths), len(self._waits))
             if final or seen != self._seen:
                 self._seen = seen
                 here = get_ident() == self._main  # then it does not stand still any more
@@ -180,6 +183,16 @@ class _Observer:
         finally:
             self._looking.release()
 
+    def first_look(self) -> None:
+        """Have the watchdog's reporter look, too; not while the native thread does, which sees the same."""
+        if self._looking.acquire(timeout=5.0):
+            self._looking.release()  # not held meanwhile: this look may wait, and the final one would for it
+        self._elsewhere = True
+        try:
+            first_look()
+        finally:
+            self._elsewhere = False
+
     def _note(self, word: str, text: str) -> None:
         # The doctor goes when the program has ended; a process that stays has nobody to tell.
         with suppress(FileNotFoundError):
@@ -188,12 +201,17 @@ class _Observer:
     def _watch(self, pid: int) -> None:
         begun, due, ask = _now(), 0.4, os.path.join(self._directory, ASK)  # noqa: PTH118
         answered = stood = False
+        patching = 0.0
         while os.getpid() == pid:
             _sleep(_TICK)
             if sys.is_finalizing() or not os.path.isdir(self._directory):  # noqa: PTH112
                 return
             stands = self._standstill.watch(sys._current_frames().get(self._main), _now())
             asks = not answered and os.path.exists(ask)  # noqa: PTH110
+            patching = patching + _TICK if boot.patching() else 0.0
+            # What a patch under way has not come to yet would be told as left out.
+            if (0 < patching < _PATCH or self._elsewhere) and not stands:
+                continue
             if _now() - begun >= due or asks or stands != stood:
                 used = time.thread_time()
                 hub = _hub() if asks and _hub is not None else None

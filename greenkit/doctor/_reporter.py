@@ -17,7 +17,6 @@ from greenkit.doctor._blocked import about_block, about_startup, explains, is_st
 from greenkit.doctor._collect import collect, collect_again
 from greenkit.doctor._diagnosis import Diagnosis, to_json
 from greenkit.doctor._loops import watch_loops
-from greenkit.doctor._render import to_text
 from greenkit.findings import Finding, Severity
 
 __all__ = ["begin", "first_look", "watch"]
@@ -110,6 +109,9 @@ class _Reporter:
         diagnosis = replace(self.seen, findings=(*self.static, *self.running.values()))
         path = os.environ.get("GREENKIT_REPORT", "")
         if not path:
+            # Late: an observed program, which has a path, does without.
+            from greenkit.doctor._render import to_text
+
             sys.stderr.write(to_text(diagnosis) + "\n")
             return
         _files.write_report(path, to_json(diagnosis) + "\n")
@@ -121,7 +123,9 @@ _reporter = _Reporter()
 def begin() -> None:
     """Do what `greenkit.doctor.report()` says."""
     _reporter.watch()
-    _reporter.scan()
+    # The doctor's observer looks by itself, and a look at the moment of the patch is one too many.
+    if not os.environ.get("GREENKIT_OBSERVE"):
+        _reporter.scan()
 
 
 def watch() -> None:

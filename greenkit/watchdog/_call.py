@@ -176,12 +176,19 @@ def _describe(owner: Any, value: Any, name: str) -> str:
     if kind in _DESCRIPTORS:
         return f"{_class(value.__objclass__)}.{value.__name__}"
     if issubclass(kind, type):
-        return _class(value)
+        return "" if _is_python(value) else _class(value)
     if owner is None:
         return _class(kind)
     if issubclass(type(owner), types.ModuleType):
         return f"{_dict_of(owner)['__name__']}.{name}"
     return f"{_class(owner if issubclass(type(owner), type) else type(owner))}.{name}"
+
+
+def _is_python(kind: type) -> bool:
+    """Tell whether an instance is made by Python code, in a frame of its own."""
+    made_by = [inspect.getattr_static(kind, name, None) for name in ("__new__", "__init__")]
+    functions = (made.__func__ if type(made) is staticmethod else made for made in made_by)
+    return any(type(made) is types.FunctionType for made in functions)
 
 
 def _builtin(value: Any) -> str:

@@ -51,6 +51,11 @@ DEATHS = {
         "except OSError as error:\n    raise ValueError('no answer') from error\n",
         "GK124", "multiprocessing", 5, "subprocess",
     ),
+    "a connection of another greenlet": (
+        PATCHED + "class DatabaseError(Exception): pass\n"
+        "raise DatabaseError('objects made in a thread can only be used in that same thread')\n",
+        "GK112", "native-local", 4, "line 1 of app.py,",
+    ),
     "its own fault": (PATCHED + "1 / 0\n", "GK129", "died", 3, "unpatched"),
 }  # fmt: skip
 

@@ -41,6 +41,31 @@ WRONG = [
     late("sleep by name", "from time import sleep\n", held("stale-reference", "sleep", 1)),
     late("sleep by another name", "import time\nnap = time.sleep\n", held("stale-reference", "nap", 2)),
     late(
+        "a lock behind a logger's handler",
+        """
+        import logging, threading
+
+        class Client:
+            def __init__(self):
+                self.lock = threading.Lock()
+
+        class Ship(logging.Handler):
+            def __init__(self):
+                super().__init__()
+                self.client = Client()
+
+        class Stream:
+            def __init__(self):
+                self.lock = threading.Lock()
+            write = flush = print
+
+        logging.getLogger("shop").addHandler(Ship())
+        logging.getLogger().addHandler(logging.StreamHandler(Stream()))
+        """,
+        held("native-lock", "Ship.client.lock", 6),
+        held("native-lock", "Stream.lock", 15),
+    ),
+    late(
         "sleep in a table",
         """
         import time

@@ -79,6 +79,9 @@ class Holder:
     def queue(self) -> None:
         queue.get(True)
 
+    def of_a_class(self) -> None:
+        Made()
+
     def of_a_property(self) -> None:
         self.lazy.acquire()
 
@@ -90,6 +93,17 @@ class Holder:
 
 
 queue = _queue.SimpleQueue()
+
+
+class Made:
+    """A class in Python: while an instance is made and no frame of it runs, the interpreter computes."""
+
+    __new__ = queue.get  # stands in for the collector, which may run there
+
+    def __init__(self) -> None:
+        executed.append("init")
+
+
 CASES = [
     ("plain", "_thread.lock.acquire"),
     ("in_a_slot", "_thread.lock.acquire"),
@@ -100,6 +114,7 @@ CASES = [
     ("alias", "_thread.lock.acquire"),
     ("with_block", "_thread.lock.__enter__"),
     ("queue", "queue.SimpleQueue.get"),
+    ("of_a_class", ""),
     ("of_a_property", ""),
     ("of_a_call", ""),
     # Two ways through the arguments: without positions in the byte code (3.10) nobody knows which.
