@@ -25,7 +25,7 @@ from greenkit.boot._scan import (
 )
 from greenkit.boot._search import patched_at
 from greenkit.boot._shown import called, file_of, is_library, shown
-from greenkit.boot._source import dotted, imports_of, parsed
+from greenkit.boot._source import dotted, imports_of, of_kinds, parsed
 from greenkit.findings import Finding, Severity
 
 TYPE_CHECKING = False
@@ -56,16 +56,23 @@ def switch_inside(file: str, lock: str) -> tuple[int, str]:
 
     Switches: never.
     """
-    tree = parsed(file)
-    functions: dict[str, ast.AST] = {}
-    for node in ast.walk(tree) if tree is not None else ():
-        if isinstance(node, ast.FunctionDef):
-            functions.setdefault(node.name, node)
-    for node in ast.walk(tree) if tree is not None else ():
-        if isinstance(node, ast.With) and any(_names(one.context_expr, lock) for one in node.items):
+    blocks, functions = _blocks_of(file)
+    for node in blocks:
+        if any(_names(one.context_expr, lock) for one in node.items):
             for line, call in _switching(node.body, functions, _DEEPEST):
                 return line, call
     return 0, ""
+
+
+@functools.cache
+def _blocks_of(file: str) -> tuple[list[ast.With], dict[str, ast.AST]]:
+    """Return the `with` statements of a file, and its functions by name."""
+    found = of_kinds(parsed(file), ast.With, ast.FunctionDef)
+    functions: dict[str, ast.AST] = {}
+    for node in found:
+        if isinstance(node, ast.FunctionDef):
+            functions.setdefault(node.name, node)
+    return [node for node in found if isinstance(node, ast.With)], functions
 
 
 def _names(expression: ast.expr, lock: str) -> bool:

@@ -10,7 +10,7 @@ from types import FunctionType
 
 from greenkit.boot._graph import CLASS_DICT, is_class
 from greenkit.boot._shown import file_of, is_library
-from greenkit.boot._source import bindings, dotted, function_at, parsed
+from greenkit.boot._source import bindings, dotted, function_at, of_kinds, parsed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,11 +125,10 @@ def _in_its_class(hold: Hold, wanted: frozenset[str]) -> str:
         return ""
     tree = parsed(file_of(module))
     name = hold.path.rpartition(".")[2].partition("[")[0]
-    nodes = list(ast.walk(tree)) if tree is not None else []
-    classes = [one for one in nodes if isinstance(one, ast.ClassDef) and one.name == type(owner).__name__]
+    classes = [one for one in of_kinds(tree, ast.ClassDef) if one.name == type(owner).__name__]
     # Other classes of the file have attributes of that name, too; the base class that sets it comes after.
-    for function in [*(inner for one in classes for inner in ast.walk(one)), *nodes]:
-        if isinstance(function, ast.FunctionDef):
+    for place in (*classes, tree):
+        for function in of_kinds(place, ast.FunctionDef):
             for statement in bindings(function.body, name):
                 if _mention(statement, wanted):
                     return f"{file_of(module)}:{_mention(statement, wanted)}"

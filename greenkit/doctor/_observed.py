@@ -217,6 +217,8 @@ class _Observer:
                 hub = _hub() if asks and _hub is not None else None
                 if hub is not None:
                     self._waits = waits(hub)
+                # A debugger traces every thread it finds, and a look has many lines.
+                sys.settrace(None)
                 self.look()
                 # Ever more seldom, for what an old process has not shown yet comes late; and the less often
                 # the more a look costs.

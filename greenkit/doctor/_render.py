@@ -128,13 +128,16 @@ def _name(found: Finding) -> str:
     return f"{found.holder}.{found.attribute}" if found.attribute else found.holder
 
 
+# How the second sentence of a hint begins, and how it begins where the first was said before.
+_LATER = {" Until then ": "Until then", " Or make ": "Make"}
+
+
 def _fixes(group: Group, width: int, said: set[str]) -> Iterator[str]:
     """Yield the hints, each once in a report: many findings share their first sentence."""
     for hint in group.hints[:3]:
-        base, mark, rest = hint.partition(" Until then ")
-        if not mark:
-            base, mark, rest = hint.partition(" Or make ")
-        new = hint if base not in said else f"{mark.strip()} {rest}" if mark and hint not in said else ""
+        mark = next((one for one in _LATER if one in hint), "")
+        base, _, rest = hint.partition(mark) if mark else (hint, "", "")
+        new = hint if base not in said else f"{_LATER[mark]} {rest}" if mark and hint not in said else ""
         if not new:
             continue
         # One example of what to write instead is enough for a group.

@@ -138,9 +138,9 @@ def waits(hub: Any) -> tuple[Finding, ...]:
     Switches: never.
     """
     # Late: gevent is loaded, or there would be no hub.
-    from greenkit.watchdog import waiting
+    from greenkit.watchdog import oldest_waiting
 
-    found = waiting(hub, _OLDEST)
+    found = oldest_waiting(hub, _OLDEST)
     if not found:
         return ()
     first = found[0]

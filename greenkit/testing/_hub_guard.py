@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 
-from greenkit.watchdog import LivingGreenlet, Newcomers, Watchdog, forbid, keep
+from greenkit.watchdog import LivingGreenlet, NewGreenlets, Watchdog, forbid, keep_instrumented
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,12 +44,12 @@ class HubGuard:
     def __enter__(self) -> HubGuard:
         # Mark first, so that greenlets the other checks wake have begun before the count at the end.
         if self._rules.max_leaked is not None:
-            _newcomers.mark()
+            _new_greenlets.mark()
         if self._rules.max_block is not None:
             self._dog = _watching(self._rules.max_block, self._note)
             self._stack.callback(self._rest, self._dog)
         if self._forbidden is not None:
-            keep(True)
+            keep_instrumented(True)
             self._stack.enter_context(self._forbidden)
         return self
 
@@ -108,7 +108,7 @@ class HubGuard:
             yield from (f"  {leaked}" for leaked in self.leaked)
 
     def _outlived(self) -> list[LivingGreenlet]:
-        fresh = _newcomers.living()
+        fresh = _new_greenlets.living()
         if fresh:
             gevent.joinall(
                 [found.greenlet for found in fresh if isinstance(found.greenlet, gevent.Greenlet)], _GRACE
@@ -116,7 +116,7 @@ class HubGuard:
         return [found for found in fresh if not found.greenlet.dead]
 
 
-_newcomers = Newcomers()
+_new_greenlets = NewGreenlets()
 # One watchdog for all tests of a hub with one limit, excused between them: to start and end a native thread
 # for every test takes longer than most tests.
 _dogs: weakref.WeakKeyDictionary[Any, dict[float, tuple[Watchdog, _Report]]] = weakref.WeakKeyDictionary()
@@ -158,5 +158,5 @@ def release() -> None:
             dog.stop()
     _dogs.clear()
     _resting.clear()
-    _newcomers.close()
-    keep(False)
+    _new_greenlets.close()
+    keep_instrumented(False)

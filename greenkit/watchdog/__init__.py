@@ -7,25 +7,31 @@ a blocking call, for tests. Checks of a whole process are in `greenkit.doctor`.
 
 from __future__ import annotations
 
-from greenkit.watchdog._calls import keep
-from greenkit.watchdog._census import LivingGreenlet, Newcomers, living_greenlets, waiting, whereabouts
+from greenkit.watchdog._calls import keep_instrumented
+from greenkit.watchdog._census import (
+    LivingGreenlet,
+    NewGreenlets,
+    living_greenlets,
+    oldest_waiting,
+    whereabouts,
+)
 from greenkit.watchdog._forbid import forbid
 from greenkit.watchdog._process import expected, from_environ, running, start, stop
 from greenkit.watchdog._watchdog import Watchdog, WatchdogStatistics
 
 __all__ = [
     "LivingGreenlet",
-    "Newcomers",
+    "NewGreenlets",
     "Watchdog",
     "WatchdogStatistics",
     "expected",
     "forbid",
     "from_environ",
-    "keep",
+    "keep_instrumented",
     "living_greenlets",
+    "oldest_waiting",
     "running",
     "start",
     "stop",
-    "waiting",
     "whereabouts",
 ]

@@ -18,7 +18,7 @@ from gevent.monkey import get_original
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
-__all__ = ["Listener", "keep", "listen", "silence"]
+__all__ = ["Listener", "keep_instrumented", "listen", "silence"]
 
 _get_ident = get_original("_thread", "get_ident")
 _name_of: Any = type.__dict__["__name__"].__get__
@@ -80,7 +80,7 @@ def silence() -> None:
         _installed = False
 
 
-def keep(on: bool) -> None:  # noqa: FBT001
+def keep_instrumented(on: bool) -> None:  # noqa: FBT001
     """Stay registered with the interpreter between two listeners, or stop doing so.
 
     Each new registration makes the interpreter instrument every function again: some milliseconds a test.

@@ -15,7 +15,7 @@ from greenkit.watchdog._look import Spot, label, spawned
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["LivingGreenlet", "Newcomers", "living_greenlets", "waiting", "whereabouts"]
+__all__ = ["LivingGreenlet", "NewGreenlets", "living_greenlets", "oldest_waiting", "whereabouts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def living_greenlets() -> list[LivingGreenlet]:
     return [_described(found) for found in greenlets_of(gevent.get_hub())]
 
 
-class Newcomers:
+class NewGreenlets:
     """Name the greenlets of this thread that began since `mark()`, without a walk over all objects.
 
     Traces every switch (`greenlet.settrace`): a greenlet has begun once it was switched to. The first mark
@@ -115,7 +115,7 @@ def _described(found: Any) -> LivingGreenlet:
     return LivingGreenlet(found, label(found), str(spawned(found) or ""), whereabouts(found))
 
 
-def waiting(hub: Any, count: int) -> list[LivingGreenlet]:
+def oldest_waiting(hub: Any, count: int) -> list[LivingGreenlet]:
     """Return the main greenlet of `hub` and the `count` oldest others, as far as they wait.
 
     Any thread may call it.

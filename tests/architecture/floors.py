@@ -64,7 +64,7 @@ NOT_BEFORE = frozenset(
 DOORS_WITH_LOGIC: dict[str, str] = {
     "greenkit/__init__.py": "lazy by PEP 562, so that importing it loads nothing gevent patches",
     "greenkit/aio/__init__.py": "lazy: its hooks are called in the middle of `import asyncio`",
-    "greenkit/boot/__init__.py": "lazy for repair and advice, which a process patched at its first line needs not",
+    "greenkit/boot/__init__.py": "lazy for what a process that is patched at its first line never needs",
     "greenkit/celery/__init__.py": "lazy, so that a process that only sends tasks loads no gevent",
     "greenkit/doctor/__init__.py": "lazy, so that an observed program loads no more of it than looks",
     "greenkit/testing/__init__.py": "lazy, so that greenkit.testing.early patches before the rest loads",
