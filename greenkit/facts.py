@@ -98,7 +98,9 @@ class HubBlocked:
     @property
     def computes(self) -> bool:
         """Tell whether the thread computed, rather than waited in a call."""
-        return self.computed * 2 > self.seconds - self.starved
+        # A thread that waits for a processor computes whenever it gets one.
+        ready = not self.call and (self.computed + self.starved) * 2 > self.seconds
+        return ready or self.computed * 2 > self.seconds - self.starved
 
 
 # Public: hot paths read it directly, to save the call of `listening()`.

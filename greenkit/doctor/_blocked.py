@@ -32,6 +32,7 @@ class _Meaning:
 _COMPUTES = (
     "Split it with gevent.sleep(0), or move it to another process: a native thread would hold the GIL."
 )
+_PACKAGE = "No line of this project was in it; look again if it is told for more than first requests."
 _THREAD = "Run it in a native thread: greenkit.offload(…)."
 _MEANINGS = (
     _Meaning(
@@ -123,12 +124,17 @@ def about_block(block: HubBlocked) -> Finding:
     said = (
         f"the hub stood still for {block.seconds:.2f} s in {block.where}: {_what(block)} let no greenlet run"
     )
+    severity = Severity.ERROR
     if not meaning and block.computes and not block.call:
-        meaning = _Meaning("", "GK401", "blocking-call", boot.called(block.module), block.function, _COMPUTES)
+        own = boot.is_users_file(where.rpartition(":")[0])
+        # A package that computes at a first request is nothing the project can split.
+        severity = Severity.ERROR if own else Severity.INFO
+        hint = _COMPUTES if own else _PACKAGE
+        meaning = _Meaning("", "GK401", "blocking-call", boot.called(block.module), block.function, hint)
     task = (f"task {block.task}",) if block.task else ()
     return Finding(
         meaning.id if meaning else "GK401",
-        Severity.ERROR,
+        severity,
         said,
         hint=meaning.hint if meaning else _THREAD,
         where=where,

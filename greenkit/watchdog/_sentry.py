@@ -96,6 +96,18 @@ class Block:
         """
         return max(self.starved, absent, now.since(self.base).waited) + kept
 
+    def alone(self, seconds: float, now: Usage, absent: float = 0.0, kept: float = 0.0) -> float:
+        """Return the seconds that are the block's own, of the `seconds` it has lasted.
+
+        On a busy machine a thread that computes also waits for the interpreter, which other threads of the
+        process hold without a processor: what it was not ready for then is not its own either.
+        """
+        alone, spent = seconds - self.starved_until(now, absent, kept), now.since(self.base)
+        called = self.seen is not None and self.seen.call
+        if not called and spent.waited > spent.computed and (spent.waited + spent.computed) * 2 > seconds:
+            return min(alone, spent.computed)
+        return alone
+
     @property
     def startup(self) -> str:
         """Return the one-time work most looks found; "" for none."""
@@ -301,7 +313,7 @@ class Sentry:
         block.starved += self._starved(passed, worked, queued=queued)
         block = self._look(block, now)
         late, used = now - block.since, self._meter.read()
-        alone = late - block.starved_until(used, kept=self._pulse.kept - block.kept)
+        alone = block.alone(late, used, kept=self._pulse.kept - block.kept)
         stage = 2 if alone > STUCK * self._threshold else 1
         if block.told >= stage or block.looks < 2 or alone < self._threshold:
             return False

@@ -313,7 +313,7 @@ class Watchdog:
         block, used = doubt.block, doubt.used
         # Time without a processor is not caused by a greenlet.
         absent, kept = (now - before for now, before in zip(self._pulse.lost, doubt.lost, strict=True))
-        alone = doubt.seconds - block.starved_until(used, absent, kept)
+        alone = block.alone(doubt.seconds, used, absent, kept)
         # Observers were called while it lasted, so report its end too.
         known = block.told > 0
         blamed = block.certain and (known or alone >= self.threshold / 2)

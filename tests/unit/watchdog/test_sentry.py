@@ -5,8 +5,9 @@ from __future__ import annotations
 import gevent
 import pytest
 
-from greenkit.watchdog._sentry import Observers, Pulse, Sentry
-from greenkit.watchdog._usage import Meter
+from greenkit.watchdog._look import Look
+from greenkit.watchdog._sentry import Block, Observers, Pulse, Sentry
+from greenkit.watchdog._usage import Meter, Usage
 
 
 @pytest.fixture
@@ -40,3 +41,18 @@ def test_a_thread_that_runs_is_runnable_and_one_that_is_gone_is_not(sentry):
     assert sentry._is_runnable()
     sentry._meter.task = 0
     assert not sentry._is_runnable()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "used", "call", "alone"),
+    [
+        (2.0, Usage(1.5, 0.25), "", 1.75),  # it computes; a little of it without a processor
+        (2.0, Usage(0.1, 1.4), "", 0.1),  # it computes when it may; the rest it waits for the interpreter
+        (2.0, Usage(0.1, 1.4), "time.sleep", 0.6),  # the call is known to wait
+        (2.0, Usage(0.0, 0.25), "", 1.75),  # a call in C that sleeps
+    ],
+)
+def test_what_of_a_block_is_its_own(seconds, used, call, alone):
+    """A thread that was ready most of the time computes: what it did not compute was not its own."""
+    block = Block(0.0, 0.0, seen=Look((), call=call))
+    assert block.alone(seconds, used) == pytest.approx(alone)
