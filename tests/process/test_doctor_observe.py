@@ -140,7 +140,7 @@ def test_where_each_process_waits_when_its_time_is_up_is_a_note(place):
         "child = os.fork()\n"
         "os.waitpid(child, 0)\n"
     )
-    _, told = observe(place, "--timeout", "4", "--", "python", "app.py")
+    _, told = observe(place, "--timeout", "8", "--", "python", "app.py")
     notes = [found for found in told["findings"] if found["id"] == "GK130"]
     lines = sorted(found["where"].rpartition(":")[2] for found in notes)
     assert lines == ["10", "6"], told

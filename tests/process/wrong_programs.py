@@ -293,7 +293,7 @@ spec.loader.exec_module(private)
         "a C call",
         {
             "app": PATCH + LOOK + RUN + "import gpu\ngpu.render()\n",
-            "gpu": "import ctypes\n\n\ndef render():\n    ctypes.CDLL(None).usleep(300_000)\n",
+            "gpu": "import ctypes\n\n\ndef render():\n    ctypes.CDLL(None).usleep(1_000_000)\n",
         },
         [("blocking-call", "gpu", "render", "gpu.py:5", "")],
     ),
