@@ -20,7 +20,7 @@ guarded = pytest.mark.greenkit_hub(max_block=0.05)
 
 
 def hold():
-    native_sleep(0.2)
+    native_sleep(0.4)
 
 """
 

@@ -51,9 +51,9 @@ def test_a_greenlet_that_is_all_c_is_blamed_where_it_was_spawned() -> None:
         + """
 import threading
 start()
-gevent.spawn(native_sleep, 1.0).join()  # long enough for two looks of a starved thread
+gevent.spawn(native_sleep, 0.4).join()  # long enough for two looks of a starved thread
 gevent.sleep(0.03)
-thread = threading.Thread(target=native_sleep, args=(1.0,), name="waiter")
+thread = threading.Thread(target=native_sleep, args=(0.4,), name="waiter")
 thread.start()
 thread.join()
 print(json.dumps([[one.where, one.call, one.greenlet, one.module] for one in told]))
@@ -143,13 +143,13 @@ def test_it_survives_a_fork() -> None:
         HEAD
         + """
 dog = start()
-native_sleep(1.0)
+native_sleep(0.4)
 gevent.sleep(0.01)
 child = os.fork()
 if not child:
     told.clear()
 gevent.sleep(0.1)
-native_sleep(1.0)
+native_sleep(0.4)
 gevent.sleep(0.01)
 if not child:
     os._exit(40 + len(told))
