@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gevent import monkey
+
 from greenkit.errors import ConfigError
 from greenkit.limits._protocol import RecordError, Reply, checked
 from greenkit.limits._sync import masked
@@ -19,12 +21,14 @@ __all__ = ["RedisWire", "client_for"]
 
 # Seconds. redis-py's own settings wait for half a minute on a frozen server, and try again ten times.
 _TIMEOUT = 0.2
+# Where a hub waits, the time-out is that of `Sync`, which knows when the hub stood still. This is a backstop.
+_PATCHED_TIMEOUT = 2.0
 _SCRIPT = Path(__file__).with_name("exchange.lua").read_text(encoding="utf-8")
 _SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
 def client_for(url: str) -> Any:
-    """Return a client that knows within 0.2 s that its server does not answer.
+    """Return a client that knows in time that its server does not answer.
 
     Raises:
         ConfigError: The package is missing, or this is no address of a Redis server.
@@ -36,11 +40,12 @@ def client_for(url: str) -> Any:
     except ImportError:
         msg = f'share={masked(url)!r} needs the redis package: pip install "greenkit[redis]"'
         raise ConfigError(msg) from None
+    timeout = _PATCHED_TIMEOUT if monkey.is_module_patched("socket") else _TIMEOUT
     try:
         return redis.Redis.from_url(
             url,
-            socket_timeout=_TIMEOUT,
-            socket_connect_timeout=_TIMEOUT,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
             # Once more, on a new connection: the old one may be of a server that has restarted since.
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
             max_connections=2,

@@ -431,7 +431,8 @@ class SharedState(LocalState):
 
 # A backend that is silent for so long is away, whatever its client is still waiting for; and for so much
 # longer after that was first seen: a process that was kept busy sees the time before it sees the answer.
-_SILENCE, _SECOND_LOOK = 0.25, 0.05
+# Second looks that come late do not count, up to a number: a hub that stood still runs timers, then reads.
+_SILENCE, _SECOND_LOOK, _LATE, _MOST_LATE = 0.25, 0.05, 0.1, 5
 # While a caller waits, check this often that the sync greenlet is alive.
 _LOOK = 0.5
 
@@ -448,7 +449,7 @@ class SharedBudget(LocalBudget):
         connect: Makes the wire to it.
     """
 
-    __slots__ = ("_backend", "_connect", "_looked_at", "_silent", "record")
+    __slots__ = ("_backend", "_connect", "_late", "_looked_at", "_silent", "record")
 
     state: SharedState
 
@@ -465,6 +466,7 @@ class SharedBudget(LocalBudget):
         super().__init__(state, clock=clock, name=name)
         self._looked_at = -math.inf
         self._silent = (math.inf, 0.0)  # of which request it was first seen that it has no answer, and when
+        self._late = 0  # second looks that came too late
         self.record = record
         self._backend = backend
         self._connect = connect
@@ -572,9 +574,11 @@ class SharedBudget(LocalBudget):
         asked_at = self.state.asked_at
         if now - asked_at < _SILENCE:
             return False
-        if self._silent[0] != asked_at:
-            self._silent = (asked_at, now)
-        return now - self._silent[1] >= _SECOND_LOOK
+        new, waited = self._silent[0] != asked_at, now - self._silent[1]
+        if new or (waited > _SECOND_LOOK + _LATE and self._late < _MOST_LATE):
+            self._silent, self._late = (asked_at, now), 0 if new else self._late + 1
+            return False
+        return waited >= _SECOND_LOOK
 
     def _verdict_at(self) -> float:
         """Return when to look whether the backend has answered; `inf` while it was asked nothing."""

@@ -246,9 +246,42 @@ class Sync:
         return due, wait
 
 
+class _AnswerTimer:
+    """Raise TimeoutError in the calling greenlet when no answer comes, but for the time its hub stood still.
+
+    A loop that has stood still runs its timers before it looks at its sockets: an answer that has come
+    meanwhile is not read yet.
+    """
+
+    __slots__ = ("_caller", "_due", "_late", "_timer")
+
+    def __init__(self) -> None:
+        self._caller: Any = gevent.getcurrent()
+        self._timer: Any = gevent.get_hub().loop.timer(ANSWER_TIME)
+        self._late = 0
+        self._start()
+
+    def close(self) -> None:
+        self._timer.close()
+
+    def _start(self) -> None:
+        self._due = monotonic() + ANSWER_TIME
+        self._timer.start(self._passed, update=True)
+
+    def _passed(self) -> None:
+        late = monotonic() - self._due > _LATE and self._late < _MOST_LATE
+        self._late += late
+        self._start()  # once more after an error, too: the client may ask anew
+        if not late:
+            self._caller.throw(TimeoutError("no answer"))
+
+
 def _in_time(wire: Wire, asked: Sequence[tuple[str, Request]]) -> list[Reply | RecordError]:
-    with gevent.Timeout(ANSWER_TIME if hub_here() is not None else None, TimeoutError("no answer")):
+    timer = _AnswerTimer()
+    try:
         return wire.ask(asked)
+    finally:
+        timer.close()
 
 
 def _ended_in_time(wire: Wire, asked: Sequence[tuple[str, Request]]) -> list[Reply | RecordError]:
