@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from greenkit import __version__
@@ -22,12 +23,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 1 when the doctor found warnings or errors; 2 for a wrong command line, a program that
-        cannot be run, or a target the doctor could not look at. A program started by `run` or
-        `celery` ends the process with its own code.
+        cannot be run, or a target the doctor could not look at; 141 when the reader of the output has
+        gone, as `head` does. A program started by `run` or `celery` ends the process with its own code.
 
     Switches: may.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] in (["run"], ["celery"]):
+        return _run_command(words)  # a broken pipe of the program is its own matter
+    try:
+        status = _run_command(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer goes nowhere, else Python prints a traceback at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a shell says of a program that SIGPIPE has ended
+    return status
+
+
+def _run_command(words: list[str]) -> int:
     if words[:1] == ["celery"]:
         # Late, like the others: a command loads only what it needs.
         from greenkit.cli._celery import run_celery

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import heapq
 import json
+import os
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -69,3 +72,15 @@ def test_a_number_that_means_nothing_is_an_error(words: str, capsys: pytest.Capt
     """Status 2, and which number."""
     assert main(["plan", *words.split()]) == 2
     assert "must be more than 0" in capsys.readouterr().out
+
+
+def test_a_reader_that_leaves_is_no_traceback() -> None:
+    """`greenkit plan … | head -1`: status 141, as of a program that SIGPIPE ended, and nothing on stderr."""
+    argv = [sys.executable, "-m", "greenkit", "plan", "--rps", "50", "--latency", "8"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(argv, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
