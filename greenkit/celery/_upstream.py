@@ -8,6 +8,7 @@ says when upstream no longer needs it.
 from __future__ import annotations
 
 import functools
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "Silence",
     "close_steps_once",
     "no_second_silence",
     "notice_frozen_broker",
+    "publish_once",
     "run_rate_limits_by_one_timer",
     "share_backend",
     "signals_in_greenlets",
@@ -35,6 +38,8 @@ __all__ = [
 
 _logger = get_logger(__name__)
 _PATIENCE = 10.0
+# As long as a worker takes that stops: between two commands it asks for its last word on a new connection.
+_SILENT = 30.0
 _RESULT_CONNECTIONS = 20
 _LONGEST_WAIT = 30.0
 
@@ -170,13 +175,16 @@ def notice_frozen_broker(consumer: Any) -> None:
     changed, for tasks and for events: a publisher that gives up and tries again could send a task
     twice.
     """
+    silences: dict[str, Silence] = {}
 
     def bounded(make: Callable[..., Any]) -> Callable[..., Any]:
         def connect(heartbeat: float | None = None, **options: Any) -> Any:
             connection = make(heartbeat=heartbeat, **options)
             if connection.transport.driver_type == "redis":
                 connection.transport_options.setdefault("socket_timeout", _PATIENCE)
-                no_second_silence(connection.transport, consumer.hub)
+                silence = silences.setdefault(connection.as_uri(), Silence(consumer))
+                no_second_silence(connection.transport, consumer.hub, silence)
+            publish_once(connection, consumer)
             connection.close = _quiet(connection.close)
             return consumer.ensure_connected(connection)
 
@@ -195,6 +203,36 @@ def notice_frozen_broker(consumer: Any) -> None:
 
     consumer.connection_for_read = bounded(consumer.app.connection_for_read)
     consumer.connection_for_write = bounded(consumer.app.connection_for_write)
+
+
+def publish_once(connection: Any, consumer: Any) -> None:
+    """Have an event that could not be sent end the connection, instead of being sent again until it is.
+
+    Heartbeats are sent by a timer of the loop, with kombu's `retry` and no limit (celery/worker/heartbeat.py
+    5.7, `_send`; kombu/connection.py 5.7, `ensure`): while the broker is away the loop would not come
+    round, so that the worker neither reconnects nor ends. The dispatcher keeps the event and sends it
+    when the consumer has reconnected.
+    """
+
+    def ensure(_: Any, publish: Callable[..., Any], *_args: Any, **_options: Any) -> Callable[..., Any]:
+        def once(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return publish(*args, **kwargs)
+            except connection.connection_errors as exc:
+                # The dispatcher raises nothing (celery/events/dispatcher.py 5.7, `_publish`).
+                consumer.hub.call_soon(_raise_lost, consumer, exc)
+                raise
+
+        return once
+
+    connection.ensure = ensure
+
+
+def _raise_lost(consumer: Any, cause: Exception) -> None:
+    # One that stops reconnects no more, and its tasks still have acks to send.
+    if consumer.blueprint.state == bootsteps.RUN:
+        # What the consumer reconnects on, whatever transport the events take.
+        raise ConnectionError(f"the broker does not answer: {cause!r}") from cause
 
 
 def run_rate_limits_by_one_timer(consumer: Any) -> None:
@@ -226,8 +264,54 @@ def run_rate_limits_by_one_timer(consumer: Any) -> None:
     consumer.timer.call_after = call_once
 
 
-def no_second_silence(transport: Any, loop: Any) -> None:
-    """Have a Redis command that timed out fail at once, on every channel of the transport.
+class Silence:
+    """What the consumer's connections to one Redis know of a command that had no answer."""
+
+    __slots__ = ("_consumer", "_error", "_until")
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self._error: Exception | None = None
+        self._until = 0.0
+
+    def forget(self) -> None:
+        """Have the next command ask the broker: it is the first of a new connection.
+
+        Switches: never.
+        """
+        self._error = None
+
+    def ask(self, do: Callable[[], Any]) -> Any:
+        """Return what `do()` does; for a while after a time-out raise that at once instead.
+
+        A worker that stops sends several commands, one after the other, and would wait for each. Not
+        for ever, since what runs meanwhile may go back to a broker that has come back.
+
+        Switches: may.
+        """
+        from redis.exceptions import TimeoutError as RedisTimeoutError  # late: not every broker is Redis
+
+        if self._lasts():
+            raise RedisTimeoutError("the broker did not answer the command before") from self._error
+        try:
+            return do()
+        except RedisTimeoutError as exc:
+            if not self._lasts():  # or it is that of a connect inside
+                self._error, self._until = exc, monotonic() + _SILENT
+                # kombu and Celery ignore errors here and there, and the timers that are due still come.
+                self._consumer.hub.call_soon(self._end_connection)
+            raise
+
+    def _lasts(self) -> bool:
+        return self._error is not None and monotonic() < self._until
+
+    def _end_connection(self) -> None:
+        if self._error is not None:
+            _raise_lost(self._consumer, self._error)
+
+
+def no_second_silence(transport: Any, loop: Any, silence: Silence) -> None:
+    """Have a Redis command that timed out fail at once, and those after it, on every channel.
 
     redis-py 8 tries again three times, after growing pauses and with a time-out each, and the
     consumer would stand still for minutes. A connection that was merely closed is opened again.
@@ -238,16 +322,28 @@ def no_second_silence(transport: Any, loop: Any) -> None:
     from redis.exceptions import ConnectionError as RedisConnectionError
     from redis.retry import Retry
 
-    retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+    class Once(Retry):
+        def call_with_retry(self, do: Any, *args: Any, **kwargs: Any) -> Any:
+            return silence.ask(lambda: super(Once, self).call_with_retry(do, *args, **kwargs))
+
+    retry = Once(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
     lost: list[Exception] = []
 
     class Impatient(transport.Channel):  # type: ignore[misc]  # kombu ships no types
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            silence.forget()
+            super().__init__(*args, **kwargs)
+
         def _get_pool(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002  # kombu 5.3 to 5.7
             pool = super()._get_pool(asynchronous=asynchronous)
             # Not that of subscriptions: remote control comes back by redis-py's own retries.
             if not asynchronous and hasattr(pool, "set_retry"):
                 pool.set_retry(retry)
             return pool
+
+        def _delete(self, *args: Any, **options: Any) -> None:
+            # Of a channel that closes, on the connection of its subscriptions.
+            silence.ask(lambda: super(Impatient, self)._delete(*args, **options))
 
         def maybe_refresh_binding_expiry(self) -> None:  # kombu 5.7
             if lost:

@@ -82,6 +82,56 @@ def test_a_frozen_broker_is_noticed(tmp_path: Path) -> None:
             assert worker.end() == 0
 
 
+@pytest.mark.parametrize("soon", [True, False], ids=["a heartbeat hangs", "it tries to reconnect"])
+def test_a_worker_whose_broker_is_frozen_ends(
+    greenkit_valkey: ValkeyServer, tmp_path: Path, *, soon: bool
+) -> None:
+    """TERM is acted on with a heartbeat unanswered; the commands of the shutdown do not wait one by one."""
+    with ValkeyServer(own=True) as server:
+        urls = server.broker_url, greenkit_valkey.broker_url, greenkit_valkey.url
+        arguments = "-P", "gevent", "-c", "4", "--heartbeat-interval", "1"
+        with Worker(*urls, tmp_path) as worker, worker.running(*arguments):
+            server.freeze()
+            try:
+                if soon:
+                    time.sleep(2.5)  # the next heartbeat is on its way by now
+                else:
+                    worker.wait(lambda: "Connection to broker lost" in worker.text())
+                assert worker.process is not None
+                worker.process.send_signal(signal.SIGTERM)
+                # 10 s for the heartbeat and 10 s for the last word, on a machine that may be slow.
+                assert worker.process.wait(60) == 0
+            finally:
+                server.thaw()
+            assert "Traceback" not in worker.text()
+
+
+def test_heartbeats_to_a_frozen_broker_end_the_connection(
+    greenkit_valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    """The worker says so at once, and goes on by itself after the thaw: no task is lost or run twice."""
+    with ValkeyServer(own=True) as server:
+        urls = server.broker_url, greenkit_valkey.broker_url, greenkit_valkey.url
+        arguments = "-P", "gevent", "-c", "4", "-E", "--heartbeat-interval", "1"
+        with Worker(*urls, tmp_path) as worker, worker.running(*arguments):
+            worker.notes.flushdb()
+            for number in range(12):
+                worker.send("hold", number, "go")
+            worker.wait(lambda: worker.notes.hlen("runs") == 4)
+            server.freeze()
+            try:
+                worker.wait(lambda: "Connection to broker lost" in worker.text())
+                worker.notes.set("go", 1)  # four end, and are acknowledged later
+                worker.wait(lambda: int(worker.notes.get("ended") or 0) >= 4)
+            finally:
+                server.thaw()
+            worker.wait(lambda: int(worker.notes.get("ended") or 0) >= 12, 60)
+            assert worker.control.ping(timeout=5)
+            assert worker.send("nap", 0.01).get(timeout=20) == "done"
+            assert worker.end() == 0
+            assert runs(worker) == [1] * 12
+
+
 def test_an_amqp_connection_cut_while_tasks_run_repeats_none(
     greenkit_valkey: ValkeyServer, tmp_path: Path
 ) -> None:
