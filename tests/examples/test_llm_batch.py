@@ -293,6 +293,44 @@ def test_a_wrong_batch_is_refused_with_the_reason():
     assert blank == {"0": ["This field may not be blank."]}
 
 
+FORM = """
+import greenkit.auto
+import json, os, re, django
+os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+django.setup()
+from django.core.management import call_command
+from django.test import Client
+from batches.models import Batch
+call_command("migrate", verbosity=0)
+client = Client(SERVER_NAME="localhost", HTTP_ACCEPT="text/html", enforce_csrf_checks=True)
+page = client.get("/batches/")
+sent = client.post("/batches/", {"prompts": ["What is 6 times 7?", "And 7 times 6?"]})
+saved = [batch.prompts for batch in Batch.objects.all()]
+forms = re.findall(r'<form action="/batches/" method="POST"', page.content.decode())
+print(json.dumps([page.status_code, len(forms), sent.status_code, sent["Content-Type"], saved]))
+"""
+
+
+def test_the_browsable_api_takes_a_batch_as_a_form(tmp_path):
+    """A browser gets a form; what the form sends becomes a batch with its tasks, and the answer is a page."""
+    with PostgresServer(own=True) as postgres:
+        done = subprocess.run(
+            [sys.executable, "-c", FORM],
+            cwd=EXAMPLE,
+            env={**os.environ, "DATABASE_URL": postgres.dsn, "BROKER_URL": f"filesystem://{tmp_path}"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    shown, forms, sent, kind, saved = json.loads(done.stdout.splitlines()[-1])
+    assert (shown, sent, kind) == (200, 201, "text/html; charset=utf-8")
+    assert forms >= 1, "no form that posts to the list"
+    assert saved == [["What is 6 times 7?", "And 7 times 6?"]]
+    assert list(tmp_path.glob("*.msg")), "saved, but no task was sent"
+
+
 TWICE_DELIVERED = """
 import greenkit.auto
 import json, os, django
