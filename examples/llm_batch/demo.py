@@ -2,7 +2,8 @@
 
 Starts Postgres, a broker, a mock LLM with a real quota, the web server and a Celery worker, posts a batch
 through the API and ends with a table. Exit code 0 when every prompt has its row, 1 when not, 2 when the
-arguments cannot work, 128 + n after signal n (Ctrl-C: 130).
+arguments cannot work, 128 + n after signal n (Ctrl-C: 130). With --keep it goes on after the batch until
+Ctrl-C, which is no interruption then.
 """
 
 from __future__ import annotations
@@ -38,9 +39,12 @@ def main(argv: list[str]) -> int:
     found = run.result
     if found is None:
         return code
-    found |= {"total_s": round(time.monotonic() - began, 3), "interrupted": bool(bell.signal)}
-    title = "So far" if bell.signal else "The whole job"
+    interrupted = bool(bell.signal) and run.kept is None
+    kept = run.kept or 0.0
+    found |= {"total_s": round(time.monotonic() - began - kept, 3), "interrupted": interrupted}
+    title = "So far" if interrupted else "The whole job"
     title += f" ({options.pool}, {options.broker}), {found['total_s']:.1f} s with starting and stopping it"
+    title += f", and kept for {kept:.0f} s" if kept else ""
     show.table(title, rows(found, quota=f"{options.rate.per_second:g}/s"))
     if options.json:
         print(json.dumps(found), flush=True)
@@ -55,7 +59,7 @@ def attempt(run: Run, bell: Bell) -> int:
         return error.code
     except StoppedError:
         pass
-    return 128 + bell.signal if bell.signal else 0
+    return 128 + bell.signal if bell.signal and run.kept is None else 0
 
 
 if __name__ == "__main__":

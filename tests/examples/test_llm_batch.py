@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
+import urllib.request
 import uuid
 from pathlib import Path
 
@@ -186,13 +189,15 @@ def test_interrupted_start_leaves_nothing(demo, seconds):
     assert list(Path(run.tmp).iterdir()) == []
 
 
-def test_interrupted_batch_ends_with_the_table_so_far(demo):
+@pytest.mark.parametrize("keep", [[], ["--keep"]], ids=["plain", "keep"])
+def test_interrupted_batch_ends_with_the_table_so_far(demo, keep):
     """Ctrl-C in the middle of the batch stops everything and shows what there is."""
-    run = demo("--calls", "2000", "--rate", "100/s", "--json")
+    run = demo("--calls", "2000", "--rate", "100/s", "--json", *keep)
     run.until("/2000 answers")
     run.process.send_signal(signal.SIGINT)
     assert run.finish() == 130, run.out + run.err
     assert "So far" in run.out
+    assert "Traceback" not in run.err
     assert "not answered" in run.out  # stopped is not lost
     found = run.result
     assert found["interrupted"]
@@ -200,6 +205,37 @@ def test_interrupted_batch_ends_with_the_table_so_far(demo):
     assert found["lost"] > 0, "it was not interrupted in the middle"
     assert run.left() == []
     assert list(Path(run.tmp).iterdir()) == []
+
+
+def test_kept_it_runs_until_interrupted_and_ends_with_the_whole_table(demo):
+    """With --keep the page and the admin answer after the batch too; Ctrl-C ends it with exit code 0."""
+    run = demo("--keep", "--calls", "40", "--rate", "60/s", "--latency", "0.1", "--json")
+    run.until("go on at")
+    page = re.search(r"http://\S+/live/", run.out)[0]
+    user, password = re.search(r"the user '(.+)' with the password '(.+)'", run.out).groups()
+    with urllib.request.urlopen(page, timeout=PATIENCE) as answer:
+        assert b"Start another batch" in answer.read()
+    with urllib.request.urlopen(f"{page}events/", timeout=PATIENCE) as stream:
+        events = (json.loads(line[6:]) for line in stream if line.startswith(b"data: "))
+        news = next(event for event in events if event["samples"] and event["samples"][-1]["answered"] == 40)
+    assert news["batch"]["answered"] == 40
+    assert news["quota"]["per_second"] == 60
+    assert logged_in(page.replace("/live/", "/admin/login/"), user, password)
+    run.process.send_signal(signal.SIGINT)
+    found = whole(run, 40)
+    assert not found["interrupted"]
+    assert "The whole job" in run.out
+    assert "Traceback" not in run.err
+
+
+def logged_in(login: str, user: str, password: str) -> bool:
+    """Say whether Django's admin takes the password."""
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    form = browser.open(login, timeout=PATIENCE).read().decode()
+    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', form)[1]
+    fields = {"csrfmiddlewaretoken": token, "username": user, "password": password, "next": "/admin/"}
+    answer = browser.open(login, urllib.parse.urlencode(fields).encode(), timeout=PATIENCE)
+    return "Site administration" in answer.read().decode()
 
 
 @pytest.mark.parametrize(

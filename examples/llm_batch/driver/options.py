@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--broker-url", metavar="URL", help="use a broker that runs already")
     add("--database-url", metavar="URL", help="use a Postgres that runs already; tables are made in it")
     add("--port", type=int, default=0, help="of the API; 0 takes a free one (default)")
+    add("--keep", action="store_true", help="go on after the batch, with a live page, until Ctrl-C")
     add("--json", action="store_true", help="print the numbers as one JSON object on the last line")
     add("--logs", action="store_true", help="show what the worker and the web server said")
     return parser

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from typing import TYPE_CHECKING
 
-from driver.bell import Bell, Later, TroubleError
+from driver.bell import Bell, Later, StoppedError, TroubleError
 from driver.child import Child
+from driver.page import USER, Page
 from driver.report import numbers
 from driver.servers import QUEUE, Servers, environment
 from driver.watch import Api, Connections, Control, follow, hub_lag
@@ -23,13 +25,20 @@ STOP_WITHIN = 6.0
 
 
 class Run:
-    """One run of the demo; `result` holds the numbers as far as it came."""
+    """One run of the demo.
+
+    Attributes:
+        result: The numbers as far as it came.
+        kept: Seconds the demo was kept running after its batch; None when it did not come to that.
+    """
 
     def __init__(self, options: argparse.Namespace, bell: Bell, show: Show) -> None:
         self.options = options
         self.bell = bell
         self.show = show
         self.result: dict | None = None
+        self.kept: float | None = None
+        self._page: Page | None = None
         self._children: list[Child] = []
         self._servers: Servers | None = None
         self._api: Api | None = None
@@ -44,6 +53,8 @@ class Run:
             with listening(self.options.port) as listener:
                 self._start(listener)
                 self._work()
+                if self.options.keep:
+                    self._keep(listener.getsockname()[1])
         finally:
             self.stop()
 
@@ -54,10 +65,7 @@ class Run:
         bell.wait(servers.ready, timeout=START_WITHIN, what="starting the servers")
         self.show.say(f"Postgres, {options.broker} and mock LLM run; starting the web server and a worker")
         env = environment(options, servers)
-        fd = listener.fileno()
-        self._child(
-            "web server", ["serve.py", "--migrate", "--fd", str(fd)], {**env, "DB_POOL": "2"}, pass_fds=(fd,)
-        )
+        self._serve(listener.fileno(), {**env, "DB_POOL": "2"})
         self._worker = self._child("worker", worker(options), {**env, "CELERY_SKIP_CHECKS": "true"})
         self._control = Later(bell, Control, servers.broker_url)
         self._connections = Connections(servers.database_url)
@@ -65,9 +73,20 @@ class Run:
         first = Later(bell, self._api.ask, "GET", "/batches/?limit=1")
         bell.wait(lambda: self._alive() and first(), timeout=START_WITHIN, what="starting the web server")
         self.show.say(f"the API answers on http://127.0.0.1:{port}/batches/")
+        if self._page is not None:
+            self.show.say(f"the live page: http://127.0.0.1:{port}/live/")
+            if self._page.password:
+                self.show.say(f"the admin takes the user {USER!r} with the password {self._page.password!r}")
         bell.wait(
             lambda: self._alive() and self._worker.ready, timeout=START_WITHIN, what="starting the worker"
         )
+
+    def _serve(self, fd: int, env: dict[str, str]) -> None:
+        command = ["serve.py", "--migrate", "--fd", str(fd)]
+        if self.options.keep:
+            page = self._page = Page(self.options, self._servers)
+            command, env = command + page.arguments(), env | page.environment()
+        self._child("web server", command, env, pass_fds=(fd,))
 
     def _child(self, name: str, arguments: list[str], env: dict[str, str], **popen) -> Child:
         child = Child(self.bell, name, arguments, env=env, **popen)
@@ -100,10 +119,24 @@ class Run:
                 f"no answer for {patience:.0f} s: giving up; --logs shows what the worker said of it"
             )
 
+    def _keep(self, port: int) -> None:
+        """Count the batch, then leave everything running until a signal; batches may come from the page."""
+        self.show.end_progress()
+        self.result = self._count()
+        self.show.say(f"go on at http://127.0.0.1:{port}/live/; Ctrl-C ends the demo")
+        began = time.monotonic()
+        self.kept = 0.0
+        with contextlib.suppress(StoppedError):
+            while self._alive():
+                self.bell.pause(1.0)
+        self.kept = time.monotonic() - began
+
     def stop(self) -> None:
         """Count, then stop everything in order, each within its deadline."""
         self.show.end_progress()
-        if self._path or self.bell.signal:
+        if self._page is not None:
+            self._page.stop()
+        if self.result is None and (self._path or self.bell.signal):
             self.result = self._count()
         began = [child for child in self._children if child.process.poll() is None]
         for child in began:
@@ -134,6 +167,8 @@ class Run:
     def kill(self) -> None:
         for child in self._children:
             child.kill()
+        if self._page is not None:
+            self._page.remove()
 
     def logs(self) -> list[tuple[str, list[str]]]:
         return [(child.name, child.log()) for child in self._children]

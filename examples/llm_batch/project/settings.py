@@ -25,6 +25,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "greenkit.django",
     "batches",
+    "live",
 ]
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -78,6 +79,9 @@ LLM_TOKENS = env("LLM_TOKENS", "90_000/min burst 9_000")
 LLM_CONCURRENCY = int(env("LLM_CONCURRENCY", "200"))  # calls in flight at most: the HTTP pool's size
 LLM_DEADLINE = float(env("LLM_DEADLINE", "600"))  # seconds one answer may take, waits and retries included
 MAX_PROMPTS = int(env("MAX_PROMPTS", "10000"))
+
+LIVE_NUMBERS = env("LIVE_NUMBERS", "")  # a file of measurements: the live page draws charts of them
+LIVE_FLOWER = env("LIVE_FLOWER", "")  # where Flower runs, for a link to it
 
 LOGGING = {
     "version": 1,
