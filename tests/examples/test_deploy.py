@@ -132,7 +132,9 @@ def test_pgbouncer_takes_its_file(greenkit_postgres: PostgresServer) -> None:
     settings["databases"] = {"*": f"host={parts['host']} port={parts['port']} user={parts['user']}"}
     settings["pgbouncer"].update({"listen_port": str(port), "auth_type": "any", "unix_socket_dir": ""})
     settings["pgbouncer"].pop("auth_file")
-    user = {"user": "nobody"} if os.geteuid() == 0 else {}  # it refuses to run as root
+    # It refuses to run as root, and only the server's own user may enter where its socket is.
+    where = Path(parts["host"])
+    user = {"user": where.stat().st_uid if where.is_dir() else "nobody"} if os.geteuid() == 0 else {}
     with tempfile.TemporaryDirectory() as folder:  # not pytest's, which is closed to others
         Path(folder).chmod(0o755)
         with Path(folder, "ini").open("w") as stream:
