@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GRACE",
+    "await_cancel",
     "close_and_wait",
     "close_half_open",
     "counted",
@@ -39,6 +40,7 @@ __all__ = [
 GRACE = 1.0
 """Seconds a server gets to answer a cancel or a goodbye; then it is left behind."""
 
+_LOOK_INTERVAL = 0.005  # seconds between looks at what another thread does
 _counted: ContextVar[bool] = ContextVar("greenkit.postgres.counted", default=False)
 _TERMINATE = b"X\x00\x00\x00\x04"  # frontend message "Terminate", protocol 3.0
 
@@ -149,12 +151,27 @@ def join_uninterrupted(worker: gevent.Greenlet, until: Deadline) -> None:
     interrupt: BaseException | None = None
     while not (worker.ready() or until.expired):
         try:
-            worker.join(timeout=until.timeout())
+            if worker.parent is gevent.get_hub():
+                worker.join(timeout=until.timeout())
+            else:
+                gevent.sleep(_LOOK_INTERVAL)  # its end cannot wake a greenlet of another thread
         except BaseException as error:  # noqa: PERF203 - one round, unless interrupted
             if not isinstance(interrupt, gevent.GreenletExit):
                 interrupt = error
     if interrupt is not None:
         raise interrupt
+
+
+def await_cancel(conn: Any) -> bool:
+    """Wait until no cancel that somebody sent to `conn` is under way, or for `GRACE`; tell whether none is.
+
+    The server may carry it out at any moment until then, and the next query is not what it was meant for.
+    """
+    delivery: gevent.Greenlet | None = getattr(conn, "gk_cancel", None)
+    if delivery is None:
+        return True
+    join_uninterrupted(delivery, Deadline.after(GRACE))
+    return bool(delivery.ready())
 
 
 def _own(fd: int) -> socket:

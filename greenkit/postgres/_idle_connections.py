@@ -152,7 +152,7 @@ class IdleConnections:
             return
         now, sound = self._now(), False
         try:
-            if self._is_wanted(pooled, now):
+            if self._is_wanted(pooled, now) and _closing.await_cancel(pooled.raw):
                 # Nothing is open in a session whose transaction status is idle; a closed one's is unknown.
                 sound = (self._reset is None and pooled.status() == _IDLE) or self._reset_session(pooled)
         except Exception:

@@ -24,7 +24,6 @@ from greenkit.postgres import _cancel, _closing, _copy
 from greenkit.postgres._deadline import connect_timeout
 from greenkit.postgres._errors import for_driver
 from greenkit.postgres._large_object import LargeObject
-from greenkit.wait import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,8 +62,7 @@ def use(conn: Any, what: str, call: Callable[..., Any], /, *args: Any, **options
         interrupt, conn.gk_interrupt = conn.gk_interrupt, None
         try:
             if conn.gk_cancel is not None:
-                # The next user's query is not what it was meant for.
-                _closing.join_uninterrupted(conn.gk_cancel, Deadline.after(_closing.GRACE))
+                _closing.await_cancel(conn)
         finally:
             conn.gk_user = None  # a kill in that wait must not leave the connection a dead greenlet's
     if interrupt is not None:

@@ -82,9 +82,8 @@ def install() -> None:
     _set(waiting, "wait", _wait)
     _set(psycopg.Connection, "wait", _wait_on)
     _set(psycopg.Connection, "close", _waking(psycopg.Connection.close))
-    _set(psycopg.Connection, "cancel", _cancel_now)
-    if psycopg.pq.version() < _POLLED_CANCEL:
-        _set(psycopg.Connection, "cancel_safe", _cancel_in_thread)
+    _set(psycopg.Connection, "cancel", _cancel_query)
+    _set(psycopg.Connection, "cancel_safe", _cancel_query)
     _set(waiting, "wait_conn", _careful_connect(waiting.wait_conn))
     if hasattr(psycopg.generators, "_connect"):
         _set(psycopg.generators, "connect", _connect_verbosely)
@@ -122,6 +121,9 @@ def _wait_on(self: Any, gen: Any, interval: float = 0.0, timeout: float | None =
     except BaseException:
         _stop(self, gen)
         raise
+    finally:
+        if "gk_cancel" in self.__dict__:
+            _closing.await_cancel(self)
 
 
 def _wait(gen: Any, fileno: int, interval: float = 0.0, timeout: float | None = None) -> Any:
@@ -212,7 +214,7 @@ def _end_query(conn: Any, gen: Any, grace: Deadline) -> None:
     with suppress(WaitTimeout):
         delivered = False
         with lifted(), suppress(psycopg.Error):
-            conn.cancel_safe(timeout=until.remaining())
+            _deliver(conn, until.remaining())
             delivered = True
         with suppress(psycopg.Error):
             _drive(gen, _watch(conn), until)
@@ -229,16 +231,33 @@ def _end_query(conn: Any, gen: Any, grace: Deadline) -> None:
         os.close(line)
 
 
-def _cancel_now(self: Any) -> None:
-    """Be `Connection.cancel`, which would stop the hub until the server has answered."""
-    self.cancel_safe()
+def _cancel_query(self: Any, *, timeout: float = 30.0) -> None:
+    """Be `Connection.cancel` and `cancel_safe`, whose request the greenlet in the query waits for.
+
+    In a greenlet of its own: a canceller that is killed leaves its request on the way.
+    """
+    delivery = self.__dict__.get("gk_cancel")
+    if delivery is None:
+        delivery = self.gk_cancel = gevent.spawn(_tried, self, timeout)
+        delivery.rawlink(lambda _: self.__dict__.pop("gk_cancel", None))
+    delivery.join()
+    if isinstance(delivery.value, psycopg.Error):
+        raise delivery.value
 
 
-def _cancel_in_thread(self: Any, *, timeout: float = 30.0) -> None:
-    """Be `Connection.cancel_safe` on a libpq below 17: psycopg's own would wait with the process."""
-    if not self._should_cancel():
-        return
-    if not _cancel.prepare(self.pgconn.pgconn_ptr, _library())(timeout):
+def _tried(conn: Any, timeout: float) -> psycopg.Error | None:
+    try:
+        _deliver(conn, timeout)
+    except psycopg.Error as error:
+        return error
+    return None
+
+
+def _deliver(conn: Any, timeout: float) -> None:
+    """Deliver one cancel request, polled; on a libpq below 17, whose own would wait with the process, in a thread."""
+    if psycopg.pq.version() >= _POLLED_CANCEL:
+        _before[psycopg.Connection, "cancel_safe"](conn, timeout=timeout)
+    elif conn._should_cancel() and not _cancel.prepare(conn.pgconn.pgconn_ptr, _library())(timeout):
         raise _CancelTimeout("the cancel request could not be delivered in time")
 
 

@@ -62,3 +62,11 @@ def test_a_black_hole_ends_at_the_pools_query_timeout(greenkit_postgres, driver:
     ), seen
     assert (seen["hung"], seen["in_use"], seen["served"]) == (0, 0, 20)
     assert 0 < seen["peak"] <= seen["size"]
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_a_cancel_that_comes_late_hits_no_other_query(greenkit_database: str, driver: str) -> None:
+    """The query's greenlet, and the pool, wait for a cancel under way: killed, or of another thread."""
+    run = run_clean([str(PROGRAMS / "pg_late_cancel.py"), greenkit_database, driver], timeout=60)
+    assert run.returncode == 0, str(run)
+    assert run.json == {"driver": driver, "hit": [], "carried": 4}
