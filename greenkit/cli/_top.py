@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import socket
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ask", "render", "top"]
 
-_BARS = " ▁▂▃▄▅▆▇█"
+_BARS = "▁▂▃▄▅▆▇█"
 _WORST_SHOWN = 0.5  # seconds: a full bar
+_LAG_NOTICED = 0.1  # seconds: the watchdog's threshold
 _LINES = 8
 
 
@@ -114,12 +116,22 @@ def _table(shown: Mapping[str, Any]) -> RenderableType:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     worst = max(shown["lag"], default=0.0)
-    table.add_row("hub lag", f"{sparkline(shown['lag'])}  worst of the minute {worst * 1e3:.0f} ms")
+    bars = "".join(f"[{_colour(lag)}]{sparkline([lag])}[/]" for lag in shown["lag"])
+    table.add_row("hub lag", f"{bars}  worst {worst * 1e3:.0f} ms")
     for what, line in _rows(shown["facts"]):
         table.add_row(what, _escaped(line))
     for count, line in shown["waits"][:_LINES]:
-        table.add_row(f"{count} wait", _escaped(line))
+        table.add_row(f"{count} greenlet{'s' * (count != 1)}", f"at {_escaped(_short(line))}")
     return table
+
+
+def _colour(lag: float) -> str:
+    return "green" if lag < _LAG_NOTICED else "yellow" if lag < _WORST_SHOWN else "red"
+
+
+def _short(line: str) -> str:
+    """Return `file:line function` with a file below the working directory or of a package named from there."""
+    return line.rpartition("/site-packages/")[2].removeprefix(f"{Path.cwd()}/")
 
 
 def sparkline(values: list[float]) -> str:
@@ -133,13 +145,14 @@ def _rows(facts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[tupl
         limited = f", {pool['limited']} limited" if pool.get("limited") else ""
         yield f"pool {name}", f"{pool['in_use']}/{pool['size']} running, {pool['waiting']} waiting{limited}"
     for name, limit in facts.get("limiter", {}).items():
-        left = ", ".join(f"{units:.0f} {what}" for what, units in limit["available"].items())
+        left = ", ".join(_left(window, units) for window, units in limit["windows"].items())
         pause = f", paused for {limit['paused_for']:.1f} s" if limit["paused_for"] else ""
         told = (
             f"{limit['waiting']} waiting, {limit['in_use']} held, {limit['granted']} granted,"
-            f" {limit['rejected']} refused with 429, wait p95 {limit['wait_p95']:.2f} s; left: {left}{pause}"
+            f" {limit['rejected']} refused with 429, wait p95 {limit['wait_p95']:.2f} s"
         )
         yield f"limit {name}", told
+        yield "", f"left: {left}{pause}"
     for name, pool in facts.get("connections", {}).items():
         yield (
             f"connections {name}",
@@ -147,13 +160,27 @@ def _rows(facts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[tupl
         )
         for holder in pool.get("borrowers", ())[:3]:
             doing = "querying" if holder["querying"] else "idle"
-            yield "", f"{holder['seconds']:.1f} s {doing} {holder['where']}"
+            yield "", f"{holder['seconds']:.1f} s {doing} {_short(holder['where'])}"
     for name, pool in facts.get("offload", {}).items():
         yield f"offload {name}", f"{pool['running']}/{pool['size']} threads, {pool['waiting']} waiting"
     for loop in facts.get("aio", {}).values():
         yield "asyncio", f"{loop['running']} coroutines waited for, {loop['tasks']} tasks"
     for dog in facts.get("watchdog", {}).values():
         yield "watchdog", f"{dog['blocks']} blocks, worst {dog['worst_lag']:.2f} s {dog['worst_where']}"
+
+
+def _left(window: str, units: float) -> str:
+    """Return what is left of `window`, "requests 500/min", and when the next unit comes if none is."""
+    from greenkit.limits import parse_rate  # late: it loads gevent
+
+    dimension, _, text = window.partition(" ")
+    told = f"{math.floor(units)} {dimension} of {text}"
+    rate = parse_rate(text)
+    # A window by the calendar names the time it begins again itself: "1000/day from 00:00 UTC".
+    if units >= 1 or rate.calendar is not None:
+        return told
+    wait = (1 - units) * rate.period / rate.amount
+    return f"{told} (next in {f'{wait:.1f} s' if wait >= 1 else f'{wait * 1e3:.0f} ms'})"
 
 
 def _escaped(text: str) -> str:

@@ -25,13 +25,15 @@ def picture(observed: Observed | None) -> dict[str, Any]:
 
     Switches: never; the look at all greenlets takes some milliseconds.
     """
+    # First: budgets refill while the greenlets are looked at, and a busy limit would show a full burst.
+    told = facts.snapshot()
     lines = (living.waits or living.runs for living in living_greenlets())
     # Those that serve this answer, and the loop of greenkit.aio, are no news.
     waits = Counter(line for line in lines if not line.startswith(_OURS) and "gevent.baseserver" not in line)
     return {
         "pid": os.getpid(),
         "command": " ".join(sys.argv[:6]),
-        "facts": facts.snapshot(),
+        "facts": told,
         "lag": list(observed.recent) if observed is not None else [],
         "waits": [[count, line] for line, count in waits.most_common(_MOST_LINES)],
     }
