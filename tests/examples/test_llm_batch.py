@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="looks f
 class Demo:
     """One run of demo.py, whose every process can be told by its environment."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, **environment: str) -> None:
         self.mark = uuid.uuid4().hex
         # Servers of a root-run test run as somebody else, who must be able to walk in.
         self.tmp = tempfile.mkdtemp(prefix="gk-demo-", dir="/tmp")
@@ -43,7 +44,7 @@ class Demo:
         self.process = subprocess.Popen(
             [sys.executable, "demo.py", *arguments],
             cwd=EXAMPLE,
-            env={**kept, MARK: self.mark, "TMPDIR": self.tmp, "PYTHONUNBUFFERED": "1"},
+            env={**kept, MARK: self.mark, "TMPDIR": self.tmp, "PYTHONUNBUFFERED": "1", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -97,8 +98,8 @@ class Demo:
 def demo():
     runs: list[Demo] = []
 
-    def start(*arguments: str) -> Demo:
-        runs.append(Demo(*arguments))
+    def start(*arguments: str, **environment: str) -> Demo:
+        runs.append(Demo(*arguments, **environment))
         return runs[-1]
 
     yield start
@@ -225,6 +226,53 @@ def test_kept_it_runs_until_interrupted_and_ends_with_the_whole_table(demo):
     found = whole(run, 40)
     assert not found["interrupted"]
     assert "The whole job" in run.out
+    assert "Traceback" not in run.err
+
+
+FLOWER = """
+import http.server
+import click
+
+@click.command(name="flower")
+@click.option("--address")
+@click.option("--port", type=int)
+def flower(address, port):
+    http.server.HTTPServer((address, port), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
+def stand_in(site: Path) -> str:
+    """Install what Flower is to the demo: a command of celery that serves pages at an address."""
+    info = site / "Flower-2.dist-info"
+    info.mkdir(parents=True)
+    (site / "fake_flower.py").write_text(FLOWER)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: Flower\nVersion: 2\n")
+    (info / "entry_points.txt").write_text("[celery.commands]\nflower = fake_flower:flower\n")
+    return str(site)
+
+
+def answers(url: str) -> bool:
+    """Ask `url` until somebody listens there."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ConnectionRefusedError, urllib.error.URLError):
+            return urllib.request.urlopen(url, timeout=PATIENCE).status == 200
+        time.sleep(0.05)
+    return False
+
+
+def test_flower_runs_beside_a_kept_demo_where_it_is_installed(demo, tmp_path):
+    """The live page links to it, it answers there, and Ctrl-C ends it with everything else."""
+    size = ["--keep", "--calls", "20", "--rate", "60/s", "--latency", "0.1", "--json"]
+    run = demo(*size, PYTHONPATH=stand_in(tmp_path / "site"))
+    run.until("go on at")
+    flower = re.search(r"Flower starts at (\S+)", run.out)[1]
+    page = re.search(r"http://\S+/live/", run.out)[0]
+    with urllib.request.urlopen(page, timeout=PATIENCE) as answer:
+        assert f'<a href="{flower}">Flower</a>' in answer.read().decode()
+    assert answers(flower)
+    run.process.send_signal(signal.SIGINT)
+    whole(run, 20)
     assert "Traceback" not in run.err
 
 

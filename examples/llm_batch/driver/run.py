@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from driver.bell import Bell, Later, StoppedError, TroubleError
 from driver.child import Child
+from driver.flower import address, flower, wanted
 from driver.page import USER, Page
 from driver.report import numbers
 from driver.servers import QUEUE, Servers, environment
@@ -40,6 +41,7 @@ class Run:
         self.kept: float | None = None
         self._page: Page | None = None
         self._children: list[Child] = []
+        self._flower: Child | None = None
         self._servers: Servers | None = None
         self._api: Api | None = None
         self._control: Later | None = None
@@ -65,21 +67,29 @@ class Run:
         bell.wait(servers.ready, timeout=START_WITHIN, what="starting the servers")
         self.show.say(f"Postgres, {options.broker} and mock LLM run; starting the web server and a worker")
         env = environment(options, servers)
-        self._serve(listener.fileno(), {**env, "DB_POOL": "2"})
-        self._worker = self._child("worker", worker(options), {**env, "CELERY_SKIP_CHECKS": "true"})
+        beside = address() if wanted(options) else ""
+        self._serve(listener.fileno(), {**env, "DB_POOL": "2", **flower_at(beside)})
+        command, checked = worker(options, events=bool(beside)), {**env, "CELERY_SKIP_CHECKS": "true"}
+        self._worker = self._child("worker", command, checked)
         self._control = Later(bell, Control, servers.broker_url)
         self._connections = Connections(servers.database_url)
         self._api = Api(port)
         first = Later(bell, self._api.ask, "GET", "/batches/?limit=1")
         bell.wait(lambda: self._alive() and first(), timeout=START_WITHIN, what="starting the web server")
+        self._say_where(port)
+        bell.wait(
+            lambda: self._alive() and self._worker.ready, timeout=START_WITHIN, what="starting the worker"
+        )
+        if beside:
+            self._flower = self._child("Flower", flower(beside), checked)
+            self.show.say(f"Flower starts at http://{beside}/")
+
+    def _say_where(self, port: int) -> None:
         self.show.say(f"the API answers on http://127.0.0.1:{port}/batches/")
         if self._page is not None:
             self.show.say(f"the live page: http://127.0.0.1:{port}/live/")
             if self._page.password:
                 self.show.say(f"the admin takes the user {USER!r} with the password {self._page.password!r}")
-        bell.wait(
-            lambda: self._alive() and self._worker.ready, timeout=START_WITHIN, what="starting the worker"
-        )
 
     def _serve(self, fd: int, env: dict[str, str]) -> None:
         command = ["serve.py", "--migrate", "--fd", str(fd)]
@@ -96,7 +106,7 @@ class Run:
     def _alive(self) -> bool:
         """Tell that the web server and the worker run; raise when one does not."""
         for child in self._children:
-            if not child.alive():
+            if child is not self._flower and not child.alive():  # nothing depends on Flower
                 raise TroubleError(f"the {child.name} ended on its own")
         return True
 
@@ -188,8 +198,17 @@ def listening(port: int) -> socket.socket:
     return listener
 
 
-def worker(options: argparse.Namespace) -> list[str]:
-    """Return the command of the worker, as one would type it after `python`."""
-    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
+def flower_at(place: str) -> dict[str, str]:
+    return {"LIVE_FLOWER": f"http://{place}/"} if place else {}
+
+
+def worker(options: argparse.Namespace, *, events: bool) -> list[str]:
+    """Return the command of the worker, as one would type it after `python`.
+
+    Args:
+        events: Tell what tasks and the worker do, as Flower wants to hear.
+    """
+    told = "--task-events" if events else "--without-heartbeat"
+    quiet = ["--without-gossip", "--without-mingle", told, "--loglevel=INFO"]
     program = ["-m", "greenkit", "celery"] if options.pool == "gevent" else ["-m", "celery"]
     return [*program, "-A", "project", "worker", "-P", options.pool, "-c", str(options.concurrency), *quiet]
