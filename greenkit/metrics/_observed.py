@@ -104,8 +104,11 @@ class Observed:
     def _hear(self, fact: object) -> None:
         if isinstance(fact, facts.PermitGranted):
             name = fact.limiter
-            if name not in self.limiter_waits and len(self.limiter_waits) >= _MOST_NAMES:
-                name = "other"
-            self.limiter_waits.setdefault(name, Histogram()).observe(fact.waited)
+            # Every task comes by here: make a histogram once for each limiter, not for each permit.
+            waits = self.limiter_waits.get(name)
+            if waits is None:
+                name = name if len(self.limiter_waits) < _MOST_NAMES else "other"
+                waits = self.limiter_waits.setdefault(name, Histogram())
+            waits.observe(fact.waited)
             if self._also is not None:
                 self._also(LIMITER_WAIT, fact.waited, {"limiter": name})
