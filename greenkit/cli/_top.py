@@ -130,7 +130,7 @@ def _colour(lag: float) -> str:
 
 
 def _short(line: str) -> str:
-    """Return `file:line function` with a file below the working directory or of a package named from there."""
+    """Return `file:line function`, the file named from its package or the working directory on."""
     return line.rpartition("/site-packages/")[2].removeprefix(f"{Path.cwd()}/")
 
 
