@@ -254,7 +254,7 @@ def _tried(conn: Any, timeout: float) -> psycopg.Error | None:
 
 
 def _deliver(conn: Any, timeout: float) -> None:
-    """Deliver one cancel request, polled; on a libpq below 17, whose own would wait with the process, in a thread."""
+    """Deliver one cancel request, polled; in a thread on a libpq below 17, which would block the process."""
     if psycopg.pq.version() >= _POLLED_CANCEL:
         _before[psycopg.Connection, "cancel_safe"](conn, timeout=timeout)
     elif conn._should_cancel() and not _cancel.prepare(conn.pgconn.pgconn_ptr, _library())(timeout):
