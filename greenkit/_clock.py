@@ -29,5 +29,9 @@ class MonotonicClock:
     now = staticmethod(time.monotonic)
     wall = staticmethod(time.time)
 
+    def __repr__(self) -> str:
+        # The default of public arguments: help() and the API reference show it.
+        return "MONOTONIC"
+
 
 MONOTONIC: Clock = MonotonicClock()
