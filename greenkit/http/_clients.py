@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from greenkit.http._contexts import Trust
 from greenkit.http._dns import coalesce_lookups
 from greenkit.http._httpx import tune_httpx
+from greenkit.http._observer import check_observer
 from greenkit.http._patience import ASKED, check_max_wait, limited
 from greenkit.http._session import check_concurrency, check_timeout
 from greenkit.http._warmup import import_sdk, warm
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import anthropic
     import openai
 
-    from greenkit.http._observer import Observer
+    from greenkit.http._observer import Observers
 
 __all__ = ["anthropic_client", "openai_client"]
 
@@ -27,7 +28,7 @@ __all__ = ["anthropic_client", "openai_client"]
 def openai_client(
     concurrency: int,
     *,
-    limiter: Observer | None = None,
+    limiter: Observers | None = None,
     timeout: float | tuple[float, float] = (5.0, 120.0),
     verify: bool | str = True,
     cert: str | tuple[str, str] | None = None,
@@ -42,8 +43,7 @@ def openai_client(
 
     Args:
         concurrency: Calls at once, at least 1.
-        limiter: Told status and headers of every answer. It does not wait for permits: take them
-            around the call.
+        limiter: Told status and headers of every answer, or a function of the address; see `session()`.
         timeout: Seconds to connect, and seconds between two pieces of an answer. One number is both.
         verify: True, False or the path of a CA bundle. True takes `SSL_CERT_FILE`, `SSL_CERT_DIR`,
             `REQUESTS_CA_BUNDLE` or `CURL_CA_BUNDLE` when set, in this order.
@@ -64,7 +64,7 @@ def openai_client(
 def anthropic_client(
     concurrency: int,
     *,
-    limiter: Observer | None = None,
+    limiter: Observers | None = None,
     timeout: float | tuple[float, float] = (5.0, 120.0),
     verify: bool | str = True,
     cert: str | tuple[str, str] | None = None,
@@ -87,6 +87,7 @@ def _client(package: str, name: str, concurrency: int, given: Any, options: dict
     check_concurrency(concurrency)
     seconds = check_timeout(timeout)
     check_max_wait(max_wait)
+    check_observer(limiter)
     if "http_client" in options:
         raise TypeError(f"{package}_client() makes the http_client: that is what it is for; leave it out")
     sdk = import_sdk(package)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from greenkit.http._fetch import Order
-    from greenkit.http._observer import Observer
+    from greenkit.http._observer import Observers
 
 __all__ = ["SizedAdapter", "SizedSession"]
 
@@ -90,7 +90,7 @@ class SizedAdapter(HTTPAdapter):
         self,
         concurrency: int,
         *,
-        observer: Observer | None,
+        observer: Observers | None,
         timeout: tuple[float, float],
         max_wait: float | None,
     ) -> None:
@@ -221,7 +221,7 @@ class SizedAdapter(HTTPAdapter):
             try:
                 status = response.status_code
                 body = _body_of(response) if says_more(status) else b""
-                report(self._observer, status, headers=response.headers, body=body)
+                report(self._observer, status, url=request.url or "", headers=response.headers, body=body)
             except BaseException:
                 response.close()  # the caller gets no response, so nobody else would free its connection
                 raise

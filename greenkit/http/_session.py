@@ -10,10 +10,11 @@ import math
 from typing import TYPE_CHECKING
 
 from greenkit.http._dns import coalesce_lookups
+from greenkit.http._observer import check_observer
 from greenkit.http._patience import check_max_wait
 
 if TYPE_CHECKING:
-    from greenkit.http._observer import Observer
+    from greenkit.http._observer import Observers
     from greenkit.http._requests import SizedSession
 
 __all__ = ["check_concurrency", "check_timeout", "session"]
@@ -22,7 +23,7 @@ __all__ = ["check_concurrency", "check_timeout", "session"]
 def session(
     concurrency: int,
     *,
-    limiter: Observer | None = None,
+    limiter: Observers | None = None,
     timeout: float | tuple[float, float] = (5.0, 120.0),
     verify: bool | str = True,
     max_wait: float | None = None,
@@ -38,7 +39,8 @@ def session(
     Args:
         concurrency: Calls at once to one host, at least 1.
         limiter: Told status and headers of every answer. It does not wait for permits: take them
-            around the call.
+            around the call. Where each host has a limit of its own, a function that gets the address
+            of a call and returns the host's: `lambda url: hosts.key(urlsplit(url).hostname)`.
         timeout: Seconds to connect, and seconds between two pieces of an answer, for calls that
             give none. One number is both.
         verify: True, False or the path of a CA bundle. True takes `REQUESTS_CA_BUNDLE` or
@@ -57,6 +59,7 @@ def session(
     check_concurrency(concurrency)
     connect_read = check_timeout(timeout)
     check_max_wait(max_wait)
+    check_observer(limiter)
     try:
         # Late: requests is optional.
         from greenkit.http._requests import SizedSession

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from greenkit.http._contexts import Trust
-    from greenkit.http._observer import Observer
+    from greenkit.http._observer import Observers
 
 __all__ = ["fitting_client"]
 
@@ -40,7 +40,7 @@ def fitting_client(
     sdk: ModuleType,
     concurrency: int,
     *,
-    observer: Observer | None,
+    observer: Observers | None,
     timeout: tuple[float, float],
     trust: Trust,
     max_wait: float | None,
@@ -70,7 +70,7 @@ def fitting_client(
 class _Fitting:
     """Mix into a client: report every answer, and sit out a "too many" that does not last."""
 
-    greenkit_observer: Observer | None
+    greenkit_observer: Observers | None
     greenkit_max_wait: float | None
     greenkit_streams: Streams
 
@@ -111,9 +111,9 @@ class _Fitting:
             _drain_at_close(response, request)
         if self.greenkit_observer is not None:
             try:
-                status = response.status_code
+                status, url = response.status_code, str(response.request.url)  # after redirects
                 body = _body_of(response) if says_more(status) else b""
-                report(self.greenkit_observer, status, headers=response.headers, body=body)
+                report(self.greenkit_observer, status, url=url, headers=response.headers, body=body)
             except BaseException:
                 response.close()  # the caller gets no response, so nobody else would free its connection
                 raise

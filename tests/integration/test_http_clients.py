@@ -121,6 +121,26 @@ with mock(requests="2/s burst 1") as server:
 
 
 @pytest.mark.parametrize("sdk", SDKS)
+def test_a_function_of_the_address_finds_who_is_told(run, sdk):
+    """`limiter=` may be a function of the call's address: it returns the observer of that answer."""
+    run(
+        sdk,
+        """
+asked = []
+class Observer:
+    heard = []
+    def observe(self, status, headers): self.heard.append(status)
+def of(url): asked.append(url); return Observer()
+with mock(requests="6/min burst 1") as server:
+    client = open_client(server, 2, limiter=of)
+    ask(client)
+    raises(sdk.RateLimitError, ask, client)
+    assert Observer.heard == [200, 429] and all(url.startswith(server.url) for url in asked), asked
+""",
+    )
+
+
+@pytest.mark.parametrize("sdk", SDKS)
 def test_a_stream_abandoned_half_way_gives_its_connection_back(run, sdk):
     """Left by break, never begun, or killed: the next call gets through a pool of two without a wait."""
     run(

@@ -74,6 +74,25 @@ with MockLLM(requests="6/min burst 1") as server, session(5, limiter=limiter) as
 """)
 
 
+def test_a_refusal_by_one_host_pauses_its_key_alone():
+    """A function of the address finds who is told: the host's key waits, others and the whole do not."""
+    run("""
+from urllib.parse import urlsplit
+from greenkit.limits import Limiter
+hosts = Limiter("hosts", requests="1000/s")
+def host_of(url): return hosts.key(urlsplit(url).netloc)
+with MockLLM(requests="6/min burst 1") as busy, MockLLM() as idle, session(5, limiter=host_of) as client:
+    refused = []
+    for server in (busy, busy, idle):
+        refused.append(ask(client, server).status_code == 429)
+        refused.append(ask(client, server, stream=True).status_code == 429)  # the long way
+    assert refused == [False, True, True, True, False, False], refused
+    waits = {name: limiter.eta() for name, limiter in
+        {"busy": host_of(busy.url), "idle": host_of(idle.url), "all": hosts}.items()}
+    assert 5 < waits["busy"] < 11 and waits["idle"] < 1 and waits["all"] < 1, waits
+""")
+
+
 def test_an_observer_that_fails_costs_no_connection():
     """When reporting raises, the call's connection goes back all the same."""
     run("""
@@ -131,12 +150,17 @@ class Scene:
         gevent.joinall(self.callers, timeout=20)
         failed = [caller.exception for caller in self.callers if caller.exception is not None]
         assert not failed, failed
-        server.reset()
-        with gevent.Timeout(20):
-            again = [gevent.spawn(ask, self.client, server, timeout=10.0) for _ in range(4)]
-            gevent.joinall(again, raise_error=True)
-        page = server.stats()
-        assert (page["ok"], page["peak_in_flight"]) == (4, 2), page
+        peak = 0
+        for _ in range(20):  # on a busy machine the first of two calls may end before the second begins
+            if peak < 2:
+                server.reset()
+                with gevent.Timeout(20):
+                    again = [gevent.spawn(ask, self.client, server, timeout=10.0) for _ in range(4)]
+                    gevent.joinall(again, raise_error=True)
+                page = server.stats()
+                assert page["ok"] == 4, page
+                peak = page["peak_in_flight"]
+        assert peak == 2, page
         self.client.close()
 
 def kill():

@@ -89,6 +89,7 @@ def outcomes_keep_the_works_type(pool: GreenPool) -> None:
 
 def clients_are_the_libraries_own() -> None:
     assert_type(openai_client(5, api_key="k"), openai.OpenAI)
+    openai_client(5, limiter=Limiter("hosts", requests="5/s").key, api_key="k")
     assert_type(anthropic_client(5, api_key="k"), anthropic.Anthropic)
     client: requests.Session = session(5, max_wait=1.0)
     client.get("/")

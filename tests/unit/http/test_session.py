@@ -27,6 +27,12 @@ def test_a_timeout_that_never_ends_is_refused(timeout):
         session(5, timeout=timeout)
 
 
+def test_what_cannot_be_told_of_answers_is_refused():
+    """A limiter that neither observes nor can be called is the caller's mistake, found at once."""
+    with pytest.raises(TypeError, match="not '50/s'"):
+        session(5, limiter="50/s")
+
+
 def test_a_session_without_requests_names_the_extra(monkeypatch):
     """Where requests is not installed the error says what to install."""
     monkeypatch.delitem(sys.modules, "greenkit.http._requests", raising=False)
