@@ -260,6 +260,18 @@ def test_without_arguments_the_unit_suite_runs_patched_first(tree):
     assert re.fullmatch(r"pytest got \['-n', '\d', '--dist', 'loadfile'\]", whole)
 
 
+def test_the_whole_suite_finds_bytecode_where_none_is_written(tree):
+    """With PYTHONDONTWRITEBYTECODE no program of the suite would keep what it compiles: it is compiled first."""
+    (tree.path / "greenkit").mkdir()
+    (tree.path / "greenkit" / "module.py").write_text("number = 7")
+    tree.dev("test", "tests/unit", PYTHONDONTWRITEBYTECODE="1")
+    assert not list(tree.path.glob("greenkit/__pycache__/*")), "a single test does not wait for all to be compiled"
+    tree.dev("test", PYTHONDONTWRITEBYTECODE="1")
+    [compiled] = tree.path.glob("greenkit/__pycache__/*")
+    assert compiled.name == f"module.{sys.implementation.cache_tag}.pyc"
+    assert list(tree.path.glob(".venv/lib/python*/site-packages/__pycache__/pytest.*.pyc"))
+
+
 def test_a_failure_in_the_patched_run_is_the_exit_code(tree):
     """The whole suite passing does not hide that the patched run failed."""
     tree.dev("test", "-q")
