@@ -12,7 +12,7 @@ from greenkit.http._contexts import Trust
 from greenkit.http._dns import coalesce_lookups
 from greenkit.http._httpx import tune_httpx
 from greenkit.http._observer import check_observer
-from greenkit.http._patience import ASKED, check_max_wait, limited
+from greenkit.http._retry_after import ASKED, check_max_wait, limited
 from greenkit.http._session import check_concurrency, check_timeout
 from greenkit.http._warmup import import_sdk, warm
 

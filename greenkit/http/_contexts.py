@@ -111,4 +111,4 @@ def _stamp(cert: Cert | None) -> object:
             f"could not find the client certificate {error.filename!r}: {error.strerror}; nothing was sent. "
             "Check `cert`"
         ) from None
-    return [(one.st_mtime_ns, one.st_ino, one.st_size) for one in found]
+    return [(file.st_mtime_ns, file.st_ino, file.st_size) for file in found]

@@ -279,7 +279,7 @@ class _Call:
                 return content
         return b""
 
-    def content_at_hand(self, head: Head) -> bytes:
+    def buffered_content(self, head: Head) -> bytes:
         """Return what of the body came with the head. Switches: never."""
         try:
             content = head.body.feed(head.rest)
@@ -368,7 +368,7 @@ class _Kind:
         """Return the response of the family; its stream ends the call. Switches: never."""
         connection = call._connection
         try:
-            first = call.content_at_hand(head)
+            first = call.buffered_content(head)
             extensions: dict[str, Any] = {"http_version": head.version, "reason_phrase": head.reason}
             if connection is not None:
                 extensions["network_stream"] = _NetworkStream(connection)

@@ -103,7 +103,7 @@ def fetch(adapter: Any, pool: Any, order: Order) -> Fetched:
         if type(connection) is not pool.ConnectionCls:  # put there by another, while it had the pool's way
             connection.close()
             connection = pool._new_conn()
-        fetched = _fetch_again(pool, connection, order)
+        fetched = _fetch_retrying(pool, connection, order)
     except (OSError, http.client.HTTPException, urllib3_errors.HTTPError, CertificateError) as error:
         _raise_as_requests(adapter, pool, order, error)
     finally:
@@ -114,7 +114,7 @@ def fetch(adapter: Any, pool: Any, order: Order) -> Fetched:
     return fetched
 
 
-def _fetch_again(pool: Any, connection: Any, order: Order) -> Fetched:
+def _fetch_retrying(pool: Any, connection: Any, order: Order) -> Fetched:
     kept = not connection.is_closed
     try:
         return _fetch_once(pool, connection, order, kept=kept)

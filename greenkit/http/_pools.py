@@ -18,7 +18,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from greenkit.http._abandoned import Reaper
-from greenkit.http._breath import breathe
+from greenkit.http._fair_hub import yield_if_due
 from greenkit.http._look import native_look
 from greenkit.http._slots import Slots
 
@@ -59,7 +59,7 @@ class _PlainConnection(HTTPConnection):
     def _new_conn(self) -> Any:
         sock: Any = super()._new_conn()
         try:
-            breathe()  # the crowd that waited for one look-up would shake hands all at once
+            yield_if_due()  # the crowd that waited for one look-up would shake hands all at once
         except BaseException:
             sock.close()
             raise
@@ -70,7 +70,7 @@ class _PlainConnection(HTTPConnection):
         # What is decrypted already (also by TLS within TLS, a class of its own) makes no socket readable.
         if isinstance(sock, socket.socket) and sock.fileno() >= 0 and not _decrypted(sock):
             socket.wait_read(sock.fileno(), self.timeout)
-            breathe()
+            yield_if_due()
         return super().getresponse()
 
 

@@ -15,17 +15,17 @@ from requests.adapters import HTTPAdapter
 from requests.utils import rewind_body
 from urllib3.exceptions import EmptyPoolError
 
-from greenkit.http._breath import breathe
 from greenkit.http._contexts import Trust, bundle_of_environment
 from greenkit.http._environment import proxies_for
+from greenkit.http._fair_hub import yield_if_due
 from greenkit.http._fetch import fetch
 from greenkit.http._hooked import also_look_at
 from greenkit.http._observer import report, says_more
-from greenkit.http._patience import Patience, limited
 from greenkit.http._plain import send_plainly
 from greenkit.http._plain_response import response_of
 from greenkit.http._pools import use_our_pools
 from greenkit.http._prepare import prepared
+from greenkit.http._retry_after import WaitBudget, limited
 from greenkit.http._tls import context_for
 from greenkit.responses import read_answer
 
@@ -164,7 +164,7 @@ class SizedAdapter(HTTPAdapter):
             response: requests.Response = response_of(self, order.request, fetch(self, pool, order))
             return response
 
-        return self._patiently(order.request, once)
+        return self._retrying(order.request, once)
 
     def send(
         self,
@@ -183,17 +183,17 @@ class SizedAdapter(HTTPAdapter):
                 `requests.exceptions.HTTPError`, with its `response`.
         """
         timeout = self._timeout if timeout is None else timeout
-        return self._patiently(
+        return self._retrying(
             request, lambda: HTTPAdapter.send(self, request, stream, timeout, verify, cert, proxies)
         )
 
-    def _patiently(
+    def _retrying(
         self, request: requests.PreparedRequest, send: Callable[[], requests.Response]
     ) -> requests.Response:
-        breathe()
+        yield_if_due()
         if self._max_wait is None:
             return self._observed(request, send)
-        patience = Patience(self._max_wait)
+        budget = WaitBudget(self._max_wait)
         while True:
             response = self._observed(request, send)
             if not says_more(response.status_code):
@@ -201,7 +201,7 @@ class SizedAdapter(HTTPAdapter):
             answer = read_answer(response.status_code, response.headers, body=_body_of(response))
             if not answer.later:
                 return response
-            seconds = patience.wait_for(answer.retry_after) if _can_repeat(request) else None
+            seconds = budget.wait_for(answer.retry_after) if _can_repeat(request) else None
             if seconds is None:
                 raise self._limited(response, answer.retry_after)
             time.sleep(seconds)

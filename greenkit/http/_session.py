@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from greenkit.http._dns import coalesce_lookups
 from greenkit.http._observer import check_observer
-from greenkit.http._patience import check_max_wait
+from greenkit.http._retry_after import check_max_wait
 
 if TYPE_CHECKING:
     from greenkit.http._observer import Observers

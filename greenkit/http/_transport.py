@@ -15,13 +15,13 @@ import gevent
 from gevent import monkey
 
 from greenkit.http._abandoned import Reaper
-from greenkit.http._breath import breathe
 from greenkit.http._drain import Draining
 from greenkit.http._exchange import CallStream
+from greenkit.http._fair_hub import yield_if_due
 from greenkit.http._httpx_context import context_for_httpx
 from greenkit.http._httpx_transport import HTTPTransport
 from greenkit.http._observer import report, says_more
-from greenkit.http._patience import ASKED, Patience
+from greenkit.http._retry_after import ASKED, WaitBudget
 from greenkit.responses import read_answer
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class _Fitting:
         max_wait = self.greenkit_max_wait
         if max_wait is None:
             return self._send_once(request, options)
-        patience = Patience(max_wait)
+        budget = WaitBudget(max_wait)
         while True:
             response = self._send_once(request, options)
             if not says_more(response.status_code):
@@ -96,14 +96,14 @@ class _Fitting:
             answer = read_answer(response.status_code, response.headers, body=_body_of(response))
             if not answer.later:
                 return response
-            seconds = patience.wait_for(answer.retry_after) if _can_repeat(request) else None
+            seconds = budget.wait_for(answer.retry_after) if _can_repeat(request) else None
             if seconds is None:
                 response.extensions[ASKED] = (answer.retry_after, max_wait)
                 return response
             time.sleep(seconds)
 
     def _send_once(self, request: Any, options: dict[str, Any]) -> Any:
-        breathe()
+        yield_if_due()
         self.greenkit_streams.look()
         response = super().send(request, **options)  # type: ignore[misc]  # the client mixed into
         if options.get("stream"):
@@ -167,9 +167,8 @@ def _close_soon(inner: Any) -> None:
 
 
 def _httpx_of(client: type[Any]) -> Any:
-    return import_module(
-        next(one for one in client.__mro__ if one.__name__ == "Client").__module__.partition(".")[0]
-    )
+    base = next(base for base in client.__mro__ if base.__name__ == "Client")
+    return import_module(base.__module__.partition(".")[0])
 
 
 def _body_of(response: Any) -> bytes:

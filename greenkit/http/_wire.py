@@ -17,7 +17,7 @@ from gevent import socket as green
 
 from greenkit._clock import MONOTONIC
 from greenkit.http._abandoned import Reaper
-from greenkit.http._breath import breathe
+from greenkit.http._fair_hub import yield_if_due
 from greenkit.http._look import native_look
 from greenkit.wait import WaitLine, hub_here
 
@@ -57,7 +57,7 @@ class Connection:
         # Waiting first spares TLS a read in vain; what is decrypted already makes no socket readable.
         if isinstance(sock, green.socket) and not (isinstance(sock, ssl.SSLSocket) and sock.pending()):
             green.wait_read(sock.fileno(), timeout)
-            breathe()
+            yield_if_due()
         sock.settimeout(timeout)
         data: bytes = sock.recv(_PIECE)
         return data
@@ -141,7 +141,7 @@ class Origin:
         sock: Any = socket.create_connection((self._host, self._port), timeout)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            breathe()  # the crowd that waited for one look-up would shake hands all at once
+            yield_if_due()  # the crowd that waited for one look-up would shake hands all at once
             if self._context is not None:
                 sock = self._context.wrap_socket(sock, server_hostname=self._host)
         except BaseException:

@@ -265,7 +265,9 @@ def test_the_whole_suite_finds_bytecode_where_none_is_written(tree):
     (tree.path / "greenkit").mkdir()
     (tree.path / "greenkit" / "module.py").write_text("number = 7")
     tree.dev("test", "tests/unit", PYTHONDONTWRITEBYTECODE="1")
-    assert not list(tree.path.glob("greenkit/__pycache__/*")), "a single test does not wait for all to be compiled"
+    assert not list(tree.path.glob("greenkit/__pycache__/*")), (
+        "a single test does not wait for all to be compiled"
+    )
     tree.dev("test", PYTHONDONTWRITEBYTECODE="1")
     [compiled] = tree.path.glob("greenkit/__pycache__/*")
     assert compiled.name == f"module.{sys.implementation.cache_tag}.pyc"

@@ -8,8 +8,8 @@ from typing import Any
 import gevent
 import pytest
 
-from greenkit.http import _breath
-from greenkit.http._breath import breathe
+from greenkit.http import _fair_hub
+from greenkit.http._fair_hub import yield_if_due
 from greenkit.testing import FakeClock, assert_no_switch
 
 WORK = 0.002  # seconds each of the crowd keeps the hub: three of them fill a round
@@ -26,7 +26,7 @@ class World:
         self._watcher.start(self._count)
 
     def work(self, number: int) -> None:
-        breathe()
+        yield_if_due()
         self.clock.advance(WORK)
         self.done.append((number, self.round))
 
@@ -48,7 +48,7 @@ class World:
 def world(monkeypatch):
     gevent.idle()  # the rounds of an earlier test are over
     world = World()
-    monkeypatch.setattr(_breath, "MONOTONIC", world.clock)
+    monkeypatch.setattr(_fair_hub, "MONOTONIC", world.clock)
     yield world
     world.close()
 
@@ -62,7 +62,7 @@ def test_a_crowd_goes_a_few_at_a_time(world):
 
 def test_without_a_budget_the_crowd_goes_at_once(world, monkeypatch):
     """The bad moment the budget is for: forty calls in one or two rounds."""
-    monkeypatch.setattr(_breath, "_BUDGET", 100.0)
+    monkeypatch.setattr(_fair_hub, "_BUDGET", 100.0)
     gevent.joinall(world.crowd(40), raise_error=True)
     assert world.fullest_round() >= 20
 
@@ -82,24 +82,24 @@ def test_the_killed_hold_nobody_up(world):
 def test_a_lone_call_never_waits(world):
     """Whoever comes first in a round goes on at once, and may ask again within the budget."""
     with assert_no_switch():
-        breathe()
+        yield_if_due()
         world.clock.advance(WORK)
-        breathe()
+        yield_if_due()
 
 
 def test_a_waiter_is_reason_enough_for_the_hub_to_go_on(world):
     """With nothing else to wait for, the one who waits gets its turn, not a `LoopExit`."""
-    breathe()
+    yield_if_due()
     world.clock.advance(1.0)
     before = world.round
-    breathe()
+    yield_if_due()
     assert world.round > before
 
 
 def test_in_a_thread_without_a_hub_nobody_waits(world, monkeypatch):
     """An unpatched process has no crowd of greenlets."""
-    monkeypatch.setattr(_breath, "hub_here", lambda: None)
+    monkeypatch.setattr(_fair_hub, "hub_here", lambda: None)
     with assert_no_switch():
-        breathe()
+        yield_if_due()
         world.clock.advance(1.0)
-        breathe()
+        yield_if_due()

@@ -7,35 +7,35 @@ import pickle
 import pytest
 
 from greenkit.errors import RateLimited
-from greenkit.http._patience import Patience, limited
+from greenkit.http._retry_after import WaitBudget, limited
 
 
 def test_waits_add_up():
     """No single wait nor their sum exceeds what the caller allowed, but for the jitter of the last."""
-    patience = Patience(1.0)
+    budget = WaitBudget(1.0)
     waits = []
-    while (seconds := patience.wait_for(0.3)) is not None:
+    while (seconds := budget.wait_for(0.3)) is not None:
         waits.append(seconds)
     assert len(waits) == 3 or (len(waits) == 2 and sum(waits) > 0.6)
     assert all(0.3 <= seconds <= 0.33 for seconds in waits), "never earlier than asked"
-    assert Patience(1.0).wait_for(1.0) is not None
-    assert Patience(1.0).wait_for(1.001) is None
-    assert Patience(0.0).wait_for(None) is None
+    assert WaitBudget(1.0).wait_for(1.0) is not None
+    assert WaitBudget(1.0).wait_for(1.001) is None
+    assert WaitBudget(0.0).wait_for(None) is None
 
 
 def test_a_guess_doubles():
     """A server that does not say is asked after 0.5 to 1 s, then 1 to 2 s, and so on."""
-    patience = Patience(1000.0)
-    waits = [patience.wait_for(None) for _ in range(5)]
+    budget = WaitBudget(1000.0)
+    waits = [budget.wait_for(None) for _ in range(5)]
     assert all(2**n / 2 <= seconds <= 2**n for n, seconds in enumerate(waits))
 
 
 @pytest.mark.parametrize("asked", [None, 0.0, -1.0, 1e-9, 0.001, 0.05])
 def test_no_server_is_asked_for_ever(asked):
     """Whatever it asks for, the waits grow, so that a time to wait ends after few of them."""
-    patience = Patience(10.0)
+    budget = WaitBudget(10.0)
     waits = []
-    while (seconds := patience.wait_for(asked)) is not None:
+    while (seconds := budget.wait_for(asked)) is not None:
         waits.append(seconds)
         assert len(waits) < 12
     assert min(waits) >= 0.05

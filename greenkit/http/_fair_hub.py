@@ -1,8 +1,8 @@
-"""Keep a crowd of calls from holding the hub: whoever comes late in a round goes on in a later one.
+"""Keep many calls from holding the hub: once its round has lasted 5 ms, a call goes on in a later round.
 
-When two hundred answers come at once, the hub runs their greenlets one after the other before it
-looks at anything else; at half a millisecond each that is a tenth of a second in which no timer
-goes off. So calls ask here before they do something long.
+When two hundred answers arrive together, the hub runs their greenlets one after the other before it
+polls and fires timers; at half a millisecond each that is a tenth of a second without a timer. So a call
+yields here, if that is due, before it computes for long.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from greenlet import getcurrent
 from greenkit._clock import MONOTONIC
 from greenkit.wait import hub_here
 
-__all__ = ["breathe"]
+__all__ = ["yield_if_due"]
 
-# Seconds of a hub's round after which the next to ask must wait: gevent's own measure for callbacks.
+# Seconds of a round of the hub after which callers wait for a later one; gevent bounds callbacks by the same.
 _BUDGET = 0.005
 
 
-def breathe() -> None:
+def yield_if_due() -> None:
     """Return at once, or, when the hub's round has lasted some milliseconds, in a later round, in order.
 
     Switches: may.
     """
     hub = hub_here()
     if hub is None:
-        return  # a thread without others to let run
+        return  # this thread has no other greenlet to run
     try:
-        rounds: _Rounds = hub.greenkit_breath  # it lives and goes with its hub
+        rounds: _Rounds = hub.greenkit_rounds  # freed with the hub
     except AttributeError:
-        rounds = hub.greenkit_breath = _Rounds(hub)
+        rounds = hub.greenkit_rounds = _Rounds(hub)
     rounds.take()
 
 
 class _Rounds:
-    """The rounds of one hub: a timer of no time goes off once in each, for as long as somebody asks."""
+    """The rounds of one hub: while there are callers, a timer of 0 s fires once in each."""
 
     __slots__ = ("_began", "_hub", "_timer", "_waiting")
 
     def __init__(self, hub: Any) -> None:
         self._hub = hub
         self._timer = hub.loop.timer(0.0)
-        self._began: float | None = None  # None: nobody has asked in this round, the timer is off
+        self._began: float | None = None  # None: no caller in this round, and the timer is stopped
         self._waiting: deque[_Waiter] = deque()
 
     def take(self) -> None:
@@ -56,7 +56,7 @@ class _Rounds:
             try:
                 self._hub.switch()
             finally:
-                waiter.greenlet = None  # killed, perhaps, before its turn
+                waiter.greenlet = None  # a killed one is still in the queue, and must not be resumed
 
     def _begin(self) -> float:
         self._began = MONOTONIC.now()

@@ -1,7 +1,7 @@
-"""Decide whether a call waits a "too many" out, or goes. Pure.
+"""Decide whether a call that was refused for now is repeated after a wait, or raises. Pure.
 
-What an answer says is read by `greenkit.responses`. `greenkit.limits` heeds it for everybody; here one call
-decides for itself.
+`greenkit.responses` reads what the response says. `greenkit.limits` applies it to all calls; here a call
+applies it to itself.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 
 from greenkit.errors import RateLimited
 
-__all__ = ["ASKED", "Patience", "check_max_wait", "limited"]
+__all__ = ["ASKED", "WaitBudget", "check_max_wait", "limited"]
 
 # The extension of an httpx response whose wait was too long: (seconds asked or None, max_wait).
 ASKED = "greenkit.asked"
 # The first wait after a 429 that does not say how long; doubled each time, with full jitter.
 _FIRST_WAIT = 1.0
-# The least a first wait is, doubled each time too: a server that always says "in 1 ms" is not asked for ever.
+# The shortest first wait, doubled each time too: a server that always says "in 1 ms" is not called for ever.
 _LEAST_WAIT = 0.05
 
 
-class Patience:
-    """Wait for at most `max_wait` seconds in all, over the answers to one call."""
+class WaitBudget:
+    """The seconds a call may wait in all, over its refusals: at most `max_wait`."""
 
     def __init__(self, max_wait: float) -> None:
         self._left = max_wait
@@ -41,7 +41,7 @@ class Patience:
             seconds: float = _FIRST_WAIT * 2.0**self._tries * random.uniform(0.5, 1.0)
             least = seconds
         else:
-            # Everybody was told the same; a little later each, never earlier than asked.
+            # All callers were told the same moment: spread them, and call none earlier than asked.
             least = max(asked, _LEAST_WAIT * 2.0**self._tries)
             seconds = least * random.uniform(1.0, 1.1)
         self._tries += 1
@@ -54,7 +54,7 @@ class Patience:
 def limited(error: Exception, *, host: str, status: int, asked: float | None, max_wait: float) -> RateLimited:
     """Return `error`, a client library's own, as one that is a `RateLimited` too.
 
-    So both who catches the library's class and who catches ours (Celery's hook is one) get it.
+    An `except` with the library's class catches it, and so does one with ours (as Celery's hook has).
 
     Switches: never.
     """
@@ -65,7 +65,7 @@ def limited(error: Exception, *, host: str, status: int, asked: float | None, ma
     both.__dict__.update(error.__dict__)
     message = (
         f"{host} answered {status} and {until}; max_wait={max_wait:g} s allows no more waiting here. The "
-        "call was not done: catch RateLimited and come back later, or let it pass in a Celery task"
+        "call was not done: catch RateLimited and call again later, or let it pass in a Celery task"
     )
     both.args = (message,)
     both.retry_after = asked
