@@ -126,7 +126,7 @@ app.conf.task_always_eager = True
 
 @app.task(name="shop.ask")
 def ask():
-    native_sleep(0.2)
+    native_sleep(0.4)  # long enough for two looks of a starved thread
 
 ask.apply()  # Celery loads much on the way, which is a block of its own
 start()
