@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "COLLECTOR",
     "ConnectionLeaked",
     "HubBlocked",
     "PermitGranted",
@@ -27,6 +28,9 @@ __all__ = [
     "snapshot",
     "subscribe",
 ]
+
+COLLECTOR = "the garbage collector"
+"""What `HubBlocked.call` names when full garbage collections took most of a block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class HubBlocked:
         over: The block has ended.
         module: Module of the frame `where` names.
         function: Qualified name of its function.
-        call: The blocking C function as `module.name`, "" when it could not be told.
+        call: The blocking C function as `module.name`, `COLLECTOR`, or "" when it could not be told.
         greenlet: What the blocking greenlet runs, as its repr; "" when unknown.
         task: `name[id]` of the Celery task it runs, "" when it runs none.
         since: When it began, on the monotonic clock: the same in all facts about one block.

@@ -11,7 +11,7 @@ from greenkit.findings import Finding, Severity
 if TYPE_CHECKING:
     from greenkit.facts import HubBlocked
 
-__all__ = ["about_block", "about_startup", "explains", "is_startup"]
+__all__ = ["about_block", "about_collection", "about_startup", "explains", "is_startup"]
 
 _STUCK = 1.0
 """Seconds after which a block that is not over may never be."""
@@ -104,6 +104,21 @@ def about_startup(block: HubBlocked) -> Finding:
         hint="Nothing to mend; to spare the first request, import it before the server starts.",
         where=where,
         rule="start-up",
+    )
+
+
+def about_collection(block: HubBlocked) -> Finding:
+    """Return the information about the longest full garbage collection: no line of the program caused it.
+
+    Switches: never.
+    """
+    return Finding(
+        "GK401",
+        Severity.INFO,
+        f"full garbage collections held the hub; the longest, for {block.seconds:.2f} s, came in {block.where}",
+        hint="Keep fewer containers alive, or call gc.freeze() once what stays has been made.",
+        where=block.where.rpartition(" ")[0],
+        rule="garbage-collection",
     )
 
 

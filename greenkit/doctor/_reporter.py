@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from greenkit import facts, watchdog
 from greenkit.doctor import _files
-from greenkit.doctor._blocked import about_block, about_startup, explains, is_startup
+from greenkit.doctor._blocked import about_block, about_collection, about_startup, explains, is_startup
 from greenkit.doctor._collect import collect, collect_again
 from greenkit.doctor._diagnosis import Diagnosis, to_json
 from greenkit.doctor._loops import watch_loops
@@ -33,7 +33,7 @@ class _Reporter:
         self.seen = Diagnosis()
         self.watching = False
         self.blocks: dict[float, tuple[tuple[str, ...], str]] = {}
-        self.startup = 0.0
+        self.longest: dict[str, float] = {}
 
     def scan(self, *, anew: bool = True, final: bool = False) -> None:
         """Look at the process again; what was seen running stays.
@@ -68,7 +68,10 @@ class _Reporter:
     def blocked(self, block: facts.HubBlocked) -> None:
         """Take what the watchdog saw; while the block lasts, called in its native thread."""
         if is_startup(block):
-            self.at_start(block)
+            self.tell_longest(block, about_startup(block))
+            return
+        if block.call == facts.COLLECTOR:
+            self.tell_longest(block, about_collection(block))
             return
         known = next((at for at, one in enumerate(self.static) if explains(one, block)), None)
         if known is None:
@@ -84,13 +87,12 @@ class _Reporter:
             self.static[known] = one._replace(severity=Severity.ERROR, evidence=(*one.evidence, seen))
             self.write()
 
-    def at_start(self, block: facts.HubBlocked) -> None:
-        """Keep the longest block of the work a program does once."""
+    def tell_longest(self, block: facts.HubBlocked, found: Finding) -> None:
+        """Keep the longest block of a kind that is no fault of a line: `found` is about this one."""
         # An earlier look at this block may have taken it for a fault.
         self.running.pop(self.blocks.pop(block.since, ((), "")), None)
-        if block.seconds > self.startup:
-            self.startup = block.seconds
-            found = about_startup(block)
+        if block.seconds > self.longest.get(found.rule, 0.0):
+            self.longest[found.rule] = block.seconds
             self.running[_subject(found), ""] = found
             self.write()
 

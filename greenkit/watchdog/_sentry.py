@@ -124,7 +124,11 @@ class Block:
             begun: The hub has run its loop before.
         """
         seen, by = self.seen or Look(()), self.by
-        place = spot(seen, by)
+        place, spent = spot(seen, by), used.since(self.base)
+        starved = self.starved_until(used)
+        computes = (spent.computed + starved) * 2 > seconds
+        own = spent.computed if computes else seconds - starved
+        collects = not seen.call and spent.collected * 2 > own
         return facts.HubBlocked(
             seconds,
             str(place or ""),
@@ -132,12 +136,12 @@ class Block:
             over=over,
             module=place.module if place else "",
             function=place.function if place else "",
-            call=seen.call,
+            call=facts.COLLECTOR if collects else seen.call,
             greenlet=by.text if by else "",
             task=seen.task,
             since=self.since,
-            computed=used.since(self.base).computed,
-            starved=self.starved_until(used),
+            computed=spent.computed,
+            starved=starved,
             startup=self.startup or ("" if begun else "its start"),
         )
 
@@ -312,8 +316,8 @@ class Sentry:
             self._pulse.block = block
         block.starved += self._starved(passed, worked, queued=queued)
         block = self._look(block, now)
-        late, used = now - block.since, self._meter.read()
-        alone = block.alone(late, used, kept=self._pulse.kept - block.kept)
+        late, used, kept = now - block.since, self._meter.read(), self._pulse.kept - block.kept
+        alone = block.alone(late, used, kept=kept)
         stage = 2 if alone > STUCK * self._threshold else 1
         if block.told >= stage or block.looks < 2 or alone < self._threshold:
             return False
@@ -322,7 +326,7 @@ class Sentry:
         block.told = stage
         # A call that holds the interpreter lets this thread run only after it, when the block is over.
         if self._pulse.last == last:
-            self._tell(block.fact(late, used, over=False, begun=self._pulse.begun), stuck=stage == 2)
+            self._tell(block.fact(late - kept, used, over=False, begun=self._pulse.begun), stuck=stage == 2)
         return True
 
     def _pending(self, now: float) -> float:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from greenkit.facts import COLLECTOR
+
 __all__ = ["SUSPECTS", "Harmless", "Suspect", "remedy"]
 
 
@@ -96,6 +98,7 @@ _REMEDIES = {suspect.call: suspect.instead for suspect in SUSPECTS} | {
     "psycopg2.extensions.cursor.execute": _POSTGRES,
     "hashlib.pbkdf2_hmac": _THREADPOOL,
     "hashlib.scrypt": _THREADPOOL,
+    COLLECTOR: "Keep fewer containers alive, or call gc.freeze() once what stays has been made.",
 }
 
 

@@ -1,15 +1,16 @@
-"""A thread's CPU time, and its time on the run queue, as the system reports them."""
+"""A thread's CPU time, its time on the run queue, and what the garbage collector took of it."""
 
 from __future__ import annotations
 
 import _thread
+import gc
 import os
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gevent.monkey import get_original
 
-__all__ = ["NOTHING", "Meter", "Usage"]
+__all__ = ["NOTHING", "Meter", "Usage", "count_collections"]
 
 _get_ident = get_original("_thread", "get_ident")
 
@@ -20,17 +21,39 @@ class Usage(NamedTuple):
     Attributes:
         computed: On a processor.
         waited: Ready to run, while other threads and processes had the processors; 0 where unknown.
+        collected: In full garbage collections, on a processor, in whichever thread: each holds the interpreter.
     """
 
     computed: float = 0.0
     waited: float = 0.0
+    collected: float = 0.0
 
     def since(self, before: Usage) -> Usage:
         """Return what was used from `before` until now."""
-        return Usage(self.computed - before.computed, self.waited - before.waited)
+        return Usage(*(now - then for now, then in zip(self, before, strict=True)))
 
 
 NOTHING = Usage()
+_collected = 0.0
+_began = 0.0
+
+
+def count_collections(on: bool) -> None:  # noqa: FBT001
+    """Measure full garbage collections from now on, or stop."""
+    if on and _on_collection not in gc.callbacks:
+        gc.callbacks.append(_on_collection)
+    elif not on and _on_collection in gc.callbacks:
+        gc.callbacks.remove(_on_collection)
+
+
+def _on_collection(phase: str, info: dict[str, Any]) -> None:
+    global _began, _collected  # noqa: PLW0603 - a process has one collector
+    if info["generation"] < 2:  # noqa: PLR2004 - the younger ones hold few objects
+        return
+    if phase == "start":
+        _began = time.thread_time()
+    else:
+        _collected += time.thread_time() - _began
 
 
 class Meter:
@@ -50,7 +73,7 @@ class Meter:
     def read(self) -> Usage:
         """Return the usage so far; zeros when the thread has ended."""
         try:
-            return Usage(time.clock_gettime(self._clock), self._waited())
+            return Usage(time.clock_gettime(self._clock), self._waited(), _collected)
         except OSError:
             return Usage()
 

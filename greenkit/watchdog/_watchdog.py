@@ -20,7 +20,7 @@ from gevent.monkey import get_original
 from greenkit import boot, facts
 from greenkit.watchdog._log import BlockLog
 from greenkit.watchdog._sentry import Block, Observers, Pulse, Sentry
-from greenkit.watchdog._usage import Meter, Usage
+from greenkit.watchdog._usage import Meter, Usage, count_collections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -161,6 +161,8 @@ class Watchdog:
         if _get_ident() == self._thread:
             self._close()  # elsewhere the next beat does it: a loop belongs to its thread
         _alive.discard(self)
+        if not _alive:
+            count_collections(False)
 
     def statistics(self) -> WatchdogStatistics:
         """Return what has been seen so far.
@@ -218,6 +220,7 @@ class Watchdog:
 
     def _attach(self, hub: Any) -> None:
         self._meter = Meter()
+        count_collections(True)
         self._pulse.begun = False
         self._timer = hub.loop.timer(self.interval, self.interval, ref=False)
         if hub:  # it runs, and its greenlets may switch many times before its loop iterates
@@ -320,7 +323,7 @@ class Watchdog:
         ended = list(block.past)
         if (not ended or blamed) and (known or alone >= self.threshold):
             told = block if blamed else Block(block.beat, block.since, base=block.base)
-            ended.append(told.fact(doubt.seconds, used, over=True, begun=doubt.begun))
+            ended.append(told.fact(doubt.seconds - kept, used, over=True, begun=doubt.begun))
         if not ended:
             return
         if doubt.worst:

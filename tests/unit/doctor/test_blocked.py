@@ -8,7 +8,7 @@ import pytest
 
 from greenkit.boot import _remedy
 from greenkit.doctor import _blocked
-from greenkit.facts import HubBlocked
+from greenkit.facts import COLLECTOR, HubBlocked
 
 
 def block(where, *, computed, starved=0.0, call="", startup=""):
@@ -50,3 +50,10 @@ def test_the_hint_names_the_file_of_the_project(monkeypatch):
     monkeypatch.setattr(_remedy, "entry_file", lambda: "shop/celery.py")
     hint = _blocked.about_block(block("app.py:1", computed=0.0)).hint
     assert hint.startswith('Make "import greenkit.auto" line 1 of shop/celery.py, ')
+
+
+def test_a_garbage_collection_is_information():
+    """No line of the program caused it: one note, about the longest."""
+    found = _blocked.about_collection(block("app.py:1", computed=1.9, call=COLLECTOR))
+    assert found.severity.value == "info"
+    assert "garbage collections held the hub; the longest, for 2.00 s, came in app.py:1 view" in found.message

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+
 import gevent
 import pytest
 
+from greenkit import facts
 from greenkit.watchdog._look import Look
 from greenkit.watchdog._sentry import Block, Observers, Pulse, Sentry
-from greenkit.watchdog._usage import Meter, Usage
+from greenkit.watchdog._usage import Meter, Usage, count_collections
 
 
 @pytest.fixture
@@ -56,3 +59,34 @@ def test_what_of_a_block_is_its_own(seconds, used, call, alone):
     """A thread that was ready most of the time computes: what it did not compute was not its own."""
     block = Block(0.0, 0.0, seen=Look((), call=call))
     assert block.alone(seconds, used) == pytest.approx(alone)
+
+
+@pytest.mark.parametrize(
+    ("used", "call", "named"),
+    [
+        (Usage(0.2, 0.0, 0.15), "", facts.COLLECTOR),  # computes, and most of that in the collector
+        (Usage(0.2, 1.0, 0.15), "", facts.COLLECTOR),  # the same without a processor
+        (Usage(1.0, 0.0, 0.15), "", ""),  # the program computes most of the time
+        (Usage(0.0, 0.0, 0.15), "", ""),  # it waits in a call, and another thread collects
+        (Usage(0.0, 0.0, 1.2), "", facts.COLLECTOR),  # another thread collects all the time
+        (Usage(0.2, 0.0, 0.15), "gc.collect", "gc.collect"),  # the program asks for it
+    ],
+)
+def test_the_garbage_collector_is_named(used, call, named):
+    """A line at which a collection begins did not cause it."""
+    seconds = 0.25 if used.computed == 0.2 and not used.waited else 1.5
+    block = Block(0.0, 0.0, seen=Look((), call=call))
+    assert block.fact(seconds, used, over=True).call == named
+
+
+def test_full_collections_are_measured():
+    """The younger ones, which hold few objects, are not."""
+    count_collections(True)
+    meter = Meter()
+    held = [[number] for number in range(100_000)]
+    before = meter.read()
+    gc.collect(0)
+    assert meter.read().collected == before.collected
+    gc.collect()
+    assert 0 < meter.read().since(before).collected <= meter.read().since(before).computed
+    del held
