@@ -36,7 +36,7 @@ def remedy(importer: str, *, until: str = "") -> str:
     name = file.rpartition(os.sep)[2]
     if name in {"sitecustomize.py", "usercustomize.py"} or name.endswith(".pth"):
         agent = _agent(file)
-        words = " ".join(filter(None, [agent, _program()]))
+        words = _observed(agent) or " ".join(filter(None, [agent, _program()]))
         who = agent.partition(" ")[0] or name
         return (
             f"Line 1 of the program is too late: {who} imports before it."
@@ -97,6 +97,13 @@ def _agent(file: str) -> str:
     # What is shown is cut at an entry of sys.path, and an agent puts its own directory there.
     path = f"/{file}/{file_of('sitecustomize')}"
     return next((command for part, command in _AGENTS.items() if f"/{part}/" in path), "")
+
+
+def _observed(agent: str) -> str:
+    """Return the command the doctor observes if it names `agent`, whose own options leave no other trace."""
+    command = os.environ.get("GREENKIT_OBSERVE_COMMAND", "")
+    names = [word.rpartition(os.sep)[2] for word in command.split()]
+    return command if agent and agent.partition(" ")[0] in names else ""
 
 
 def _is_command(file: str) -> bool:

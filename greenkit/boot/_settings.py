@@ -32,6 +32,7 @@ VARIABLES: dict[str, str] = {
     "GREENKIT_ALIVE": "directory for the files that `greenkit alive` looks at",
     "GREENKIT_ASYNCIO": "whether each greenlet has a running asyncio loop of its own: on, warn, off",
     "GREENKIT_OBSERVE": "set by `greenkit doctor -- COMMAND` for the program it observes",
+    "GREENKIT_OBSERVE_COMMAND": "set with it: the command, as it is typed",
     "GREENKIT_OBSERVE_STALL": "set with it: seconds a program may stand still",
     "GREENKIT_CORPUS_HOOK": "used by the collection of broken programs greenkit is tried on",
     "GREENKIT_AMQP": "RabbitMQ server for tests",

@@ -59,7 +59,9 @@ def observe(
         problem = f"{words[0]!r} is no file and no command on the PATH{_near(words[0])}"
         return Diagnosis(subject=" ".join(words), problem=problem)
     with tempfile.TemporaryDirectory(prefix="greenkit-doctor-", ignore_cleanup_errors=True) as directory:
-        child = Child([program, *words[1:]], _environment(directory, stall), timeout=timeout, quiet=quiet)
+        child = Child(
+            [program, *words[1:]], _environment(directory, stall, words), timeout=timeout, quiet=quiet
+        )
         try:
             ended = run(child, directory=directory, ask=ASK)
         except OSError as error:
@@ -70,12 +72,15 @@ def observe(
     return diagnosis
 
 
-def _environment(directory: str, stall: float) -> dict[str, str]:
+def _environment(directory: str, stall: float, words: Sequence[str]) -> dict[str, str]:
+    from shlex import join  # late: see observe()
+
     path = [_SITE, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path),
         "GREENKIT_OBSERVE": directory,
+        "GREENKIT_OBSERVE_COMMAND": join(words),
         "GREENKIT_OBSERVE_STALL": str(stall),
     }
 

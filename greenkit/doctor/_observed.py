@@ -48,10 +48,12 @@ STALLED = "stalled"
 # Native for good: taken before anything can be patched, used in a native thread only.
 _sleep, _now, _leave = time.sleep, time.monotonic, os._exit
 _TICK = 0.05
+_FIRST = 1.0
+"""Seconds until the first look; the hub's first turn and the end look by themselves."""
 _SHARE = 20.0
 """What a look costs is at most one part in so many of the time until the next."""
-_PATCH = 2.0
-"""Seconds a look waits for a patch under way; the doctor waits longer for its answer."""
+_UNDER_WAY = 2.0
+"""Seconds a look waits for a patch or for imports under way; the doctor waits longer for its answer."""
 _TOO_EARLY = frozenset({"GK101", "GK111", "GK112", "GK113", "GK114"})
 
 
@@ -101,7 +103,16 @@ def _when_made(observer: _Observer, hub: Any) -> None:
     _guarded(watch)  # at once: the program may stand still before the hub's first turn
     # By that turn the program has imported and made what it works with. A greenlet, because a look may wait;
     # entered there and then, because one that is spawned is something that waits for the hub.
-    boot.on_turn(hub, lambda: greenlet(partial(_guarded, observer.first_look), hub).switch())
+    look = partial(_guarded, observer.first_look)
+    boot.on_turn(hub, lambda: None if _ends(hub) else greenlet(look, hub).switch())
+
+
+def _ends(hub: Any) -> bool:
+    """Tell whether the interpreter turns the hub because it ends: then the final look is next."""
+    frame = hub.parent.gr_frame
+    while frame is not None and frame.f_code.co_name != "_shutdown":
+        frame = frame.f_back
+    return frame is not None
 
 
 def _guarded(function: Callable[[], None]) -> None:
@@ -199,9 +210,9 @@ class _Observer:
             _files.write(f"{self._path}.{word}", text)
 
     def _watch(self, pid: int) -> None:
-        begun, due, ask = _now(), 0.4, os.path.join(self._directory, ASK)  # noqa: PTH118
+        begun, due, ask = _now(), _FIRST, os.path.join(self._directory, ASK)  # noqa: PTH118
         answered = stood = False
-        patching = 0.0
+        patching, loaded = 0.0, 0
         while os.getpid() == pid:
             _sleep(_TICK)
             if sys.is_finalizing() or not os.path.isdir(self._directory):  # noqa: PTH112
@@ -210,7 +221,11 @@ class _Observer:
             asks = not answered and os.path.exists(ask)  # noqa: PTH110
             patching = patching + _TICK if boot.patching() else 0.0
             # What a patch under way has not come to yet would be told as left out.
-            if (0 < patching < _PATCH or self._elsewhere) and not stands:
+            if (0 < patching < _UNDER_WAY or self._elsewhere) and not stands:
+                continue
+            # What a look sees while modules come would have to be looked at again.
+            before, loaded = loaded, len(sys.modules)
+            if loaded != before and _now() - begun < due + _UNDER_WAY and not asks and not stands:
                 continue
             if _now() - begun >= due or asks or stands != stood:
                 used = time.thread_time()

@@ -21,7 +21,7 @@ class Usage(NamedTuple):
     Attributes:
         computed: On a processor.
         waited: Ready to run, while other threads and processes had the processors; 0 where unknown.
-        collected: In full garbage collections, on a processor, in whichever thread: each holds the interpreter.
+        collected: On a processor, in full garbage collections of any thread: each holds the interpreter.
     """
 
     computed: float = 0.0
@@ -48,7 +48,7 @@ def count_collections(on: bool) -> None:  # noqa: FBT001
 
 def _on_collection(phase: str, info: dict[str, Any]) -> None:
     global _began, _collected  # noqa: PLW0603 - a process has one collector
-    if info["generation"] < 2:  # noqa: PLR2004 - the younger ones hold few objects
+    if info["generation"] < 2:  # the younger ones hold few objects
         return
     if phase == "start":
         _began = time.thread_time()

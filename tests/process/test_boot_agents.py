@@ -106,6 +106,7 @@ def test_what_the_finding_says_to_type_works(tmp_path, python, agent):
     for one in early:
         said = one["hint"].partition("Start it with: ")[2]
         assert said.removeprefix("GEVENT_SUPPORT=True ").startswith("greenkit run --children -- ")
+        assert agent != "opentelemetry" or said == typed, "an option that was typed is missing"
         typed = said
     (tmp_path / "told").unlink(missing_ok=True)
     cured = run(python, ["env", *shlex.split(typed)], tmp_path)
