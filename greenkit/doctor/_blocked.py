@@ -115,7 +115,8 @@ def about_collection(block: HubBlocked) -> Finding:
     return Finding(
         "GK401",
         Severity.INFO,
-        f"full garbage collections held the hub; the longest, for {block.seconds:.2f} s, came in {block.where}",
+        "full garbage collections held the hub; the longest, for"
+        f" {block.seconds:.2f} s, came in {block.where}",
         hint="Keep fewer containers alive, or call gc.freeze() once what stays has been made.",
         where=block.where.rpartition(" ")[0],
         rule="garbage-collection",
