@@ -25,7 +25,7 @@ from greenkit.boot._scan import (
 )
 from greenkit.boot._search import patched_at
 from greenkit.boot._shown import called, file_of, is_library, shown
-from greenkit.boot._source import dotted, imports_of, of_kinds, parsed
+from greenkit.boot._source import calls_of, dotted, imports_of, of_kinds, parsed
 from greenkit.findings import Finding, Severity
 
 TYPE_CHECKING = False
@@ -42,6 +42,7 @@ _SWITCHES = frozenset({
 # `start` and `join` are names of many things: only those of a thread wait.
 _OF_THREADS = frozenset({"join", "start"})
 _DEEPEST = 2
+_QUEUE = ("queue", "SimpleQueue")
 
 
 @functools.cache  # each look at the process asks again about the same locks
@@ -157,9 +158,16 @@ def _graded(one: StaleReference) -> tuple[Severity, str, str]:
         return Severity.INFO, "", "was asked for after the patch, so it is taken as meant"
     if is_library(one.module) and effect.word not in {"blocks-hub", "crashes"}:
         return Severity.INFO, effect.word, effect.text
+    if is_library(one.module) and one.original == _QUEUE and _only_asks(file_of(one.module)):
+        return Severity.INFO, "", "never waits: its file reads queues with get_nowait() alone"
     if one.form == "base class":
         return effect.severity, effect.word, f"is a subclass of the unpatched class and {effect.text}"
     return effect.severity, effect.word, effect.text
+
+
+def _only_asks(file: str) -> bool:
+    """Tell whether a file reads its queues, and never so that it waits."""
+    return bool(calls_of(file, "get_nowait")) and not calls_of(file, "get")
 
 
 def native_findings(holds: Iterable[Hold]) -> Iterator[Finding]:
