@@ -4,7 +4,7 @@ py-amqp asks the socket for each part of each frame and sends each frame by itse
 calls for one task. Worse, a frame that has come only in part it reads in a loop which never waits
 (py-amqp 5.4, `TCPTransport._read` at a time-out of 0), so one large message over a slow network
 stops every task. `BulkAmqp` reads what there is, hands over the frames that are whole, and joins
-what one turn of the loop writes.
+what one iteration of the loop writes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["BulkAmqp"]
 
 _BULK = 16 * 1024
-# Of one turn, three to a message; acks, timers and tasks have to have theirs.
+# Of one iteration, three to a message: acks, timers and tasks run between two of them.
 _FRAMES = 30
 _HEAD = 7  # type, channel, size; an octet ends the frame
 # Nothing else, heartbeats included, is done for the broker while one waits for its answer.
-_PATIENCE = 10.0
+_ANSWER_TIMEOUT = 10.0
 
 
 class BulkAmqp:
@@ -58,7 +58,7 @@ class BulkAmqp:
         return fits
 
     def write(self, data: Any) -> None:
-        """Have `data` sent at the end of this turn, or before anybody waits for an answer.
+        """Have `data` sent at the end of this iteration, or before a caller waits for an answer.
 
         Switches: never.
         """
@@ -72,12 +72,12 @@ class BulkAmqp:
         Switches: if the socket takes no more.
         """
         if self._sending:
-            return  # whoever does it goes on until nothing is left
+            return  # the greenlet that sends goes on until nothing is left
         self._sending = True
         try:
             while self._out and self._wire.sock is not None:
                 data, self._out = self._out, bytearray()
-                with self._patience():
+                with self._bounded():
                     self._send(data)
         finally:
             self._sending = False
@@ -85,18 +85,18 @@ class BulkAmqp:
     def receive(self, size: int) -> bytes:
         """Return at most `size` bytes, for py-amqp, which waits for an answer."""
         self.flush()
-        with self._patience():
+        with self._bounded():
             data: bytes = self._receive(size)
         return data
 
     @contextmanager
-    def _patience(self) -> Iterator[None]:
-        """Wait for a broker that may be frozen, but not for ever, as py-amqp does."""
+    def _bounded(self) -> Iterator[None]:
+        """Bound the wait for a broker that may be frozen; py-amqp has no bound."""
         sock = self._wire.sock
         if sock.gettimeout() is not None:
             yield
             return
-        sock.settimeout(_PATIENCE)
+        sock.settimeout(_ANSWER_TIMEOUT)
         try:
             yield
         finally:

@@ -33,10 +33,10 @@ class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships 
         if not self.include_if(consumer):
             return
         self.ledger = RedisLedger(consumer, consumer.hub)
-        self.again = SecondDeliveries(consumer)
+        self.redelivery = SecondDeliveries(consumer)
         self._kept = False
         self.consuming = Consuming(consumer.pool)
-        consumer.create_task_handler = _guarded(consumer.create_task_handler, self.again)
+        consumer.create_task_handler = _guarded(consumer.create_task_handler, self.redelivery)
         # Celery calls this from the greenlet of whichever task acknowledged, and it waits for AMQP.
         restore = consumer._restore_prefetch_count_after_connection_restart
         consumer._restore_prefetch_count_after_connection_restart = partial(consumer.hub.call_soon, restore)
@@ -96,7 +96,7 @@ class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships 
         if self._kept:
             self.ledger.let_go()
         else:
-            self.again.connection_lost()
+            self.redelivery.connection_lost()
 
     def shutdown(self, consumer: Any) -> None:
         """Give back what the worker ends with, while kombu's channel is still there."""
@@ -114,5 +114,5 @@ def _open_window(consumer: Any) -> None:
         consumer.qos.set(consumer.qos.value)
 
 
-def _guarded(create: Any, again: SecondDeliveries) -> Any:
-    return lambda: again.guard(create())
+def _guarded(create: Any, redelivery: SecondDeliveries) -> Any:
+    return lambda: redelivery.guard(create())

@@ -59,14 +59,16 @@ def replies(app: Celery, *, timeout: float) -> doctor.Diagnosis:
     if trouble:
         return doctor.Diagnosis(subject=said, problem=trouble)
     told = {name: doctor.from_document(answer) for name, answer in answers.items()}
-    findings = {found: None for one in told.values() for found in one.findings}
+    findings = {found: None for answer in told.values() for found in answer.findings}
     return doctor.Diagnosis(
         findings=tuple(findings),
-        patched=all(one.patched for one in told.values()),
-        by=", ".join(sorted({one.by for one in told.values()} - {""})),
+        patched=all(answer.patched for answer in told.values()),
+        by=", ".join(sorted({answer.by for answer in told.values()} - {""})),
         subject=said,
-        live={name: one.live for name, one in told.items()},
-        processes=tuple({**part, "worker": name} for name, one in told.items() for part in one.processes),
+        live={name: answer.live for name, answer in told.items()},
+        processes=tuple(
+            {**part, "worker": name} for name, answer in told.items() for part in answer.processes
+        ),
     )
 
 

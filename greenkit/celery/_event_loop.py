@@ -52,7 +52,7 @@ class GreenPoller:
         try:
             self._epoll.register(fd, events)
         except FileExistsError:
-            pass  # kombu's Redis transport registers all its sockets anew on every turn
+            pass  # kombu's Redis transport registers all its sockets anew in every iteration
         return fd
 
     def unregister(self, fd: Any) -> None:
@@ -239,8 +239,8 @@ class GreenHub(Hub):  # type: ignore[misc]  # kombu ships no types
 
         return call
 
-    def turn(self, timeout: float) -> None:
-        """Go round once, waiting at most `timeout` seconds for something to do.
+    def iterate(self, timeout: float) -> None:
+        """Run one iteration, waiting at most `timeout` seconds for something to do.
 
         `run_once()` alone waits until the next timer is due, up to 10 s (kombu 5.7,
         `Hub.fire_timers`).

@@ -104,12 +104,12 @@ class Options:
             ConfigError: A value is out of range.
         """
         found: dict[str, Any] = {}
-        for one in fields(cls):
-            value = given.get(one.name, UNSET)
+        for option in fields(cls):
+            value = given.get(option.name, UNSET)
             if value is UNSET:
-                value = conf.get(f"greenkit_{one.name}", UNSET)
+                value = conf.get(f"greenkit_{option.name}", UNSET)
             if value is not UNSET:
-                found[one.name] = value
+                found[option.name] = value
         return replace(cls(), **found)
 
 

@@ -37,13 +37,13 @@ class Quotas:
     """Keep the lines of all limiters of one pool.
 
     Args:
-        again: Called with a job that may ask once more, now; puts it at the head of the pool's line.
+        retry: Called with a job that may ask its limiter again; puts it at the head of the pool's line.
         window: Called with +1 and -1 as jobs step out of the line and back.
         most: Jobs that may stand aside at once with a place in the window of their own.
     """
 
-    def __init__(self, again: Callable[[Job], None], window: Callable[[int], None], *, most: int) -> None:
-        self._again = again
+    def __init__(self, retry: Callable[[Job], None], window: Callable[[int], None], *, most: int) -> None:
+        self._retry = retry
         self._window = window
         self._most = most
         self._lines: dict[Any, deque[Job]] = {}
@@ -114,4 +114,4 @@ class Quotas:
             self._windows -= 1
             self._window(-1)
         self._asking[limiter] = job
-        self._again(job)
+        self._retry(job)

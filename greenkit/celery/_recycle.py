@@ -58,7 +58,7 @@ class Recycler:
         self.most_memory = None if most_memory is None else int(most_memory * share)
         self._looked = monotonic()
         self._youngest = self._looked + _YOUNGEST * (1.0 + random.random())
-        self._patience = random.randint(*_LOOKS_IN_A_ROW)
+        self._looks_in_a_row = random.randint(*_LOOKS_IN_A_ROW)
         self._too_much = 0
 
     def due(self, ended: int) -> str:
@@ -73,7 +73,7 @@ class Recycler:
         self._looked = monotonic()
         resident = _resident()
         self._too_much = self._too_much + 1 if resident > self.most_memory else 0
-        if self._too_much < self._patience or self._looked < self._youngest:
+        if self._too_much < self._looks_in_a_row or self._looked < self._youngest:
             return ""
         return f"{resident >> 20} MiB are resident, the limit of this process is {self.most_memory >> 20} MiB"
 

@@ -47,7 +47,7 @@ _ANY = 2**40
 # With so many tasks waiting for a slot here, fewer free places than this are not worth a round trip.
 _BACKLOG, _WORTHWHILE = 32, 24
 # Seconds between two looks whether a call is answered; one that both have seen is late.
-_PATIENCE = 5.0
+_ANSWER_CHECK = 5.0
 
 
 class Fetch:
@@ -78,7 +78,7 @@ class Fetch:
         channel.qos.append = self._append
         self._restore_visible = channel.qos.restore_visible
         channel.qos.restore_visible = self._restore
-        self._watch = consumer.hub.call_repeatedly(_PATIENCE, self._notice_silence)
+        self._watch = consumer.hub.call_repeatedly(_ANSWER_CHECK, self._notice_silence)
 
     @property
     def waits(self) -> bool:
@@ -246,7 +246,7 @@ class Fetch:
     def _notice_silence(self) -> None:
         """Raise when a call has had no answer since the look before: of a dead connection none will come."""
         if self._call and self._call == self._late:
-            raise ConnectionError(f"the broker did not answer for {_PATIENCE:g} s and more")
+            raise ConnectionError(f"the broker did not answer for {_ANSWER_CHECK:g} s and more")
         self._late = self._call
 
     def _restore(self, *args: Any, **kwargs: Any) -> None:

@@ -158,11 +158,11 @@ def _come_back(task: Any, exc: Exception, seconds: float) -> Any:
     request = task.request
     if request.called_directly or request.is_eager:
         raise exc
-    # Everybody refused at the same moment must not come back at the same moment.
+    # Tasks refused at the same moment must not return at the same moment.
     countdown = max(0.0, seconds) * (1.0 + 0.1 * random.random())
-    again = task.signature_from_request(request, countdown=countdown, retries=request.retries)
+    retry = task.signature_from_request(request, countdown=countdown, retries=request.retries)
     try:
-        again.apply_async()
+        retry.apply_async()
     except Exception as error:
         raise Reject(error, requeue=True) from exc
-    raise Retry(exc=exc, when=countdown, sig=again) from exc
+    raise Retry(exc=exc, when=countdown, sig=retry) from exc

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _logger = get_logger(__name__)
-_PATIENCE = 10.0
+_SOCKET_TIMEOUT = 10.0
 # As long as a worker takes that stops: between two commands it asks for its last word on a new connection.
 _SILENT = 30.0
 _RESULT_CONNECTIONS = 20
@@ -114,7 +114,7 @@ def stale_waits() -> list[str]:
     stale = []
     for module, name, source in ((eventio, "_selectf", "select"), (functional, "sleep", "time")):
         held = getattr(module, name, None)
-        if held is not None and any(held is one for one in saved.get(source, {}).values()):
+        if held is not None and any(held is original for original in saved.get(source, {}).values()):
             stale.append(f"{module.__name__}.{name}")
     return stale
 
@@ -168,7 +168,7 @@ def store_base_exceptions() -> Callable[[], None]:
 
 
 def notice_frozen_broker(consumer: Any) -> None:
-    """Have no answer of a Redis broker be waited for longer than `_PATIENCE` seconds.
+    """Have no answer of a Redis broker be waited for longer than `_SOCKET_TIMEOUT` seconds.
 
     By default it is, for ever (kombu/transport/redis.py 5.7, `socket_timeout = None`), by the
     greenlet that does everything else for the broker too. Only the consumer's connections are
@@ -181,7 +181,7 @@ def notice_frozen_broker(consumer: Any) -> None:
         def connect(heartbeat: float | None = None, **options: Any) -> Any:
             connection = make(heartbeat=heartbeat, **options)
             if connection.transport.driver_type == "redis":
-                connection.transport_options.setdefault("socket_timeout", _PATIENCE)
+                connection.transport_options.setdefault("socket_timeout", _SOCKET_TIMEOUT)
                 silence = silences.setdefault(connection.as_uri(), Silence(consumer))
                 no_second_silence(connection.transport, consumer.hub, silence)
             publish_once(connection, consumer)

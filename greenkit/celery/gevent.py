@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["PoolStatistics", "TaskPool"]
 
 _logger = get_logger(__name__)
-_BREATH = 0.01
+_PAUSE_AFTER_ERROR = 0.01
 _MOST_SLOTS = 0xFFFF
 
 
@@ -77,7 +77,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         self.window: Callable[[int], None] = lambda _: None
         self._jobs: dict[int, Job] = {}
         self._queue: deque[Job] = deque()
-        self._quotas = Quotas(self._ask_again, self._move_window, most=0)
+        self._quotas = Quotas(self._retry_admission, self._move_window, most=0)
         self._recycler = Recycler(None, None)
         self._services: dict[Any, object] = {}
         self._paused = self._closed = self._held = False
@@ -131,7 +131,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         if self.app is not None:  # by now the tasks of the warm-up modules are there too
             wrap(self.app.tasks.values(), edges=True, retry_limited=self.settings.retry_limited)
         per_slot, memory = self.options.get("maxtasksperchild"), self.options.get("max_memory_per_child")
-        self._quotas = Quotas(self._ask_again, self._move_window, most=self.settings.hold_limited)
+        self._quotas = Quotas(self._retry_admission, self._move_window, most=self.settings.hold_limited)
         self._recycler = Recycler(
             per_slot * self.limit if per_slot else None, memory * 1024 if memory else None
         )
@@ -146,18 +146,18 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         Celery's dies with its broker connection and is never seen again (celery/worker/pidbox.py
         5.7, `gPidbox.loop`). A newer call for the same service takes the place of the older.
         """
-        self._services[function] = turn = object()
+        self._services[function] = current = object()
 
         def serve() -> None:
             try:
                 function(*args)
             except Exception as exc:
-                if self._services.get(function) is turn and not self._paused:
+                if self._services.get(function) is current and not self._paused:
                     _logger.warning("%r died (%r); it starts again in a second", function, exc)
-                    gevent.spawn_later(1.0, again)
+                    gevent.spawn_later(1.0, restart)
 
-        def again() -> None:
-            if self._services.get(function) is turn and not self._paused:
+        def restart() -> None:
+            if self._services.get(function) is current and not self._paused:
                 serve()
 
         return gevent.spawn_raw(serve)
@@ -333,7 +333,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         self.pause()
         deadline = self._drain or Deadline.after(self.settings.drain_timeout)
         while self._jobs and not deadline.expired:
-            self._turn(deadline.remaining())
+            self._iterate(deadline.remaining())
         if self._jobs:
             _logger.warning(
                 "drain timeout (%ss) reached with %d tasks running; they are killed, and the "
@@ -343,7 +343,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
             )
             self.on_terminate()
         self._close()
-        self._turn(0.0)  # the acks of the last to end; there is nothing left to wait for
+        self._iterate(0.0)  # the acks of the last to end; there is nothing left to wait for
 
     def on_terminate(self) -> None:
         """Kill what runs, and give it its grace to clean up."""
@@ -353,7 +353,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
             job.kill()
         deadline = Deadline.after(2 * self.settings.kill_grace)
         while self._jobs and not deadline.expired:
-            self._turn(deadline.remaining())
+            self._iterate(deadline.remaining())
         self._close()
 
     def _close(self) -> None:
@@ -361,12 +361,12 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
             self._closed = True
             close_resources()
 
-    def _turn(self, timeout: float) -> None:
+    def _iterate(self, timeout: float) -> None:
         if self.loop is not None and self.loop.owner is gevent.getcurrent():
             # The consumer has stopped and this is its greenlet: heartbeats and the acks of
-            # the tasks that end now have nobody else.
+            # the tasks that end now are sent by no other greenlet.
             try:
-                self.loop.turn(timeout)
+                self.loop.iterate(timeout)
             except Exception as exc:
                 # kombu counts KeyError as a lost connection. Here it is an event on its way to gossip,
                 # which has just stopped (kombu/transport/redis.py 5.7, `_deliver_fanout_message`).
@@ -377,7 +377,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
                     self.loop = None
                 else:
                     _logger.debug("passed over while the pool drains: %r", exc)
-                    gevent.sleep(min(timeout, _BREATH))
+                    gevent.sleep(min(timeout, _PAUSE_AFTER_ERROR))
         else:
             self._change.clear()
             self._change.wait(timeout)
@@ -402,7 +402,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
             job.refusal = exc  # a cost that can never be paid is the task's failure
             return True
 
-    def _ask_again(self, job: Job) -> None:
+    def _retry_admission(self, job: Job) -> None:
         self._queue.appendleft(job)
         self._dispatch()
 

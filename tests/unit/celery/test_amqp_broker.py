@@ -45,7 +45,7 @@ class Broker:
 
     def turns(self, count: int = 1) -> None:
         for _ in range(count):
-            self.hub.turn(0.01)
+            self.hub.iterate(0.01)
 
     def close(self) -> None:
         self.hub.close()
@@ -153,7 +153,7 @@ def test_a_server_that_has_gone_is_said_as_py_amqp_says_it(broker: Broker) -> No
 
 def test_a_silent_broker_is_not_waited_for_for_ever(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither for its answer nor for room in its socket: the loop has heartbeats to look after."""
-    monkeypatch.setattr(_amqp_broker, "_PATIENCE", 0.01)
+    monkeypatch.setattr(_amqp_broker, "_ANSWER_TIMEOUT", 0.01)
     broker.wire.write(b"question")
     with pytest.raises(TimeoutError):
         broker.connection.blocking_read(None)

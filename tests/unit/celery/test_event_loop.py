@@ -34,8 +34,8 @@ def loop() -> Iterator[GreenHub]:
 def test_a_turn_ends_in_its_time_whatever_the_next_timer(loop: GreenHub) -> None:
     """A stopping worker does not wait for the heartbeat; kombu's own `run_once()` would."""
     with gevent.Timeout(5.0):
-        loop.turn(0.0)
-        loop.turn(0.001)
+        loop.iterate(0.0)
+        loop.iterate(0.001)
     with pytest.raises(gevent.Timeout), gevent.Timeout(0.02):
         loop.run_once()
 
@@ -45,7 +45,7 @@ def test_a_turn_runs_what_was_left_to_do(loop: GreenHub) -> None:
     sent: list[str] = []
     loop.call_soon(sent.append, "ack")
     with gevent.Timeout(5.0):
-        loop.turn(0.0)
+        loop.iterate(0.0)
     assert sent == ["ack"]
 
 
@@ -63,7 +63,7 @@ def test_an_error_of_one_call_takes_no_other_along(loop: GreenHub) -> None:
     loop.call_soon(fail, ConnectionError("lost"))
     loop.call_soon(sent.append, "third")
     with pytest.raises(ConnectionError, match="lost"), gevent.Timeout(5.0):
-        loop.turn(0.0)
+        loop.iterate(0.0)
     assert sent == ["first", "second", "third"]
 
 
@@ -77,7 +77,7 @@ def test_a_shutdown_among_the_calls_leaves_the_rest_to_do(loop: GreenHub) -> Non
     loop.call_soon(shut_down)
     loop.call_soon(sent.append, "ack")
     with pytest.raises(SystemExit), gevent.Timeout(5.0):
-        loop.turn(0.0)
+        loop.iterate(0.0)
     loop.run_soon_quietly()
     assert sent == ["ack"]
 
@@ -98,7 +98,7 @@ def test_letting_a_lost_connection_go_raises_nothing(loop: GreenHub) -> None:
     ours, brokers = socket.socketpair()
     loop.add_reader(ours, lambda: None)
     with gevent.Timeout(5.0):
-        loop.turn(0.0)
+        loop.iterate(0.0)
     ours.close()
     brokers.close()
 
@@ -109,7 +109,7 @@ def test_all_timers_that_are_due_fire_in_one_turn(loop: GreenHub) -> None:
     for number in range(35):
         loop.call_later(0.0, fired.append, number)
     with gevent.Timeout(5.0):
-        loop.turn(0.0)
+        loop.iterate(0.0)
     assert sorted(fired) == list(range(35))
 
 

@@ -274,7 +274,7 @@ class Loop:
     def wake(self) -> None:
         pass
 
-    def turn(self, timeout: float) -> None:
+    def iterate(self, timeout: float) -> None:
         if self.raising:
             raise self.raising.pop()
         self.acks += 1
