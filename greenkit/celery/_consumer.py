@@ -69,7 +69,7 @@ class OneWriter(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships 
         """Fit the new connection: its acks, its window, its events."""
         consumer.task_consumer.cancel = consumer.hub.in_loop(consumer.task_consumer.cancel)
         if consumer.event_dispatcher is not None:
-            # A full buffer is flushed by whoever filled it, a task; the loop comes by soon enough.
+            # The task that fills the buffer would flush it; the loop does so soon enough.
             consumer.event_dispatcher.buffer_limit = sys.maxsize
         driver = consumer.connection.transport.driver_type
         redis = driver == "redis"

@@ -92,7 +92,7 @@ class GreenPoller:
         try:
             self._wake.wait(timeout)
         finally:
-            # Left running, a ready descriptor would spin the hub until somebody reads it.
+            # Left running, a ready descriptor would spin the hub until it is read.
             self._watcher.stop()
             self._wake.clear()
 
@@ -184,7 +184,7 @@ class GreenHub(Hub):  # type: ignore[misc]  # kombu ships no types
             raise (lost or errors)[0]
 
     def run_soon_quietly(self) -> None:
-        """Run what `call_soon()` was given where nobody can do anything about an error.
+        """Run what `call_soon()` was given where no caller can handle an error.
 
         Switches: may.
         """

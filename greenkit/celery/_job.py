@@ -116,7 +116,7 @@ class Job:
         self.request = request
         self.number = next(_numbers)
         self.children = Children()
-        self.limiter_waited = 0.0  # seconds, as far as somebody listens (`_log_fields.py`)
+        self.limiter_waited = 0.0  # seconds, while it is listened for (`_log_fields.py`)
         self.permit: Permit | None = None
         self.refusal: Exception | None = None
         self.greenlet: JobGreenlet | None = None
@@ -346,7 +346,7 @@ class Job:
 
 
 def _limit(value: Any, name: str) -> float:
-    """Return seconds, 0 for no limit: from a declaration, a message, a command, which nobody else checks."""
+    """Return seconds, 0 for no limit: from a declaration, a message, a command, which nothing else checks."""
     if value is None:
         return 0.0
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -225,7 +225,7 @@ def _one_by_one(task: Task, calls: list[Call], options: dict[str, Any], producer
 
 
 def _is_plain(task: Task, options: Mapping[str, Any]) -> bool:
-    """Tell whether Celery would build each message alike, with nobody looking at it."""
+    """Tell whether Celery would build each message alike, and no signal handler looks at it."""
     app = task.app
     return not (
         options.keys() - _OPTIONS

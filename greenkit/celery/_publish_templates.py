@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Template", "template_of"]
 
 _PLAIN_CALL = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-_BYTES_AT_ONCE = 1 << 20  # of one LPUSH, which Redis handles before anybody else's command
+_BYTES_AT_ONCE = 1 << 20  # of one LPUSH, which Redis handles before another client's command
 
 
 class Call(NamedTuple):
@@ -75,7 +75,7 @@ def template_of(producer: Any, task: Task, call: Call, options: dict[str, Any]) 
     module = type(channel).__module__
     if module not in {"kombu.transport.redis", "kombu.transport.pyamqp"}:
         return None
-    # No retry: it would go to another channel, where nobody catches the message.
+    # No retry: it would go to another channel, where no list catches the message.
     options = {**options, "retry": False, "add_to_parent": False}
     with _caught(channel, "_put" if module.endswith("redis") else "basic_publish") as caught:
         if "group_id" in options:
@@ -91,7 +91,7 @@ def template_of(producer: Any, task: Task, call: Call, options: dict[str, Any]) 
 def _caught(channel: Any, method: str) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any]]]]:
     """Have `channel` hand its messages to a list instead of the broker.
 
-    The channel belongs to a producer out of the pool, which nobody else uses meanwhile.
+    The channel belongs to a producer out of the pool, which no other greenlet uses meanwhile.
     """
     caught: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     before = vars(channel).get(method)

@@ -1,7 +1,7 @@
 """Tasks with a quota: `@app.task(limits=limiter, cost={"tokens": 900})`.
 
 The limiter is asked when a slot is free, before the task takes it. A task that may not go steps out
-of the pool's line into the limiter's own, so that whoever comes behind it is not held up, and the
+of the pool's queue into one for its limiter, so that the tasks behind it are not held up, and the
 prefetch window grows by its place, so that the broker goes on delivering the others.
 """
 

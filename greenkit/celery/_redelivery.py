@@ -71,7 +71,7 @@ class SecondDeliveries:
         return True
 
     def _rejected(self, request: Any, logger: Any, errors: Any, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's
-        if requeue:  # whoever gets it again is to run it
+        if requeue:  # the worker that gets it next is to run it
             self._orphans.pop(request.id, None)
 
     def _still_runs(self, message: Any) -> bool:

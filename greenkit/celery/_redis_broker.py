@@ -44,7 +44,7 @@ _PAUSE = 1.0
 class RedisLedger:
     """Keep the account of a worker's messages over any number of connections.
 
-    Redis takes an acknowledgement from anybody, so a task that runs while the connection breaks
+    Redis takes an acknowledgement on any connection, so a task that runs while the connection breaks
     is not given back: its message stays booked, and its ack is paid on the next connection.
 
     Args:
@@ -188,7 +188,7 @@ class RedisLedger:
         fetch, self._fetch = self._fetch, None
         if fetch is not None and (call := fetch.close()):
             self._unanswered.append(call)
-        # kombu would try once more to give them back when the process ends, to whoever has them by then.
+        # kombu would try once more to give them back when the process ends; another worker has them by then.
         qos._on_collect.cancel()
         # kombu reads the answer while it closes, and delivers what is in it.
         channel._in_poll = None
@@ -213,7 +213,7 @@ class RedisLedger:
 
         Switches: may.
         """
-        self.loop.run_soon_quietly()  # acks that nobody runs any more
+        self.loop.run_soon_quietly()  # acks that the loop runs no more
         channel = self.channel
         if channel is not None and channel._in_poll and not (self._fetch and self._fetch.waits):
             with suppress(Exception):  # such as Empty; what comes goes straight back
@@ -253,7 +253,7 @@ class RedisLedger:
         return None
 
     def _settle(self, channel: Any) -> None:
-        """Pay what is owed and give back what nobody here has, each once."""
+        """Pay what is owed and give back what no task here has, each once."""
         while self.owed:
             self._pay(channel)
         while self._unanswered:

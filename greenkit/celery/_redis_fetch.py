@@ -290,13 +290,13 @@ class Fetch:
                 if isinstance(exc, Exception) and self._message(raws[at]) is None:
                     self._drop(queue, item, tag)
                     continue
-                # The rest is booked, so somebody must give it back.
+                # The rest is booked: the channel gives it back when it closes.
                 for message in filter(None, map(self._message, raws[at + 1 :])):
                     channel.qos._quick_append(message.delivery_tag, message)
                 raise
         channel._queue_cycle.rotate(queue)
         if sum(len(item) for _, item, _ in batch) >= MOST_BYTES:
-            self.consumer.hub.wake()  # tasks have their turn before more of this size is held in memory
+            self.consumer.hub.wake()  # tasks run before more of this size is held in memory
         return bool(batch)
 
     def _message(self, raw: Any) -> Any:
@@ -306,7 +306,7 @@ class Fetch:
             return None
 
     def _drop(self, queue: str, item: bytes, tag: str) -> None:
-        # kombu's exception ends the worker, and whoever was fetched along would wait for the
+        # kombu's exception ends the worker, and the messages fetched with it would wait for the
         # visibility timeout.
         _logger.critical("%r in queue %s is no message; it is thrown away", item[:1000], queue)
         if tag:

@@ -2,7 +2,7 @@
 
 A script copies what it handles about five times, in steps that keep the server's other clients waiting.
 So a large message is moved to a list of its call's own, by a command that answers with it, and booked
-from here; that list is named in an index, by which whoever lives finds what a killed worker left.
+from here; that list is named in an index, by which a live worker finds what a killed one left.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A Redis that is a replica after a fail-over, has no memory left or cannot save, 
 the channel of a task that took longer than its consumer time-out: kombu calls these channel errors,
 and Celery ends the worker (celery/worker/consumer/consumer.py 5.7, `start`), unless told otherwise by
 `broker_channel_error_retry`. What is wrong from the start, such as a queue that was declared in
-another way, still ends it: nobody will mend that while it waits. A state of the broker passes, so a
+another way, still ends it: waiting does not mend that. A state of the broker passes, so a
 worker that starts meanwhile waits too.
 """
 

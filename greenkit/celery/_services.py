@@ -23,7 +23,7 @@ __all__ = ["coroutine_serves_the_process", "serves_the_process"]
 
 # Wrappers of tracers stand between a library and the thread it starts.
 _FRAMES = 8
-# What these start, they start for whoever calls them: a group of greenlets, a timer's thread.
+# What these start belongs to their caller: a group of greenlets, a timer's thread.
 _FOR_THEIR_CALLER = frozenset({"gevent", "threading"})
 _INSTALLED = ("site-packages", "dist-packages")
 _STDLIB = sysconfig.get_path("stdlib")
@@ -41,7 +41,7 @@ def serves_the_process(greenlet: Any, home: str) -> bool:
     run = getattr(greenlet, "_run", None)
     owner = getattr(run, "__self__", None)
     if isinstance(owner, threading.Thread):
-        # It says so itself, or inherits it from the task's greenlet. A timer is a call of whoever made it.
+        # It says so itself, or inherits it from the task's greenlet. A timer belongs to its caller.
         if owner.daemon and not isinstance(owner, threading.Timer):
             return True
         # What start() was given; tracers exchange `run` of the object, not of its class.
@@ -79,7 +79,7 @@ def coroutine_serves_the_process(coroutine: Any, home: str) -> bool:
     if _is_projects(code, module, home):
         return False
     frame: FrameType | None = sys._getframe(1)
-    # asyncio's own create_task() is nobody's library: the caller above it made the task.
+    # asyncio's own create_task() starts nothing of its own: the caller above it made the task.
     while frame is not None and _root(str(frame.f_globals.get("__name__", ""))) in {"greenkit", "asyncio"}:
         frame = frame.f_back
     return _root(module) == "greenkit" or _started_by_its_own(_root(module), frame, home)
@@ -93,7 +93,7 @@ def _started_by_its_own(library: str, frame: FrameType | None, home: str) -> boo
         code, module = frame.f_code, str(frame.f_globals.get("__name__", ""))
         if _is_projects(code, module, home):
             return False
-        # Not functions: those run for whoever calls them, and what they start is the caller's.
+        # Not functions: those run for their caller, and what they start is the caller's.
         if _root(module) == library and code.co_varnames[:1] in {("self",), ("cls",)}:
             return True
         frame = frame.f_back
@@ -132,7 +132,7 @@ def _is_projects(code: CodeType, module: str, home: str) -> bool:
 @functools.cache
 def _is_installed(file: str) -> bool:
     parts = file.replace("\\", "/").split("/")
-    # "<frozen threading>" is the standard library's; "<string>" is nobody's, and generated for a caller.
+    # "<frozen threading>" is the standard library's; "<string>" is code generated for a caller.
     return file.startswith((_STDLIB, "<frozen")) or any(name in parts for name in _INSTALLED)
 
 

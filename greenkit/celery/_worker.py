@@ -240,7 +240,7 @@ def _restart(worker: Any) -> None:
 
 
 def _move_window(consumer: Any, places: int) -> None:
-    # As for ETA tasks (celery/worker/strategy.py): what waits here takes nobody's place.
+    # As for ETA tasks (celery/worker/strategy.py): what waits here takes no other message's place.
     move = consumer.qos.increment_eventually if places > 0 else consumer.qos.decrement_eventually
     move(abs(places))
 

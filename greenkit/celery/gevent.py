@@ -318,7 +318,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # Celery ships no types
         if how:
             end_worker(how)
             if how == "exec" and not (self.app is not None and installed(self.app)):
-                start_anew_at_exit()  # without install() nobody looks at the worker's status
+                start_anew_at_exit()  # without install() nothing looks at the worker's status
             if self.loop is not None:
                 self.loop.wake()
 

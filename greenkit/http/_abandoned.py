@@ -1,8 +1,8 @@
-"""Find answers that nobody reads any more, when their connections are what others wait for.
+"""Find responses no caller reads any more, when their connections are what other calls wait for.
 
-Who drops a half-read answer mostly lets go of its last reference. Where the answer is part of a
-cycle (the SDKs' streams are, and so is what a traceback holds) only the collector finds it, and in
-a process where everybody waits for a connection nothing makes the collector run.
+A caller that drops a half-read response mostly drops its last reference. Where the response is part of a
+cycle (the SDKs' streams are, and so is what a traceback holds) only the garbage collector finds it, and in
+a process whose calls all wait for a connection nothing makes the collector run.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Reaper"]
 
-# Seconds until the next look, after one that found nothing: a collection stops everybody for a while.
+# Seconds until the next look, after one that found nothing: a collection stops the whole process for a while.
 _FRUITLESS = 10.0
 
 
 class Reaper:
-    """Collect garbage for whoever finds every connection out with an answer."""
+    """Collect garbage when every connection is held by a response."""
 
     __slots__ = ("_not_before",)
 

@@ -39,7 +39,7 @@ def openai_client(
 
     Its pool has that size, its TLS context is shared, the poll of idle connections is tuned (see
     `tune_httpx()`), what it would work out in the first call is worked out here, and it never
-    retries by itself: a limiter's `attempts()` or Celery does, who know of the others.
+    retries by itself: a limiter's `attempts()` or Celery does, which know of all other calls.
 
     Args:
         concurrency: Calls at once, at least 1.

@@ -21,10 +21,10 @@ __all__ = ["Trust", "bundle_of_environment", "shared_context"]
 
 
 class Trust(NamedTuple):
-    """Say whom a connection trusts, and who it says it is.
+    """The authorities a connection trusts, and the certificate it presents.
 
     Attributes:
-        ca: Path of a bundle, a file or a directory; None for the library's own; False for anybody.
+        ca: Path of a bundle, a file or a directory; None for the library's own; False to verify nothing.
         cert: The client's certificate: a path, or paths of certificate and key.
     """
 

@@ -1,8 +1,8 @@
-"""Ask the name server once when a crowd asks for the same name at the same moment.
+"""Look a name up once when many greenlets look it up at the same moment.
 
 gevent looks names up in the hub's pool of 10 native threads: 200 first connections to one host, at
-100 ms for a lookup, stand in that line for 2 s (gevent 26.9, `resolver/thread.py`). Here the first
-asks, the others wait for its answer; whoever comes after that asks anew, so nothing is ever stale.
+100 ms for a lookup, wait in its queue for 2 s (gevent 26.9, `resolver/thread.py`). Here the first greenlet
+looks up and the others wait for its result. A later greenlet looks up anew, so no result is ever stale.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["coalesce_lookups"]
 def coalesce_lookups() -> bool:
     """Let greenlets of this thread that look up the same name at once share one lookup.
 
-    `session()` and the clients of this room do it when they are opened. It serves whatever goes
+    `session()` and the clients of this package do it when they are opened. It serves whatever goes
     through `socket.getaddrinfo()`. Harmless when repeated. In a process whose sockets are not
     patched there is nothing to do.
 
@@ -55,7 +55,7 @@ class _Coalescing:
         return f"<coalescing {self._resolver!r}, {len(self._under_way)} under way>"
 
     def getaddrinfo(self, *args: Any, **kwargs: Any) -> Any:
-        """Look up as the resolver inside does, or wait for who already looks up the same."""
+        """Look up as the resolver inside does, or wait for the greenlet that already looks up the same."""
         key = (args, tuple(sorted(kwargs.items())))
         answer = self._under_way.get(key)
         if answer is None:

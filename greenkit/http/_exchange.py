@@ -34,7 +34,7 @@ class Exchanges:
     Args:
         size: Connections at once to one origin.
         trust: Whom connections trust, or the context that says so.
-        keep_idle: Seconds a connection is kept that nobody uses.
+        keep_idle: Seconds an idle connection is kept.
     """
 
     def __init__(self, size: int, trust: Trust | ssl.SSLContext, keep_idle: float) -> None:
@@ -307,7 +307,7 @@ class _Call:
                 self._origin.drop(connection)
 
     def drop(self) -> None:
-        """Close the connection of an answer whose end nobody waits for. Switches: never."""
+        """Close the connection of a response that will not be read to its end. Switches: never."""
         if not self._over:
             self._over = True
             self._origin.drop(self._connection)
@@ -407,7 +407,7 @@ class CallStream:
                 yield piece
         except GeneratorExit:
             raise
-        except BaseException:  # a kill, too: whoever reads on would read another's answer
+        except BaseException:  # a kill, too: a later read would get another call's answer
             call.drop()
             raise
 

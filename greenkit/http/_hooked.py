@@ -1,4 +1,4 @@
-"""Tell whether anybody has put itself in the way of a call of requests.
+"""Tell whether a tool has put itself in the way of a call of requests.
 
 Agents and test tools (OpenTelemetry, Sentry, Datadog, VCR, responses) replace methods of requests, urllib3
 and http.client. The short way of a session passes those by, so it is taken only while each of them is the

@@ -2,8 +2,8 @@
 
 Pure: no socket, no clock. What is read here is what servers send all day: a status line, headers of one line
 each, and a body of a length, in chunks, or until the end. Anything else is given to h11, which httpx has
-loaded already, or refused; never guessed, for whoever reads the end of an answer wrongly takes the next one
-for it.
+loaded already, or refused; never guessed: a client that misreads the end of a response takes the next one
+for its rest.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class HTTPTransport(Transport):  # type: ignore[misc]
         verify: True, False, the path of a CA bundle, or an `ssl.SSLContext`. True takes `SSL_CERT_FILE`,
             `SSL_CERT_DIR`, `REQUESTS_CA_BUNDLE` or `CURL_CA_BUNDLE` when set, in this order.
         cert: The client's certificate: a path, or paths of certificate and key.
-        keep_idle: Seconds a connection is kept that nobody uses.
+        keep_idle: Seconds an idle connection is kept.
 
     Example:
         client = httpx.Client(transport=HTTPTransport(200))

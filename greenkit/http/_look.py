@@ -22,7 +22,7 @@ def native_look() -> Callable[[Any], bool]:
 
     Switches: never, and neither does the function.
     """
-    # The native poll: with a time-out of zero it cannot block, so nobody is kept waiting.
+    # The native poll: with a time-out of zero it cannot block the hub.
     poll = monkey.get_original("select", "poll")
     readable = select.POLLIN
 

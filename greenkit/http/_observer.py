@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def says_more(status: int) -> bool:
-    """Tell whether the body of an answer is to be read before anybody is told.
+    """Tell whether the body of an answer is to be read before an observer is told.
 
     Switches: never.
     """

@@ -33,7 +33,7 @@ _cookies: Any = requests.cookies  # its stub has no types
 _OPTIONS = frozenset(
     {"data", "json", "headers", "auth", "timeout", "allow_redirects", "verify", "cert", "stream"}
 )
-# What somebody may have put on one session or adapter, in a test say.
+# What a program may have put on one session or adapter, in a test for example.
 _METHODS = frozenset(
     {"send", "request", "prepare_request", "get_adapter", "merge_environment_settings", "resolve_redirects"}
 )
@@ -131,7 +131,7 @@ def _sending(
 
 
 def _trust(session: Any, verify: Any) -> Any:
-    """Return whom to trust, as `SizedSession.merge_environment_settings()` says it."""
+    """Return the authorities to trust, as `SizedSession.merge_environment_settings()` does."""
     if verify is None and session.verify is not True:
         return session.verify
     if session.trust_env and (verify is True or verify is None):

@@ -101,7 +101,7 @@ def _options(fetched: Fetched, method: str | None) -> dict[str, Any]:
 
 
 class _ReadRaw(HTTPResponse):
-    """Be the `raw` of a response that was read to its end: urllib3's, made when somebody looks at it."""
+    """Be the `raw` of a response that was read to its end: urllib3's, made when it is first used."""
 
     def __init__(self, fetched: Fetched, method: str | None) -> None:
         self._late = (fetched, method)

@@ -1,9 +1,9 @@
 """Adapt urllib3's pools to many greenlets: in order, bounded, and whole whatever happens to a call.
 
-Three of urllib3's habits (2.8) cost too much here. A bounded pool waits for a free connection for
-ever, in an order of chance. Before each call it asks the connection through the hub whether it is
+Three of urllib3's habits (2.8) cost too much here. A bounded pool waits for a free connection
+without a bound, in no order. Before each call it asks the connection through the hub whether it is
 still open. And a response that is dropped unread closes its connection but never gives back its
-place, so that a bounded pool shrinks until nobody gets through.
+place, so that a bounded pool shrinks until no call gets through.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _PlainConnection(HTTPConnection):
     def _new_conn(self) -> Any:
         sock: Any = super()._new_conn()
         try:
-            yield_if_due()  # the crowd that waited for one look-up would shake hands all at once
+            yield_if_due()  # all calls that waited for one look-up would otherwise shake hands in one round
         except BaseException:
             sock.close()
             raise
@@ -122,7 +122,7 @@ class _PlainPool(HTTPConnectionPool):
         return response
 
     def _abandoned(self, connection: BaseHTTPConnection, response: weakref.ref[Any]) -> None:
-        """Take back the place of a response that nobody read to its end, closed, or holds."""
+        """Take back the place of a response that was dropped before it was read to its end or closed."""
         if self._lent.get(id(connection)) is response:
             connection.close()  # the rest of the answer is still on its way
             self._put_conn(connection)

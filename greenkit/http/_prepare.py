@@ -44,7 +44,7 @@ def prepared(session: requests.Session, request: Request) -> PreparedRequest | N
     Switches: never.
     """
     plain = (
-        requests.Session.prepare_request is _THEIRS  # else somebody wants to see what is prepared
+        requests.Session.prepare_request is _THEIRS  # else a tool wants to see what is prepared
         and not (request.files or request.params or request.cookies)
         and request.hooks == {"response": []}
     )

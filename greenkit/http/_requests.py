@@ -223,7 +223,7 @@ class SizedAdapter(HTTPAdapter):
                 body = _body_of(response) if says_more(status) else b""
                 report(self._observer, status, url=request.url or "", headers=response.headers, body=body)
             except BaseException:
-                response.close()  # the caller gets no response, so nobody else would free its connection
+                response.close()  # the caller gets no response, so no other code would free its connection
                 raise
         return response
 

@@ -74,7 +74,7 @@ def session(
 
 
 def check_concurrency(concurrency: int) -> None:
-    """Refuse a session that serves nobody.
+    """Refuse a session without a connection.
 
     Switches: never.
     """

@@ -1,7 +1,7 @@
-"""Hand a host's connections out in order, whatever kills a waiter.
+"""Give a host's connections to waiters in order, also when one of them is killed.
 
 urllib3 keeps idle connections in a `queue.LifoQueue` and waits there. Under greenlets that has two
-holes: a waiter killed after its wake-up takes the wake-up with it, and the others sleep on; and
+holes: a waiter killed after its wake-up takes the wake-up with it, and the other waiters sleep on; and
 `urlopen()` puts a slot back that a killed waiter never had (urllib3 2.8, `connectionpool.py`, the
 `finally` of `urlopen`), so the pool grows beyond its size. A `WaitLine` closes the first, counting
 what is owed the second.
@@ -27,7 +27,7 @@ class Slots(queue.Queue[Any]):
     def __init__(self, maxsize: int) -> None:  # nothing of a queue's own is made
         self._line = WaitLine(maxsize, name="connections")
         self._idle: list[Any] = []
-        self._owed = 0  # slots that will be put back though nobody took them
+        self._owed = 0  # slots that will be put back although no call took them
 
     def __repr__(self) -> str:
         """Show the line, and how many connections are open and idle."""

@@ -115,7 +115,7 @@ class _Fitting:
                 body = _body_of(response) if says_more(status) else b""
                 report(self.greenkit_observer, status, url=url, headers=response.headers, body=body)
             except BaseException:
-                response.close()  # the caller gets no response, so nobody else would free its connection
+                response.close()  # the caller gets no response, so no other code would free its connection
                 raise
         return response
 

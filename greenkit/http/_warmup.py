@@ -1,4 +1,4 @@
-"""Do at start-up what clients otherwise do in the first call, while everybody waits.
+"""Do at start-up what clients otherwise do in the first call, while all greenlets wait.
 
 Importing an SDK takes one to three seconds in which no greenlet runs. And each of the first calls
 forks a process to ask for the platform, because they all find the answer not worked out yet
@@ -27,7 +27,7 @@ def warmup(*names: str) -> dict[str, float]:
     """Load client libraries and have them work out what they need, before greenlets call them.
 
     In a Celery worker call it where the app is made, after the settings; it then runs before the
-    first task. It calls nobody.
+    first task. It sends no request.
 
     Args:
         names: Any of "openai", "anthropic" and "requests".

@@ -141,7 +141,7 @@ class Origin:
         sock: Any = socket.create_connection((self._host, self._port), timeout)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            yield_if_due()  # the crowd that waited for one look-up would shake hands all at once
+            yield_if_due()  # all calls that waited for one look-up would otherwise shake hands in one round
             if self._context is not None:
                 sock = self._context.wrap_socket(sock, server_hostname=self._host)
         except BaseException:
