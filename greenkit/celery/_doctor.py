@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from celery._state import _get_active_apps
+from kombu.utils.url import maybe_sanitize_url
 
 from greenkit import doctor
 from greenkit.celery._apps import TOO_LATE, came_too_late, installed
-from greenkit.celery._asking import ask
 from greenkit.celery._options import Options, unknown_keys
 from greenkit.errors import ConfigError
 from greenkit.findings import Finding, Severity
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-__all__ = ["answer", "check", "diagnose", "replies"]
+__all__ = ["answer", "ask", "check", "diagnose", "replies"]
 
 _GREEN = ("gevent", "greenkit.celery:TaskPool")
 
@@ -43,6 +43,28 @@ def diagnose(app: Celery) -> doctor.Diagnosis:
     # This process is a command: that it is not patched says nothing about a worker.
     kept = [found for found in seen.findings if found.id != "GK103"]
     return replace(seen, findings=(*kept, *_of_app(app, pool, source)))
+
+
+def ask(app: Celery, command: str, *, timeout: float, **arguments: Any) -> tuple[dict[str, Any], str]:
+    """Return (answer by worker, ""), or ({}, what went wrong).
+
+    Args:
+        app: Whose workers.
+        command: An inspect command of ours.
+        timeout: Seconds the workers have to answer; a broker that is away takes some seconds more.
+        arguments: The command's.
+
+    Switches: may.
+    """
+    try:
+        answers = app.control.inspect(timeout=timeout)._request(command, **arguments)
+    except Exception as exc:  # as many kinds as there are transports
+        broker = maybe_sanitize_url(app.conf.broker_read_url or app.conf.broker_url or "amqp://")
+        return {}, f"the broker {broker} could not be asked: {exc}"
+    answers = {name: answer for name, answer in (answers or {}).items() if "error" not in answer}
+    if not answers:
+        return {}, f"no worker with greenkit.celery.install(app) answered within {timeout:g} s"
+    return answers, ""
 
 
 def replies(app: Celery, *, timeout: float) -> doctor.Diagnosis:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from celery.bin.base import CeleryCommand, handle_preload_options
 
-from greenkit.celery._asking import ask
+from greenkit.celery._doctor import ask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
