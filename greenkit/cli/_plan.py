@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Load", "Plan", "add_plan", "make_plan", "plan"]
 
 _BUSY = 0.7  # share of a core a worker may use: beyond it waits for the processor grow quickly
-_WORKER_MIB = 90.0  # a Django and Celery worker at rest
+_WORKER_MIB = 108.0  # a Django and Celery worker at rest, as benchmarks/bench_plan.py measures it
 _TASK_MIB = 0.1  # a task in flight: its greenlet, its request, a TLS connection's share
 
 
@@ -39,7 +39,7 @@ class Load:
     latency: float
     db_ms: float = 20.0
     tokens: float = 0.0
-    cpu_ms: float = 3.0
+    cpu_ms: float = 5.0
     workers: int = 0
     max_connections: int = 100
 
@@ -56,6 +56,8 @@ class Plan:
         all_connections: Of all workers.
         requests_per_minute: What the provider must admit.
         tokens_per_minute: The same in tokens.
+        tokens_burst: Tokens that may go at once: a second of them, and no fewer than a task costs. A call is
+            charged before it knows its cost; what it gives back to a budget that is full already is lost.
         core: Share of a core a worker uses.
         memory_mib: Memory of all workers.
         warnings: What does not fit.
@@ -68,6 +70,7 @@ class Plan:
     all_connections: int
     requests_per_minute: int
     tokens_per_minute: int
+    tokens_burst: int
     core: float
     memory_mib: int
     warnings: tuple[str, ...]
@@ -95,6 +98,7 @@ def make_plan(load: Load) -> Plan:
         all_connections=connections * workers,
         requests_per_minute=math.ceil(load.rps * 60),
         tokens_per_minute=math.ceil(load.rps * load.tokens * 60),
+        tokens_burst=math.ceil(max(load.rps, 1) * load.tokens),
         core=cores / workers,
         memory_mib=math.ceil(workers * _WORKER_MIB + workers * slots * _TASK_MIB),
         warnings=(),
@@ -129,7 +133,7 @@ def add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         ("latency", float, None, "seconds a task waits for its calls"),
         ("db-ms", float, 20.0, "milliseconds a task uses a database connection (20)"),
         ("tokens", float, 0.0, "tokens a task costs"),
-        ("cpu-ms", float, 3.0, "milliseconds of CPU a task takes in the worker (3)"),
+        ("cpu-ms", float, 5.0, "milliseconds of CPU a task takes in the worker (5)"),
         ("workers", int, 0, "worker processes; as many as the CPU needs when left out"),
         ("max-connections", int, 100, "what the Postgres server admits (100)"),
     ):
@@ -163,7 +167,8 @@ def render(load: Load, made: Plan) -> str:
         ("requests", f"{made.requests_per_minute}/min", f"{load.rps:g}/s x 60"),
     ]  # fmt: skip
     if load.tokens:
-        rows.append(("tokens", f"{made.tokens_per_minute}/min", f"{load.rps:g}/s x {load.tokens:g} x 60"))
+        value = f"{made.tokens_per_minute}/min burst {made.tokens_burst}"
+        rows.append(("tokens", value, f"{load.rps:g}/s x {load.tokens:g} x 60; burst: a second of them"))
     rows.append(
         (
             "memory",
@@ -176,7 +181,7 @@ def render(load: Load, made: Plan) -> str:
     if made.connections:
         lines.append(f'DATABASES["default"]["OPTIONS"] = {{"pool": {{"max_size": {made.connections}}}}}')
     lines += ["CELERY_WORKER_PREFETCH_MULTIPLIER = 1", "CELERY_TASK_ACKS_LATE = True"]
-    tokens = f', tokens="{made.tokens_per_minute}/min"' if load.tokens else ""
+    tokens = f', tokens="{made.tokens_per_minute}/min burst {made.tokens_burst}"' if load.tokens else ""
     share = ', share="redis://..."' if made.workers > 1 else ""
     lines.append(f'llm = Limiter("llm", requests="{made.requests_per_minute}/min"{tokens}{share})')
     lines += [f"\nwarning: {warning}" for warning in made.warnings]

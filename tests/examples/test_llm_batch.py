@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import runpy
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -121,14 +123,29 @@ def whole(run: Demo, calls: int) -> dict:
 
 def test_one_command_answers_the_whole_batch(demo):
     """Through the API, a gevent worker and the quota, every prompt gets one row and no call a 429."""
-    run = demo("--calls", "60", "--rate", "60/s", "--concurrency", "30", "--latency", "0.2", "--json")
+    size = ["--concurrency", "30", "--db-pool", "3", "--tokens", "3000/s"]
+    run = demo("--calls", "60", "--rate", "60/s", "--latency", "0.2", "--json", *size)
     found = whole(run, 60)
     assert found["rejected"] == 0
+    assert found["max_db_connections"] == 3
+    assert found["worker_cpu_ms"] > 0
+    assert found["worker_memory_mib"] > 10
     assert found["wall_s"] >= 0.9 * found["ideal_s"], "the quota was not kept"
     assert found["peak_db_connections"] > 0
     assert found["hub_lag_max_s"] is not None
     assert found["limiter_wait_p50_s"] <= found["limiter_wait_p95_s"]
     assert set(found["versions"]) >= {"python", "greenkit", "gevent", "celery", "django"}
+
+
+def test_the_mean_in_flight_is_that_of_the_middle():
+    """Weighed by time, from a quarter of the answers to the last call; a short batch has none."""
+    middle = runpy.run_path(str(EXAMPLE / "driver" / "flight.py"))["middle"]
+    looks = [(0, 10, 0, 10), (1, 20, 10, 10), (2, 35, 25, 10), (3, 50, 30, 20), (6, 80, 60, 20),
+             (7, 90, 70, 20), (8, 99, 79, 20), (9, 100, 90, 10)]  # fmt: skip
+    kind = namedtuple("Sample", "at admitted ok in_flight")
+    samples = [kind(*look) for look in looks]
+    assert middle(samples, 100) == (pytest.approx((15 + 60 + 20 + 20) / 6), 9.0)
+    assert middle(samples[:6], 100) is None
 
 
 def test_a_server_stricter_than_the_limiter_costs_retries_and_loses_nothing(demo):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.examples import compose
@@ -59,6 +61,20 @@ def test_prometheus_asks_the_worker_and_has_the_rules() -> None:
     assert {target.split(":")[0] for target in targets} <= set(services)
     (rules,) = config["rule_files"]
     assert mounts("prometheus")[rules] == ROOT / "docs" / "monitoring" / "alerts.yml"
+
+
+def test_prometheus_takes_its_file_and_the_rules(tmp_path: Path) -> None:
+    """Its own tool reads both, and every expression of a rule."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("no promtool; apt-get install prometheus")
+    rules = str(ROOT / "docs" / "monitoring" / "alerts.yml")
+    config = (EXAMPLE / "prometheus.yml").read_text().replace("/etc/prometheus/alerts.yml", rules)
+    (tmp_path / "prometheus.yml").write_text(config)
+    command = [promtool, "check", "config", tmp_path / "prometheus.yml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Checking {rules}" in done.stdout
 
 
 def test_grafana_has_the_dashboard_and_its_source() -> None:

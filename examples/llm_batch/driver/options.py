@@ -34,6 +34,12 @@ class Quota:
         burst = max(1.0, self.rate.burst / processes)
         return f"{self.rate.amount / processes:.9g}/{self.rate.period:.0f}s burst {burst:.9g}"
 
+    def tokens(self, processes: int) -> str:
+        """Return one process's share of tokens; one call may cost more than a burst that was not given."""
+        if self.rate.said:
+            return self.limiter(processes)
+        return f"{self.rate.amount / processes:.9g}/{self.rate.period:.0f}s"
+
     def server(self) -> str:
         burst = math.ceil(self.rate.burst + BUNCHING * self.per_second)
         return f"{self.rate.amount:.9f}/{self.rate.period:.0f}s burst {burst}"
@@ -52,7 +58,8 @@ def read(argv: list[str]) -> argparse.Namespace:
     options.server_rate = options.server_rate or options.rate
     options.processes = options.concurrency if options.pool == "prefork" else 1
     # Tasks of one process that need the database at the same moment.
-    options.db_pool = min(DB_POOL, options.concurrency) if options.pool in {"gevent", "threads"} else 1
+    wide = options.db_pool or min(DB_POOL, options.concurrency)
+    options.db_pool = wide if options.pool in {"gevent", "threads"} else 1
     if options.broker_url:
         options.broker = options.broker_url.partition(":")[0]
     return options
@@ -67,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--calls", type=_count, default=500, metavar="N", help="prompts in the batch (500)")
     add("--rate", type=_quota, default="200/s", metavar="R", help='the quota: "200/s", "500/min burst 25"')
     add("--server-rate", type=_quota, metavar="R", help="the server's quota when it is not the limiter's")
+    add("--tokens", type=_quota, metavar="R", help="a quota of tokens beside it; wide when left out")
+    add("--db-pool", type=_count, metavar="N", help=f"connections of a worker process at most ({DB_POOL})")
     add("--concurrency", type=_count, metavar="C", help="tasks at once (200; prefork 8, solo 1)")
     add("--latency", type=_seconds, default=0.5, metavar="S", help="seconds the model takes (0.5)")
     add("--pool", choices=POOLS, default="gevent")

@@ -6,8 +6,12 @@ import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from driver.flight import middle
+
 if TYPE_CHECKING:
     import argparse
+
+    from driver.flight import Flight
 
 PACKAGES = ("greenkit", "gevent", "celery", "django", "djangorestframework", "psycopg2-binary")
 
@@ -57,6 +61,23 @@ def numbers(
         "concurrency": options.concurrency,
         "processes": options.processes,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+
+
+def loads(found: dict, flight: Flight | None, burden: tuple[float | None, float | None]) -> dict:
+    """Return what the batch's middle asked of the worker, as plain data; None is not known.
+
+    Args:
+        found: The numbers of the batch.
+        burden: CPU seconds and MiB of the worker.
+    """
+    mean, rate = (flight and middle(flight.samples, found["calls"])) or (None, None)
+    cpu, memory = burden
+    return {
+        "mean_in_flight": _rounded(mean),
+        "middle_calls_per_s": _rounded(rate),
+        "worker_cpu_ms": _rounded(1000 * cpu / found["rows"] if cpu is not None and found["rows"] else None),
+        "worker_memory_mib": _rounded(memory),
     }
 
 

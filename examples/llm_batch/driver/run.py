@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from driver.bell import Bell, Later, StoppedError, TroubleError
 from driver.child import Child
+from driver.flight import Flight, cpu_of, memory_of
 from driver.flower import address, flower, wanted
 from driver.page import USER, Page
-from driver.report import numbers
+from driver.report import loads, numbers
 from driver.servers import QUEUE, Servers, environment
 from driver.watch import Api, Connections, Control, follow, hub_lag
 from greenkit.errors import GreenkitError
@@ -42,6 +43,8 @@ class Run:
         self._page: Page | None = None
         self._children: list[Child] = []
         self._flower: Child | None = None
+        self._flight: Flight | None = None
+        self._cpu_before: float | None = None
         self._servers: Servers | None = None
         self._api: Api | None = None
         self._control: Later | None = None
@@ -116,6 +119,9 @@ class Run:
             f"the worker is ready ({options.pool}, concurrency {options.concurrency}); posting the batch"
         )
         prompts = {"prompts": [f"What is {number} times {number}?" for number in range(options.calls)]}
+        self._cpu_before = cpu_of(self._worker.process.pid)
+        if options.json:
+            self._flight = Flight(self._servers.llm.stats)
         post = Later(bell, self._api.ask, "POST", "/batches/", prompts)
         bell.wait(post, timeout=120.0, what="posting the batch")
         self._path = f"/batches/{post.value['id']}/"
@@ -146,6 +152,8 @@ class Run:
         self.show.end_progress()
         if self._page is not None:
             self._page.stop()
+        if self._flight is not None:
+            self._flight.stop()
         if self.result is None and (self._path or self.bell.signal):
             self.result = self._count()
         began = [child for child in self._children if child.process.poll() is None]
@@ -172,7 +180,16 @@ class Run:
                 stats = self._servers.llm.stats()
         peak = self._connections.peak if self._connections else None
         most = self.options.db_pool * self.options.processes
-        return numbers(self.options, progress, stats, peak=peak, most=most, lag=lag)
+        found = numbers(self.options, progress, stats, peak=peak, most=most, lag=lag)
+        return found | loads(found, self._flight, self._burden())
+
+    def _burden(self) -> tuple[float | None, float | None]:
+        """Return (CPU seconds since the batch was posted, MiB) of the worker; None of one with children."""
+        if self.options.processes > 1 or self._cpu_before is None:
+            return None, None
+        pid = self._worker.process.pid
+        now = cpu_of(pid)
+        return None if now is None else now - self._cpu_before, memory_of(pid)
 
     def kill(self) -> None:
         for child in self._children:

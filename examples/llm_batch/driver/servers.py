@@ -28,6 +28,7 @@ class Servers:
         database_url: Once `postgres` is done.
         broker_url: Once `broker` is done.
         llm: The mock server, once `mock` is done.
+        tokens: The quota of tokens of one process's limiter.
     """
 
     def __init__(self, bell: Bell, options: argparse.Namespace) -> None:
@@ -39,9 +40,11 @@ class Servers:
         # Real on both sides, and wide: this demo is about requests.
         per_second = options.server_rate.per_second
         wide = 100 * max(options.concurrency, per_second)
-        self.tokens = f"{max(1.0, 100 * per_second):.0f}/s burst {wide:.0f}"
+        self.tokens = tokens = f"{max(1.0, 100 * per_second):.0f}/s burst {wide:.0f}"
+        if options.tokens:
+            self.tokens, tokens = options.tokens.tokens(options.processes), options.tokens.server()
         quota = options.server_rate.server()
-        self.llm = MockLLM(requests=quota, tokens=self.tokens, latency=options.latency)
+        self.llm = MockLLM(requests=quota, tokens=tokens, latency=options.latency)
         self._running: list[object] = []
         self._folder = ""
         self.postgres = Later(bell, self._start_postgres)

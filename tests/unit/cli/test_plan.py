@@ -54,14 +54,15 @@ def test_a_load_is_planned_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert "401 tasks" in said
     assert "celery -A proj worker -P gevent -c 221        # 2 of them" in said
     assert '{"pool": {"max_size": 2}}' in said
-    assert 'requests="3000/min", tokens="2700000/min", share=' in said
+    assert 'requests="3000/min", tokens="2700000/min burst 45000", share=' in said
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["slots"] == 221
 
 
 def test_what_does_not_fit_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     """Too little CPU and too many connections are warnings, with what to do, and status 1."""
-    assert main(["plan", "--rps", "1000", "--latency", "1", "--db-ms", "200", "--workers", "2"]) == 1
+    words = ["plan", "--rps", "1000", "--latency", "1", "--db-ms", "200", "--cpu-ms", "3", "--workers", "2"]
+    assert main(words) == 1
     said = capsys.readouterr().out
     assert "Take 5 workers" in said
     assert "max_connections=100" in said
