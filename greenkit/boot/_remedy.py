@@ -36,8 +36,9 @@ def remedy(importer: str, *, until: str = "") -> str:
     name = file.rpartition(os.sep)[2]
     if name in {"sitecustomize.py", "usercustomize.py"} or name.endswith(".pth"):
         agent = _agent(file)
-        words = _observed(agent) or " ".join(filter(None, [agent, _program()]))
-        who = agent.partition(" ")[0] or name
+        who, words = agent.partition(" ")[0] or name, _program()
+        if agent and who not in words:
+            words = f"{agent} {words}"
         return (
             f"Line 1 of the program is too late: {who} imports before it."
             f" Start it with: greenkit run --children -- {words}"
@@ -99,13 +100,6 @@ def _agent(file: str) -> str:
     return next((command for part, command in _AGENTS.items() if f"/{part}/" in path), "")
 
 
-def _observed(agent: str) -> str:
-    """Return the command the doctor observes if it names `agent`, whose own options leave no other trace."""
-    command = os.environ.get("GREENKIT_OBSERVE_COMMAND", "")
-    names = [word.rpartition(os.sep)[2] for word in command.split()]
-    return command if agent and agent.partition(" ")[0] in names else ""
-
-
 def _is_command(file: str) -> bool:
     """Tell whether a file is a command that was installed, as `gunicorn` is, and not the user's script."""
     started = os.path.abspath(sys.argv[0]) if sys.argv else ""  # noqa: PTH100 - pathlib loads more
@@ -119,12 +113,22 @@ def _words() -> str:
 
 
 def _program() -> str:
-    """Return how the program was started, as it is typed; a placeholder when that cannot be told."""
+    """Return how the program was started, as it is typed; a placeholder when that cannot be told.
+
+    Under the doctor with what stood before it: an agent takes its own options and leaves no trace of them.
+    """
+    typed, observed = _own_words(), os.environ.get("GREENKIT_OBSERVE_COMMAND", "")
+    return observed if observed.endswith(f" {typed}") else typed
+
+
+def _own_words() -> str:
+    from shlex import join  # late: only for a message
+
     words = list(sys.orig_argv[1:])
     if not words or words[0].startswith("-c"):
         return "PROGRAM"
     if words[0].startswith("-"):
-        return " ".join(["python", *words])
+        return join(["python", *words])
     if _is_command(words[0]):
-        return " ".join([os.path.basename(words[0]), *words[1:]])  # noqa: PTH119
-    return " ".join(["python", *words])
+        return join([os.path.basename(words[0]), *words[1:]])  # noqa: PTH119
+    return join(["python", *words])
