@@ -87,8 +87,10 @@ class SecondDeliveries:
         if request.acknowledged:
             message.ack_log_error(_logger, self.consumer.connection_errors)
         else:
-            request._on_ack = partial(self.consumer.call_soon_ack, message.ack_log_error)
-            request.on_reject = partial(self.consumer.call_soon_ack, message.reject_log_error)
+            # Celery before 5.7 has no call_soon_ack(): its tasks acknowledge through call_soon().
+            soon = getattr(self.consumer, "call_soon_ack", None) or self.consumer.call_soon
+            request._on_ack = partial(soon, message.ack_log_error)
+            request.on_reject = partial(soon, message.reject_log_error)
         _logger.info("%s came again after a lost connection; it is not run twice", request.humaninfo())
         return True
 

@@ -243,7 +243,7 @@ def run_rate_limits_by_one_timer(consumer: Any) -> None:
     second are a hundred thousand timers a second.
     """
     schedule = consumer._schedule_bucket_request
-    call_after = consumer.timer.call_after
+    call_after, clear_timer = consumer.timer.call_after, consumer.timer.clear
     waiting: dict[Any, Any] = {}
 
     def one_timer(bucket: Any) -> None:
@@ -251,7 +251,7 @@ def run_rate_limits_by_one_timer(consumer: Any) -> None:
             schedule(bucket)
 
     def due(bucket: Any) -> None:
-        del waiting[bucket]
+        waiting.pop(bucket, None)
         schedule(bucket)
 
     def call_once(seconds: float, function: Any, args: Any = (), **options: Any) -> Any:
@@ -260,8 +260,15 @@ def run_rate_limits_by_one_timer(consumer: Any) -> None:
         entry = waiting[args[0]] = call_after(seconds, due, args, **options)
         return entry
 
+    def clear() -> None:
+        # Celery before 5.7 empties it with each lost connection (celery/worker/consumer/consumer.py 5.5,
+        # `Consumer.on_close`): what waited for an entry of it would wait for ever.
+        waiting.clear()
+        clear_timer()
+
     consumer._schedule_bucket_request = one_timer
     consumer.timer.call_after = call_once
+    consumer.timer.clear = clear
 
 
 class Silence:

@@ -192,3 +192,14 @@ def test_a_rate_limit_whose_timer_was_cancelled_starts_another() -> None:
     only.entry.cancel()
     consumer._limit_task(3, bucket, 1)
     assert [one.entry.canceled for one in consumer.timer._queue].count(False) == 1
+
+
+def test_a_rate_limit_whose_timer_was_cleared_starts_another() -> None:
+    """Celery before 5.7 empties the timer when a connection is lost: the next task has a timer again."""
+    consumer, bucket = Tasks(Timer()), TokenBucket(0.001)
+    run_rate_limits_by_one_timer(consumer)
+    for number in range(3):
+        consumer._limit_task(number, bucket, 1)
+    consumer.timer.clear()
+    consumer._limit_task(3, bucket, 1)
+    assert len(consumer.timer._queue) == 1

@@ -59,6 +59,18 @@ def test_a_task_in_hand_takes_the_second_message_over(world: World) -> None:
     assert message.acks == 1
 
 
+def test_before_celery_5_7_the_second_message_is_acknowledged_as_its_tasks_are() -> None:
+    """Its consumer has no call_soon_ack(): call_soon() it is."""
+    world = World()
+    consumer = world.again.consumer
+    consumer.call_soon = consumer.call_soon_ack
+    del consumer.call_soon_ack
+    message = Message()
+    world.receive(message)
+    world.request._on_ack()
+    assert (world.received, message.acks) == ([], 1)
+
+
 def test_one_that_ran_is_acknowledged(world: World) -> None:
     """Its ack went into the dead connection."""
     world.request.acknowledged, world.in_hand = True, []
