@@ -29,7 +29,7 @@ TOOLS = [
         "hypothesis",
         "blockbuster",
     ),
-    *("trustme", "tqdm", "wrapt", "sqlalchemy", "httpx", "gunicorn", "openai", "anthropic"),
+    *("trustme", "tqdm", "wrapt", "pyyaml", "sqlalchemy", "httpx", "gunicorn", "openai", "anthropic"),
     *("django-celery-results", "coverage", "opentelemetry-sdk", "prometheus-client"),
 ]
 TESTS = ["tests/unit", "tests/integration/test_django_engine.py", "tests/integration/test_postgres_green.py"]
