@@ -261,7 +261,7 @@ def run_rate_limits_by_one_timer(consumer: Any) -> None:
         return entry
 
     def clear() -> None:
-        # Celery before 5.7 empties it with each lost connection (celery/worker/consumer/consumer.py 5.5,
+        # Celery 5.5 empties it with each lost connection (celery/worker/consumer/consumer.py 5.5,
         # `Consumer.on_close`): what waited for an entry of it would wait for ever.
         waiting.clear()
         clear_timer()

@@ -195,7 +195,7 @@ def test_a_rate_limit_whose_timer_was_cancelled_starts_another() -> None:
 
 
 def test_a_rate_limit_whose_timer_was_cleared_starts_another() -> None:
-    """Celery before 5.7 empties the timer when a connection is lost: the next task has a timer again."""
+    """Celery 5.5 empties the timer when a connection is lost: the next task has a timer again."""
     consumer, bucket = Tasks(Timer()), TokenBucket(0.001)
     run_rate_limits_by_one_timer(consumer)
     for number in range(3):
