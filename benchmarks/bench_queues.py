@@ -11,7 +11,9 @@ made by the first run). In turn, so many rounds, the median of each:
    dead worker had only when something new comes. Tasks that are not back after 150 s without any row, or
    600 s in all, count as lost.
 
-Run: python benchmarks/bench_queues.py [--tasks 2000] [--rounds 3] [--only "greenkit;taskiq"] [--quick]
+`--draw` draws the CPU per task for the README and the docs.
+
+Run: python benchmarks/bench_queues.py [--tasks 2000] [--rounds 3] [--only "greenkit;taskiq"] [--no-kills] [--draw]
 """
 
 from __future__ import annotations
@@ -38,22 +40,27 @@ from greenkit.testing import MockLLM, PostgresServer, ValkeyServer
 HERE = Path(__file__).parent / "rivals" / "queues"
 PLACE = Path(__file__).parents[1] / ".venv-queues"
 ASYNC, SYNC = ("aiohttp", "asyncpg"), ("requests", "psycopg2-binary", "psycogreen", "gevent")
+GREENKIT = f"{Path(__file__).parents[1]}[celery,http,postgres,redis]"
 CALL = 0.5
+COLOURS = {"light": ("#1f2328", "#15803d", "#9aa0a6"), "dark": ("#e6edf3", "#3fb950", "#6e7681")}
+"""Ink, greenkit's bar and the others', for each theme."""
 
 
 class Queue(NamedTuple):
     module: str
     worker: tuple[str, ...]
-    packages: tuple[str, ...] = ()
-    """What its environment holds; greenkit and Celery are in ours."""
+    packages: tuple[str, ...]
+    """What its environment holds."""
     green: str = "0"
 
 
 def queues(concurrency):
     celery = ("python", "-m", "celery", "-A", "on_celery", "worker", "-c", concurrency, "-l", "WARNING")
     return {
-        "greenkit": Queue("on_celery", (*celery, "-P", "gevent"), green="1"),
-        "Celery, threads": Queue("on_celery", (*celery, "-P", "threads")),
+        "greenkit": Queue("on_celery", (*celery, "-P", "gevent"), ("-e", GREENKIT, "hiredis"), green="1"),
+        "Celery, threads": Queue(
+            "on_celery", (*celery, "-P", "threads"), ("celery[redis]", "hiredis", "requests", "psycopg2-binary")
+        ),
         "taskiq": Queue(
             "on_taskiq",
             ("taskiq", "worker", "on_taskiq:broker", "--workers", "1", "--max-async-tasks", concurrency,
@@ -100,18 +107,15 @@ class Bench:
 
     def run(self, name, queue):
         """Return how to start a program in the queue's environment."""
-        if not queue.packages:
-            place = Path(sys.executable).parent
-        else:
-            place = PLACE / name.split(",")[0].lower() / "bin"
-            if not (place / "ready").exists():
-                uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
-                subprocess.run(
-                    [uv, "venv", "-q", "--clear", "--python", sys.executable, place.parent], check=True
-                )
-                python = ["--python", str(place / "python")]
-                subprocess.run([uv, "pip", "install", "-q", *python, *queue.packages], check=True)
-                (place / "ready").touch()
+        place = PLACE / name.split(",")[0].lower() / "bin"
+        if not (place / "ready").exists():
+            uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
+            subprocess.run(
+                [uv, "venv", "-q", "--clear", "--python", sys.executable, place.parent], check=True
+            )
+            python = ["--python", str(place / "python")]
+            subprocess.run([uv, "pip", "install", "-q", *python, *queue.packages], check=True)
+            (place / "ready").touch()
         environment = {
             **self.environment,
             "BENCH_GREENKIT": queue.green,
@@ -214,9 +218,9 @@ def rss_of(pid):
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def version_of(place, queue):
-    name = "celery" if not queue.packages else queue.packages[0].split("[")[0]
-    code = f"from importlib.metadata import version; print(version({name!r}))"
+def version_of(place, name):
+    package = name.split(",")[0].lower()
+    code = f"from importlib.metadata import version; print(version({package!r}))"
     return subprocess.run(
         [place / "python", "-c", code], check=True, capture_output=True, text=True
     ).stdout.strip()
@@ -230,6 +234,7 @@ def main():
     parser.add_argument("--only", type=lambda text: text.split(";"))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--no-kills", action="store_true")
+    parser.add_argument("--draw", action="store_true")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no worker is left running
     if options.quick:
@@ -253,10 +258,15 @@ def main():
             "PYTHONPATH": str(HERE),
         }
         bench = Bench(environment, postgres, valkey)
-        table(bench, ours, options, ideal)
+        costs = table(bench, ours, options, ideal)
+    if options.draw:
+        for theme in COLOURS:
+            file = Path(__file__).parents[1] / "docs" / "_static" / f"queues-{theme}.svg"
+            file.write_text(draw(costs, options, theme), encoding="utf-8")
 
 
 def table(bench, ours, options, ideal):
+    """Print a line for each queue; return the CPU of a task, in ms, by the queue's name."""
     costs = {name: [] for name in ours}
     for _ in range(options.rounds):
         for name, queue in ours.items():
@@ -268,7 +278,7 @@ def table(bench, ours, options, ideal):
     for name, queue in ours.items():
         cpu, span, sending, memory = (statistics.median(column) for column in zip(*costs[name], strict=True))
         place, _ = bench.run(name, queue)
-        label = f"{name} {version_of(place, queue)}"
+        label = f"{name} {version_of(place, name)}"
         print(f"  {label:26}{cpu:7.2f} ms{cpu / least:10.2f}{span / ideal:12.2f}"
               f"{sending:8.2f} s{memory:6.0f} MiB",
               end="", flush=True)  # fmt: skip
@@ -276,6 +286,26 @@ def table(bench, ours, options, ideal):
             lost, twice = bench.killed(name, queue, options.tasks)
             print(f"{lost:16}{twice:7}", end="")
         print(flush=True)
+    return {name: statistics.median(row[0] for row in rows) for name, rows in costs.items()}
+
+
+def draw(costs, options, theme):
+    """Return the chart: a bar for each queue, the cheapest first."""
+    ink, ours, others = COLOURS[theme]
+    scale, height = 440 / max(costs.values()), 42 + 30 * len(costs)
+    title = f"CPU per task: one HTTP call of {CALL:g} s and one INSERT, {options.concurrency} at once, Redis"
+    font = 'font-family="system-ui, sans-serif" font-size="14"'
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {height}" role="img" {font} fill="{ink}">'
+    ]
+    out.append(f'<text x="0" y="20" font-size="15" font-weight="600">{title}</text>')
+    for at, (name, cost) in enumerate(sorted(costs.items(), key=lambda item: item[1])):
+        top, width = 38 + 30 * at, cost * scale
+        colour = ours if name == "greenkit" else others
+        out.append(f'<text x="0" y="{top + 16}">{name}</text>')
+        out.append(f'<rect x="150" y="{top}" width="{width:.1f}" height="22" rx="3" fill="{colour}"/>')
+        out.append(f'<text x="{158 + width:.1f}" y="{top + 16}" font-size="12">{cost:.2f} ms</text>')
+    return "\n".join([*out, "</svg>"]) + "\n"
 
 
 if __name__ == "__main__":
