@@ -13,7 +13,8 @@ made by the first run). In turn, so many rounds, the median of each:
 
 `--draw` draws the CPU per task for the README and the docs.
 
-Run: python benchmarks/bench_queues.py [--tasks 2000] [--rounds 3] [--only "greenkit;taskiq"] [--no-kills] [--draw]
+Run: python benchmarks/bench_queues.py [--tasks 2000] [--rounds 3] [--only "greenkit;taskiq"] [--no-kills]
+    [--draw]
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def queues(concurrency):
     return {
         "greenkit": Queue("on_celery", (*celery, "-P", "gevent"), ("-e", GREENKIT, "hiredis"), green="1"),
         "Celery, threads": Queue(
-            "on_celery", (*celery, "-P", "threads"), ("celery[redis]", "hiredis", "requests", "psycopg2-binary")
+            "on_celery",
+            (*celery, "-P", "threads"),
+            ("celery[redis]", "hiredis", "requests", "psycopg2-binary"),
         ),
         "taskiq": Queue(
             "on_taskiq",

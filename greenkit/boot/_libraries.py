@@ -5,10 +5,10 @@ Looks at what is loaded and imports none of it. Imported late, by `evidence()`.
 
 from __future__ import annotations
 
-import gc
 import sys
 from types import BuiltinFunctionType
 
+from greenkit._heap import instances, with_subclasses
 from greenkit.boot._blame import imported_at
 from greenkit.boot._graph import namespace_of
 from greenkit.boot._known import KNOWN
@@ -74,8 +74,7 @@ def _psycopg2() -> Iterator[Finding]:
     driver = namespace_of(sys.modules.get("psycopg2._psycopg"))
     if driver is None or driver["get_wait_callback"]() is not None:
         return
-    connection = driver["connection"]
-    in_use = any(issubclass(type(one), connection) for one in gc.get_objects())
+    in_use = bool(instances(with_subclasses(driver["connection"])))
     found = Finding(
         "GK120",
         Severity.ERROR if in_use else Severity.WARNING,

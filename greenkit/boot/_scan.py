@@ -6,10 +6,10 @@ data in `_plan`.
 
 from __future__ import annotations
 
-import gc
 import sys
 from typing import NamedTuple
 
+from greenkit._heap import instances
 from greenkit.boot._graph import CLASS_DICT, Hold, holds, is_class, namespace_of
 from greenkit.boot._plan import EFFECTS, HARMLESS, Effect
 from greenkit.boot._record import RECORD
@@ -127,7 +127,7 @@ def native_objects() -> list[Any]:
     family: set[type] = set()
     for native in _classes():
         family |= _family(native)
-    return [one for one in gc.get_objects() if type(one) in family]
+    return instances(family)
 
 
 def _classes() -> dict[type, Kind]:

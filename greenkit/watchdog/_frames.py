@@ -2,30 +2,26 @@
 
 Walking frames of a running thread step by step kills the process: between two `f_back` in Python code the
 interpreter may switch threads, the other thread switches greenlets, and the C stack of those frames is
-moved away (seen as segmentation faults on CPython 3.11). So the whole walk is *one* call of
-a C function made of C functions: no byte code runs in between, and only byte code hands over. On 3.10 and
-3.11 an allocation may start a garbage collection, whose finalizers are byte code; it is off meanwhile.
+moved away (seen as segmentation faults on CPython 3.11).
 """
 
 from __future__ import annotations
 
-import gc
 import sys
-from itertools import accumulate, chain, compress, repeat, starmap, tee
+from itertools import accumulate, chain, repeat, starmap, tee
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
 from greenlet import greenlet
+
+from greenkit._heap import atomically, instances, once, with_subclasses
 
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
 __all__ = ["greenlets_of", "is_of", "oldest", "running_greenlet", "take", "take_suspended"]
 
-_single: tuple[tuple[()], ...] = ((),)  # starmap(f, _single) calls f() once, lazily
 _position = attrgetter("f_code", "f_lineno", "f_lasti")
-# From 3.12 on a collection runs between byte codes only (CPython's gc.c: _PyGC_Collect by the eval breaker).
-_COLLECTS_ANYWHERE = sys.version_info < (3, 12)
 
 
 def take(thread: int) -> list[tuple[FrameType, tuple[CodeType, int, int]]]:
@@ -33,10 +29,10 @@ def take(thread: int) -> list[tuple[FrameType, tuple[CodeType, int, int]]]:
 
     Drop the frames before waiting for anything: they keep the thread's locals alive.
     """
-    innermost = map(itemgetter(thread), starmap(sys._current_frames, _single))
+    innermost = map(itemgetter(thread), starmap(sys._current_frames, once))
     frames, copies = tee(accumulate(chain(innermost, repeat("f_back")), getattr))
     # Ends with KeyError when the thread has no frames, else with AttributeError at the last f_back, None.
-    return _atomically(zip(frames, map(_position, copies), strict=False))
+    return atomically(zip(frames, map(_position, copies), strict=False))
 
 
 def take_suspended(suspended: Any) -> list[tuple[FrameType, tuple[CodeType, int, int]]]:
@@ -44,7 +40,7 @@ def take_suspended(suspended: Any) -> list[tuple[FrameType, tuple[CodeType, int,
     # `gr_frame` is read inside the atomic call: a greenlet suspended now may run right after.
     innermost = map(attrgetter("gr_frame"), repeat(suspended, 1))
     frames, copies = tee(accumulate(chain(innermost, repeat("f_back")), getattr))
-    return _atomically(zip(frames, map(_position, copies), strict=False))
+    return atomically(zip(frames, map(_position, copies), strict=False))
 
 
 def oldest(hub: Any, count: int) -> list[Any]:
@@ -80,31 +76,7 @@ def is_of(found: Any, hub: Any) -> bool:
 
 
 def _greenlets(generation: int | None = None) -> list[Any]:
-    kinds = {id(kind) for kind in _kinds(greenlet)}
-    objects, types = tee(chain.from_iterable(map(gc.get_objects, (generation,))))
-    # Compare the type by identity: `isinstance` would evaluate every lazy proxy in the process.
-    return _atomically(compress(objects, map(kinds.__contains__, map(id, map(type, types)))))
-
-
-def _atomically(things: Any) -> list[Any]:
-    taken: list[Any] = []
-    if not _COLLECTS_ANYWHERE:
-        try:
-            taken.extend(things)
-        except (AttributeError, KeyError):
-            pass  # the end of the walk; list.extend() keeps the items so far
-        return taken
-    try:
-        taken.extend(chain(starmap(gc.isenabled, _single), starmap(gc.disable, _single), things))
-    except (AttributeError, KeyError):
-        pass
-    if taken[0]:
-        gc.enable()
-    return taken[2:]
-
-
-def _kinds(kind: type) -> set[type]:
-    return {kind}.union(*map(_kinds, type.__subclasses__(kind)))
+    return instances(with_subclasses(greenlet), generation)
 
 
 def _runs(candidate: Any) -> bool:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "F0 words everybody uses",
-        frozenset({"errors", "findings", "facts", "_clock", "_aimd"}),
+        frozenset({"errors", "findings", "facts", "_clock", "_aimd", "_heap"}),
     ),
     ("F0 what servers say, in those words", frozenset({"responses"})),
     ("F1 patch the world, wait in it", frozenset({"boot", "wait"})),
@@ -36,6 +36,7 @@ GROUND = (
     "greenkit.findings",
     "greenkit.facts",
     "greenkit._clock",
+    "greenkit._heap",
     "greenkit.boot",
     "greenkit.doctor",
 )

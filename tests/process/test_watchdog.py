@@ -44,6 +44,23 @@ def test_looks_at_a_storm_do_not_kill_the_process() -> None:
     assert seen["gc"] is True
 
 
+def test_a_look_holds_no_tuple_that_the_program_is_building() -> None:
+    """`tuple(generator)` in the watched thread, moved by a collection, while looks go on: no SystemError."""
+    run = run_clean([str(PROGRAMS / "tuple_storm.py"), "500"], timeout=60)
+    assert run.returncode == 0, run
+    seen = run.json
+    assert seen["looks"] == 500
+    assert seen["moved"] > 500, "too few tuples were under construction"
+    assert seen["spoilt"] == 0, seen
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="from 3.14 on CPython builds a tuple out of sight")
+def test_the_tuples_see_a_look_that_holds_everything() -> None:
+    """The usual list of all objects spoils some of them."""
+    run = run_clean([str(PROGRAMS / "tuple_storm.py"), "500", "twin"], timeout=60)
+    assert run.json["spoilt"] > 0, run
+
+
 def test_a_greenlet_that_is_all_c_is_blamed_where_it_was_spawned() -> None:
     """Without one Python frame, and in a thread whose every frame is the library's."""
     run = run_clean(
