@@ -81,12 +81,18 @@ def test_the_garbage_collector_is_named(used, call, named):
 
 def test_full_collections_are_measured():
     """The younger ones, which hold few objects, are not."""
+    gc.disable()  # none of its own accord
     count_collections(True)
-    meter = Meter()
-    held = [[number] for number in range(100_000)]
-    before = meter.read()
-    gc.collect(0)
-    assert meter.read().collected == before.collected
-    gc.collect()
-    assert 0 < meter.read().since(before).collected <= meter.read().since(before).computed
-    del held
+    try:
+        meter = Meter()
+        held = [[number] for number in range(100_000)]
+        before = meter.read()
+        gc.collect(0)
+        assert meter.read().collected == before.collected
+        gc.collect()
+        spent = meter.read().since(before)
+        assert 0 < spent.collected <= spent.computed
+        assert len(held) == 100_000
+    finally:
+        count_collections(False)
+        gc.enable()
