@@ -8,12 +8,13 @@ from here; that list is named in an index, by which a live worker finds what a k
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.encoding import bytes_to_str
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["return_held", "return_stale", "take"]
 
@@ -63,25 +64,28 @@ def take(channel: Any, call: str, source: str, tag: str, end: str) -> tuple[byte
             client.zrem(_INDEX, name)
             return None
         # From here on a list that was given back meanwhile, as one of a dead worker's, refuses the booking.
-        pipe.watch(held)
-        if pipe.llen(held) != 1:  # gone; or two, as redis-py says a command again whose answer was lost
-            raise ConnectionError("a message that was taken is not held for this worker any more")
-        pipe.multi()
-        booked = item[:1] == b"{" and item[-1:] == b"}"
-        if booked:
-            pipe.zadd(channel.unacked_index_key, {tag: time.time()})
-            pipe.hset(channel.unacked_key, tag, b"[" + item + end.encode())
-        pipe.delete(held)
-        pipe.zrem(_INDEX, name)
-        _execute(pipe)
+        with _losses_while_watching():
+            pipe.watch(held)
+            if pipe.llen(held) != 1:  # gone; or two, as redis-py says a command again whose answer was lost
+                raise ConnectionError("a message that was taken is not held for this worker any more")
+            pipe.multi()
+            booked = item[:1] == b"{" and item[-1:] == b"}"
+            if booked:
+                pipe.zadd(channel.unacked_index_key, {tag: time.time()})
+                pipe.hset(channel.unacked_key, tag, b"[" + item + end.encode())
+            pipe.delete(held)
+            pipe.zrem(_INDEX, name)
+            pipe.execute()
     return item, tag if booked else ""
 
 
-def _execute(pipe: Any) -> None:
+@contextmanager
+def _losses_while_watching() -> Iterator[None]:
+    """Raise a lost connection as what it is: of a connection that watches, redis-py says WatchError."""
     try:
-        pipe.execute()
+        yield
     except Exception as exc:
-        if type(exc).__name__ != "WatchError":  # also when the connection was lost
+        if type(exc).__name__ != "WatchError":
             raise
         raise ConnectionError(f"a message may be booked or not: {exc}") from exc
 

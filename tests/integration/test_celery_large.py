@@ -100,16 +100,38 @@ def test_a_worker_that_dies_at_any_step_loses_nothing(
 def test_a_list_that_went_back_meanwhile_is_not_booked(channel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that was frozen for a minute finds its message given out again."""
     channel.client.lpush("work", MESSAGE)
-    original = _redis_large._execute
+    pipelines, booking = redis.client.Pipeline, iter((False, True))
 
-    def late(pipe: Any) -> None:
-        monkeypatch.setattr(time, "time", lambda: 9e9)
-        _redis_large.return_stale(channel)
-        original(pipe)
+    def late(pipe: Any, execute: Any = pipelines.execute) -> Any:
+        if next(booking):
+            monkeypatch.setattr(time, "time", lambda: 9e9)
+            _redis_large.return_stale(channel)
+        return execute(pipe)
 
-    monkeypatch.setattr(_redis_large, "_execute", late)
+    monkeypatch.setattr(pipelines, "execute", late)
     with pytest.raises(ConnectionError):
         take(channel)
+    assert keys(channel) == ["work"]
+
+
+def test_a_connection_lost_while_it_watches_is_a_lost_connection(
+    channel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery ends a worker on what redis-py calls it; the consumer reconnects and finds the message."""
+    channel.client.lpush("work", MESSAGE)
+    pipelines, struck = redis.client.Pipeline, []
+
+    def cut(pipe: Any, *names: Any, watch: Any = pipelines.watch) -> Any:
+        answer = watch(pipe, *names)
+        struck.append(channel.client.client_kill_filter(_type="normal", skipme=True))
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipelines, "watch", cut)
+        with pytest.raises(ConnectionError, match="may be booked or not"):
+            take(channel)
+    assert struck[0] > 0, "no connection was lost"
+    _redis_large.return_held(channel, "call")
     assert keys(channel) == ["work"]
 
 
