@@ -22,6 +22,7 @@ from greenkit.findings import Finding, Severity
 __all__ = ["begin", "first_look", "watch"]
 
 _THRESHOLD = 0.1
+_OWN = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - pathlib loads more
 
 
 class _Reporter:
@@ -67,6 +68,8 @@ class _Reporter:
 
     def blocked(self, block: facts.HubBlocked) -> None:
         """Take what the watchdog saw; while the block lasts, called in its native thread."""
+        if block.where.startswith(_OWN):  # our own look, where the program waits for us
+            return
         if is_startup(block):
             self.tell_longest(block, about_startup(block))
             return

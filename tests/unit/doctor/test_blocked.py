@@ -7,7 +7,8 @@ import json
 import pytest
 
 from greenkit.boot import _remedy
-from greenkit.doctor import _blocked
+from greenkit.doctor import _blocked, _files
+from greenkit.doctor._reporter import _Reporter
 from greenkit.facts import COLLECTOR, HubBlocked
 
 
@@ -57,3 +58,10 @@ def test_a_garbage_collection_is_information():
     found = _blocked.about_collection(block("app.py:1", computed=1.9, call=COLLECTOR))
     assert found.severity.value == "info"
     assert "garbage collections held the hub; the longest, for 2.00 s, came in app.py:1 view" in found.message
+
+
+def test_the_doctor_never_accuses_itself():
+    """A hub that stands still in the doctor's own lines was stopped by its look."""
+    reporter = _Reporter()
+    reporter.blocked(block(f"{_files.__file__}:41", computed=1.9))
+    assert not reporter.running
