@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from celery.utils.log import get_logger
 from celery.worker.state import maybe_shutdown
-from kombu.exceptions import LimitExceeded
+from kombu.exceptions import LimitExceeded, OperationalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +71,10 @@ def wait_at_start(consumer: Any) -> Callable[[Any], None]:
             # Greeting the other workers takes a producer, without waiting; after an outage tasks that
             # publish may have them all.
             raise RefusedError(f"all {exc} producers are in use by tasks") from exc
+        except OperationalError as exc:
+            # A producer says it of a lost connection (kombu/connection.py 5.7, `_reraise_as_library_errors`);
+            # it is none of the transport's errors, and the consumer would end the worker.
+            raise ConnectionError(f"the broker does not answer: {exc}") from exc
         except consumer.channel_errors as exc:
             if isinstance(exc, RefusedError) or not _passes(exc):
                 raise

@@ -8,7 +8,7 @@ from typing import Any
 import amqp
 import pytest
 import redis
-from kombu.exceptions import LimitExceeded
+from kombu.exceptions import LimitExceeded, OperationalError
 
 from greenkit.celery import _refusals
 from greenkit.celery._refusals import Pause, RefusedError, wait_at_start, wait_for_refusing_broker
@@ -67,6 +67,12 @@ def test_producers_that_tasks_hold_are_waited_for() -> None:
     """Kombu's pool raises where a worker that comes back greets the others: that ends no worker."""
     with pytest.raises(RefusedError, match="all 10 producers are in use by tasks"):
         starts_and(LimitExceeded(10))
+
+
+def test_a_connection_lost_while_the_others_are_greeted_is_a_lost_connection() -> None:
+    """Kombu's producers name it in a class that is none of the transport's; Celery would end the worker."""
+    with pytest.raises(ConnectionError, match="the broker does not answer: Connection reset by peer"):
+        starts_and(OperationalError("Connection reset by peer"))
 
 
 @pytest.mark.parametrize(
